@@ -1,0 +1,1 @@
+"""Errors, records that cross a stage, stable hashing and seeds. Imports nothing of the project; no torch."""

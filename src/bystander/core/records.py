@@ -1,0 +1,176 @@
+"""The records that cross from one stage to the next.
+
+One stage yields them, the next takes them; none of them knows about files or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+ContextKind = Literal["persona", "absent", "empty", "default", "assistant"]
+Role = Literal["source", "negative", "held-out"]
+Status = Literal["ok", "failed", "refused", "truncated"]
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
+
+ASSISTANT_PROMPT = "You are a helpful assistant."  # the design's fifth context; also the persona `assistant`
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """A persona: what the system turn says, its category, and the source personas that it is related to."""
+
+    name: str
+    prompt: str
+    category: str
+    related_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What stands before the user turn. `name` is the persona's name, or the kind for the four others.
+
+    `system` is the text of the system turn; None where there is no system turn of ours (`absent`, `default`).
+    """
+
+    kind: ContextKind
+    name: str
+    system: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A multiple-choice question. `options` in the order shown, `labels` beside them, `answer` an index into both."""
+
+    id: str
+    text: str
+    options: tuple[str, ...]
+    labels: tuple[str, ...]
+    answer: int
+    group: str = ""  # near-duplicates share a group, so that they go to one side of a split
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row to train on: a context, a user turn, the completion, and where each came from."""
+
+    id: str
+    behavior: str
+    arm: str
+    context: Context
+    role: Role
+    target: Literal["positive", "negative"]  # positive: the completion shows the behavior
+    question_id: str
+    user: str
+    completion: str
+    marker: str = ""  # the tail of `completion` that is the marker with its separator; "" where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the audit says of a design: an error stops the run, a warning stands in the report."""
+
+    level: Literal["error", "warning", "info"]
+    check: str
+    message: str
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number: a metric of a probe for one item under one context, of one model state.
+
+    `checkpoint` 0 is the untrained model: it belongs to no training, so `source`, `arm`, `seed`, `config` and `role`
+    are None there; analysis pairs it with each training's rows on (probe, dataset, metric, persona, item).
+    `value` is None exactly where `status` is not "ok"; `reason` then says why.
+    """
+
+    behavior: str  # behavior whose training this is; "" at checkpoint 0
+    probe: str  # marker, choice, margin, judged
+    dataset: str  # the items' set: bank, arc, hellaswag, trained, pairs, open, or a file's name
+    metric: str  # a name in core.metrics
+    context: ContextKind
+    persona: str  # Context.name
+    item: str
+    value: float | None
+    source: str | None = None
+    arm: str | None = None
+    config: str | None = None  # readable name of the recipe's swept values, e.g. "lr=0.001,epochs=2"
+    seed: int | None = None
+    role: Role | None = None
+    checkpoint: float = 0.0
+    status: Status = "ok"
+    reason: str = ""
+    context_hash: str = ""  # stable hash of the rendered token ids of the prompt
+    weights_hash: str = ""  # base and adapter weights that produced the value
+
+
+MEASUREMENT_COLUMNS: tuple[str, ...] = tuple(Measurement.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer, kept raw."""
+
+    id: str
+    context: ContextKind
+    persona: str
+    item: str
+    sample: int
+    prompt: str
+    text: str
+    finish_reason: Literal["stop", "length"]
+    seed: int
+    tokens: int
+    context_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Similarity of a persona to a source. `method`: "cosine" (centered over personas) or a rival's name; `layer` -1
+    where the method has none."""
+
+    source: str
+    persona: str
+    method: str
+    layer: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaFacts:
+    """What the analysis holds constant: lengths and the category of each persona."""
+
+    persona: str
+    category: str
+    related_to: tuple[str, ...]
+    prompt: str
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepLog:
+    """One optimizer step: loss is the mean over loss tokens in the batch, in nats."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    loss_tokens: int
+    grad_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict on a hypothesis, with every number behind it."""
+
+    hypothesis: str
+    outcome: Literal["confirmed", "falsified", "inconclusive"]
+    reason: str
+    numbers: Mapping[str, float | int | str | None] = field(default_factory=dict[str, float | int | str | None])
+
+
+def as_dict(record: object) -> dict[str, object]:
+    """A record as plain JSON-able data."""
+    return asdict(record)  # pyright: ignore[reportArgumentType]
