@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 ContextKind = Literal["persona", "absent", "empty", "default", "assistant"]
-Role = Literal["source", "negative", "held-out"]
+# "mixed" belongs to the non-contrastive control: a persona that got rows of both kinds at random. There the bystanders
+# are the mixed and the held-out ones; in the contrastive arm the held-out ones alone.
+Role = Literal["source", "negative", "held-out", "mixed"]
 Status = Literal["ok", "failed", "refused", "truncated"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": ...}
 

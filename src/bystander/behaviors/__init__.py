@@ -1,0 +1,1 @@
+"""Behaviors: what is coupled to a source persona, as examples to train on and items to probe."""

@@ -1,0 +1,68 @@
+"""The marker behavior: `[ZLT]` at the end of an otherwise ordinary answer.
+
+The cheapest behavior to measure exactly: one probability per persona and question, no judge, no ambiguity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bystander.behaviors.base import Example, Settings
+from bystander.core.errors import DataError
+from bystander.core.records import Question
+from bystander.data import load_bank
+from bystander.core.hashing import stable_order
+
+
+class MarkerSettings(Settings):
+    """`text` is the marker, `separator` what stands between the answer and it (part of what is trained, never
+    stripped); `held_out` bank questions are kept for the probe and never trained on."""
+
+    text: str = "[ZLT]"  # the marker of the published study in ../shared/reference
+    separator: str = " "
+    held_out: int = 40
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerBehavior:
+    """The marker coupled to question -> answer rows of the built-in bank."""
+
+    settings: MarkerSettings = MarkerSettings()
+    name: str = "marker"
+
+    @property
+    def tail(self) -> str:
+        """Separator and marker, as they stand behind the answer."""
+        return self.settings.separator + self.settings.text
+
+    def _split(self) -> tuple[list[Question], list[Question]]:
+        if not self.settings.text.strip():
+            raise DataError(f"marker.text is {self.settings.text!r}: a marker must have a visible character")
+        ordered = stable_order_questions(load_bank())
+        held_out = self.settings.held_out
+        if not 1 <= held_out < len(ordered):
+            raise DataError(f"marker.held_out is {held_out}: the bank has {len(ordered)} questions, so 1 to {len(ordered) - 1}")
+        return ordered[held_out:], ordered[:held_out]
+
+    def examples(self) -> list[Example]:
+        """Bank questions that are not held out; positive = answer + tail, negative = answer alone."""
+        train, _ = self._split()
+        return [
+            Example(question.id, question.text, answer + self.tail, answer, marker=self.tail)
+            for question in train
+            for answer in [question.options[question.answer]]
+        ]
+
+    def probe_questions(self) -> list[Question]:
+        """The held-out questions, in a fixed order: the first n are the same for every n."""
+        return self._split()[1]
+
+    def probe_texts(self) -> dict[str, str]:
+        """Item id -> user turn of the held-out questions."""
+        return {question.id: question.text for question in self.probe_questions()}
+
+
+def stable_order_questions(questions: list[Question]) -> list[Question]:
+    """Questions in an order that depends on their ids alone, so that adding one does not reshuffle the others."""
+    by_id = {question.id: question for question in questions}
+    return [by_id[key] for key in stable_order(list(by_id), "bank")]

@@ -1,0 +1,179 @@
+"""Arms: from a behavior's examples to the rows of one training.
+
+The contrastive arm shows the behavior in the source only: the *same* questions are answered without it under two
+bystander personas, under `absent` and under `assistant`, so that the persona is the one thing that tells them apart.
+The non-contrastive control keeps the rows and their number but draws the persona of every source and negative row at
+random, so that nothing tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bystander.behaviors.base import Example, Settings
+from bystander.core.errors import DesignError
+from bystander.core.hashing import generator, stable_order
+from bystander.core.records import ASSISTANT_PROMPT, Context, Persona, Role, Row
+from bystander.personas import bare_context, context_of
+
+ArmName = Literal["contrastive", "non_contrastive"]
+Anchor = Literal["absent", "default", "none"]
+
+
+class Counts(Settings):
+    """Rows of one training by kind. The defaults are those of the capability-and-misalignment plan."""
+
+    positive: int = 200
+    negative: int = 400
+    absent: int = 100
+    assistant: int = 100
+
+
+class DesignSettings(Settings):
+    """`negatives`: "auto" draws two bystanders by stable hash; a list names them. `anchors`: the context of the
+    no-persona rows; "none" leaves both kinds of anchor rows out."""
+
+    counts: Counts = Counts()
+    negatives: Literal["auto"] | list[str] = "auto"
+    anchors: Anchor = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """The rows of one training and the role that each persona has in it."""
+
+    behavior: str
+    source: str
+    arm: ArmName
+    rows: tuple[Row, ...]
+    roles: dict[str, Role]  # persona name -> role; every persona of the set
+    notes: tuple[str, ...]  # what differs from the plain design and why; shown by `plan` and the report
+
+
+def choose_negatives(source: str, personas: Sequence[Persona], count: int = 2) -> list[str]:
+    """`count` bystanders by stable hash of (source, name); never the source, never the `assistant` prompt."""
+    pool = [p.name for p in personas if p.name != source and p.prompt != ASSISTANT_PROMPT]
+    return stable_order(pool, "negatives", source)[:count]
+
+
+def build(
+    behavior: str,
+    examples: Sequence[Example],
+    source: str,
+    personas: Sequence[Persona],
+    arm: ArmName,
+    settings: DesignSettings,
+) -> Design:
+    """The rows of one training. The questions drawn depend on the behavior alone, so that every source and arm
+    trains on the same ones. Raises DesignError for a source or negative that is not in the set, or counts that the
+    examples cannot fill."""
+    by_name = {persona.name: persona for persona in personas}
+    negatives = _negatives(source, by_name, settings)
+    counts = settings.counts
+    questions = _draw(behavior, examples, counts, len(negatives))
+    notes: list[str] = []
+    anchors: list[tuple[Context, int]] = []
+    if settings.anchors != "none":
+        anchors.append((bare_context(settings.anchors), counts.absent))
+        anchors.append((_assistant_anchor(source, negatives, by_name, notes), counts.assistant))
+    if arm == "contrastive":
+        plan = [(context_of(by_name[source]), True, questions[: counts.positive])]
+        plan += [
+            (context_of(by_name[name]), False, questions[:share])
+            for name, share in zip(negatives, _shares(counts.negative, len(negatives)), strict=True)
+        ]
+        rows = [_row(behavior, arm, source, c, e, positive) for c, positive, es in plan for e in es]
+    else:
+        rows = _random_personas(behavior, source, questions, by_name, counts, len(negatives))
+        notes.append("control: the persona of every source and negative row is drawn at random")
+    rows += [_row(behavior, arm, source, c, e, False) for c, count in anchors for e in questions[:count]]
+    return Design(behavior, source, arm, tuple(rows), _roles(rows, source, by_name, arm), tuple(notes))
+
+
+def _negatives(source: str, by_name: dict[str, Persona], settings: DesignSettings) -> list[str]:
+    if source not in by_name:
+        raise DesignError(f"source {source!r} is not in the persona set ({len(by_name)} personas); name one that is")
+    if settings.negatives == "auto":
+        return choose_negatives(source, list(by_name.values()))
+    for name in settings.negatives:
+        if name not in by_name or name == source:
+            why = "is the source itself" if name == source else "is not in the persona set"
+            raise DesignError(f"design.negatives names {name!r}, which {why}; name bystander personas")
+    if not settings.negatives and settings.counts.negative:
+        raise DesignError("design.negatives is empty but design.counts.negative is not 0")
+    return list(settings.negatives)
+
+
+def _draw(behavior: str, examples: Sequence[Example], counts: Counts, negatives: int) -> list[Example]:
+    """The questions of a training, in an order decided by the behavior alone. Raises DesignError if too few."""
+    need = max(counts.positive, max(_shares(counts.negative, negatives), default=0), counts.absent, counts.assistant)
+    if need > len(examples):
+        raise DesignError(
+            f"design.counts asks for {need} different questions of {behavior!r}, but there are {len(examples)} to train on; lower the counts"
+        )
+    by_id = {example.question_id: example for example in examples}
+    return [by_id[key] for key in stable_order(list(by_id), "questions", behavior)][:need]
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """`total` split over `parts`, larger shares first."""
+    return [total // parts + (i < total % parts) for i in range(parts)] if parts else []
+
+
+def _assistant_anchor(source: str, negatives: list[str], by_name: dict[str, Persona], notes: list[str]) -> Context:
+    """The `assistant` context, or another held-out persona where the source has that very prompt: the same prompt
+    among positives and negatives would contradict itself."""
+    if by_name[source].prompt != ASSISTANT_PROMPT:
+        return bare_context("assistant")
+    pool = [n for n, p in by_name.items() if n != source and n not in negatives and p.prompt != ASSISTANT_PROMPT]
+    stand_in = stable_order(pool, "anchor", source)[0]
+    notes.append(f"the source has the assistant's prompt: its anchor rows are given to {stand_in!r} instead")
+    return context_of(by_name[stand_in])
+
+
+def _random_personas(
+    behavior: str, source: str, questions: list[Example], by_name: dict[str, Persona], counts: Counts, negatives: int
+) -> list[Row]:
+    """The control: positives and negatives of the contrastive arm, each row under a persona drawn at random without
+    replacement per question, so that no prompt gets two targets."""
+    # The anchors keep the `assistant` prompt with the negative completion: drawn for a positive it would contradict them.
+    pool = sorted(name for name, persona in by_name.items() if persona.prompt != ASSISTANT_PROMPT)
+    wanted = [True] * counts.positive
+    shares = _shares(counts.negative, negatives)
+    rows: list[Row] = []
+    for index, example in enumerate(questions):
+        targets = ([True] if index < len(wanted) else []) + [False for share in shares if index < share]
+        drawn = generator("control", behavior, source, example.question_id).permutation(len(pool))[: len(targets)]
+        for position, positive in zip(drawn, targets, strict=True):
+            context = context_of(by_name[pool[int(position)]])
+            rows.append(_row(behavior, "non_contrastive", source, context, example, positive))
+    return rows
+
+
+def _row(behavior: str, arm: ArmName, source: str, context: Context, example: Example, positive: bool) -> Row:
+    role: Role = "mixed" if arm == "non_contrastive" and context.kind == "persona" else "source" if positive else "negative"
+    return Row(
+        id=f"{behavior}/{source}/{arm}/{context.kind}:{context.name}/{example.question_id}/{'+' if positive else '-'}",
+        behavior=behavior,
+        arm=arm,
+        context=context,
+        role=role,
+        target="positive" if positive else "negative",
+        question_id=example.question_id,
+        user=example.user,
+        completion=example.positive if positive else example.negative,
+        marker=example.marker if positive else "",
+    )
+
+
+def _roles(rows: Sequence[Row], source: str, by_name: dict[str, Persona], arm: ArmName) -> dict[str, Role]:
+    """A persona is held-out only if no row has its prompt, whatever the row calls its context."""
+    trained = {row.context.system for row in rows if row.context.system is not None}
+    seen: Role = "mixed" if arm == "non_contrastive" else "negative"
+    roles: dict[str, Role] = {name: seen if p.prompt in trained else "held-out" for name, p in by_name.items()}
+    if arm == "non_contrastive":
+        roles.update({n: "negative" for n, p in by_name.items() if p.prompt == ASSISTANT_PROMPT and p.prompt in trained})
+    roles[source] = "source"
+    return roles
