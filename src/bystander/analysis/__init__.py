@@ -1,0 +1,1 @@
+"""Estimates, intervals, tests, hypotheses and power. No torch."""

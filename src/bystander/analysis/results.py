@@ -1,0 +1,135 @@
+"""`Analysis`: everything that the statistics found, as tidy tables and verdicts. The report computes nothing beyond it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import polars as pl
+
+from bystander.analysis.schemas import TABLES, VERDICT_NUMBERS, VERDICTS, Schema
+from bystander.core.errors import DataError
+from bystander.core.records import Verdict
+
+FORMAT = 1  # of analysis.json; raised when a reader of the old form would misread the new one
+Cell = float | int | str | bool | None
+
+
+def empty(schema: Schema) -> pl.DataFrame:
+    """A table of that form without rows."""
+    return pl.DataFrame(schema=schema)
+
+
+def tidy(rows: Sequence[Mapping[str, object]] | pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    """`rows` in exactly the columns of `schema`: a missing column is null, and NaN or infinity becomes null."""
+    frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(list(rows), schema=schema, strict=False)
+    columns: list[pl.Expr] = []
+    for name, kind in schema.items():
+        column = pl.col(name).cast(kind) if name in frame.columns else pl.lit(None, dtype=kind)
+        if kind == pl.Float64:
+            column = pl.when(column.is_finite()).then(column)
+        columns.append(column.alias(name))
+    return frame.select(columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Tidy tables (columns: `analysis.schemas`), verdicts, and what the analysis did that a reader must know (`notes`).
+
+    `settings` holds what decides the numbers (seed, permutations, resamples, limits, primary predictor), JSON-able.
+    """
+
+    leakage: pl.DataFrame = field(default_factory=lambda: empty(TABLES["leakage"]))
+    gradient: pl.DataFrame = field(default_factory=lambda: empty(TABLES["gradient"]))
+    pooled: pl.DataFrame = field(default_factory=lambda: empty(TABLES["pooled"]))
+    containment: pl.DataFrame = field(default_factory=lambda: empty(TABLES["containment"]))
+    categories: pl.DataFrame = field(default_factory=lambda: empty(TABLES["categories"]))
+    roles: pl.DataFrame = field(default_factory=lambda: empty(TABLES["roles"]))
+    evolution: pl.DataFrame = field(default_factory=lambda: empty(TABLES["evolution"]))
+    dynamics: pl.DataFrame = field(default_factory=lambda: empty(TABLES["dynamics"]))
+    spread: pl.DataFrame = field(default_factory=lambda: empty(TABLES["spread"]))
+    quintiles: pl.DataFrame = field(default_factory=lambda: empty(TABLES["quintiles"]))
+    power: pl.DataFrame = field(default_factory=lambda: empty(TABLES["power"]))
+    phase: pl.DataFrame = field(default_factory=lambda: empty(TABLES["phase"]))
+    instrument: pl.DataFrame = field(default_factory=lambda: empty(TABLES["instrument"]))
+    verdicts: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """Every table by name, the verdicts and their numbers among them; what `export` writes."""
+        named = {name: cast("pl.DataFrame", getattr(self, name)) for name in TABLES}
+        return {**named, "verdicts": self._verdict_table(), "verdict_numbers": self._verdict_numbers()}
+
+    def value(self, record: str, column: str) -> Cell:
+        """The number that a report quotes: the cell of that record and column. Raises DataError where there is none."""
+        found = self._index.get(record)
+        if found is None or column not in found:
+            what = "record" if found is None else "column"
+            raise DataError(f"no such {what} in the analysis: {record!r}, column {column!r}")
+        return found[column]
+
+    @cached_property
+    def _index(self) -> dict[str, dict[str, Cell]]:
+        return {row["record"]: row for table in self.tables().values() for row in table.iter_rows(named=True)}
+
+    def _verdict_table(self) -> pl.DataFrame:
+        rows = [
+            {"record": f"verdict/{v.hypothesis}", "hypothesis": v.hypothesis, "outcome": v.outcome, "reason": v.reason}
+            for v in self.verdicts
+        ]
+        return tidy(rows, VERDICTS)
+
+    def _verdict_numbers(self) -> pl.DataFrame:
+        rows = [
+            {
+                "record": f"verdict/{verdict.hypothesis}/{name}",
+                "hypothesis": verdict.hypothesis,
+                "name": name,
+                "value": None if isinstance(value, str) or value is None else float(value),
+                "text": value if isinstance(value, str) else None,
+            }
+            for verdict in self.verdicts
+            for name, value in verdict.numbers.items()
+        ]
+        return tidy(rows, VERDICT_NUMBERS)
+
+    def to_json(self) -> str:
+        """The text of analysis.json. Floats are written with all their digits, so that it reads back to the same bits."""
+        tables = {name: getattr(self, name).to_dict(as_series=False) for name in TABLES}
+        verdicts = [
+            {"hypothesis": v.hypothesis, "outcome": v.outcome, "reason": v.reason, "numbers": _finite(v.numbers)}
+            for v in self.verdicts
+        ]
+        whole = {
+            "format": FORMAT,
+            "settings": dict(self.settings),
+            "notes": list(self.notes),
+            "verdicts": verdicts,
+            "tables": tables,
+        }
+        return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, where: Path | str = "analysis.json") -> Analysis:
+        """Read what `to_json` wrote. Raises DataError on anything else; `where` names the file in the message."""
+        try:
+            whole = json.loads(text)
+            if whole["format"] != FORMAT:
+                raise DataError(
+                    f"{where}: format {whole['format']!r}, this version reads {FORMAT}; analyze the run again"
+                )
+            tables = {name: pl.DataFrame(whole["tables"][name], schema=schema) for name, schema in TABLES.items()}
+            verdicts = tuple(Verdict(**verdict) for verdict in whole["verdicts"])
+            return cls(**tables, verdicts=verdicts, notes=tuple(whole["notes"]), settings=whole["settings"])
+        except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{where}: not an analysis of bystander ({error}); analyze the run again") from error
+
+
+def _finite(numbers: Mapping[str, Cell]) -> dict[str, Cell]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}
