@@ -1,0 +1,223 @@
+"""The audit: what is wrong with a design, found before anything is trained.
+
+Every check is a function from what it needs to findings that name the rows; `audit` runs them all. An error stops a
+run. The checks are the faults that have sunk such studies, one each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bystander.core.errors import DesignError
+from bystander.core.records import Context, Finding, Row
+from bystander.data import overlap
+from bystander.design.arms import Design
+from bystander.lm.tokens import EndOfTurn, LossOn, RenderedRow, Tokenizer, render_row, render_text
+
+SHOWN = 8  # rows that a finding names; the rest are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The rows of one design as token ids, in the design's order."""
+
+    design: Design
+    rows: tuple[RenderedRow, ...]
+
+
+def render(
+    design: Design, tokenizer: Tokenizer, *, loss: LossOn, end_of_turn: EndOfTurn
+) -> Rendered:
+    """Every row of a design as token ids with its loss mask. Raises ModelError for a row that cannot be rendered."""
+    return Rendered(
+        design,
+        tuple(
+            render_row(
+                tokenizer, row.context, row.user, row.completion,
+                marker=row.marker, loss=loss, end_of_turn=end_of_turn,
+            )
+            for row in design.rows
+        ),
+    )
+
+
+def audit(
+    rendered: Sequence[Rendered],
+    tokenizer: Tokenizer,
+    contexts: Sequence[Context],
+    probe_texts: Mapping[str, str],
+    *,
+    max_length: int,
+    end_of_turn: EndOfTurn,
+) -> list[Finding]:
+    """All findings over the designs of a study, errors first.
+
+    `contexts` are rendered and checked to be what they are named; `probe_texts` (item id -> user turn) are held
+    against the training rows; `max_length` is the model's window in tokens.
+    """
+    findings = contexts_render_as_named(tokenizer, contexts)
+    for one in rendered:
+        findings += two_targets(one)
+        findings += empty_or_duplicate(one.design)
+        findings += loss_mask(one, end_of_turn)
+        findings += too_long(one, max_length)
+        findings += tokens_changed(one, tokenizer)
+        findings += roles_counted_right(one.design)
+    findings += train_probe_overlap([one.design for one in rendered], probe_texts)
+    findings += unequal_ratios([one.design for one in rendered])
+    order = {"error": 0, "warning": 1, "info": 2}
+    return sorted(findings, key=lambda finding: order[finding.level])
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Raises DesignError if there is an error among the findings, naming all of them."""
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        lines = "\n".join(f"  - {e.check}: {e.message}" + (f" [{', '.join(e.rows[:3])}]" if e.rows else "") for e in errors)
+        raise DesignError(f"the audit refuses this design ({len(errors)} errors):\n{lines}\n`bystander audit` shows all findings")
+
+
+def _named(rows: Sequence[str]) -> tuple[str, ...]:
+    return tuple(rows[:SHOWN]) + ((f"... and {len(rows) - SHOWN} more",) if len(rows) > SHOWN else ())
+
+
+def _label(design: Design) -> str:
+    return f"{design.behavior}/{design.source}/{design.arm}"
+
+
+def two_targets(one: Rendered) -> list[Finding]:
+    """A rendered prompt that is trained towards two different completions teaches a coin toss."""
+    by_prompt: dict[tuple[int, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row, tokens in zip(one.design.rows, one.rows, strict=True):
+        by_prompt[tuple(tokens.ids[: tokens.prompt_tokens])][row.completion].append(row.id)
+    bad = [ids for targets in by_prompt.values() if len(targets) > 1 for group in targets.values() for ids in group]
+    if not bad:
+        return []
+    prompts = sum(len(targets) > 1 for targets in by_prompt.values())
+    message = f"{_label(one.design)}: {prompts} rendered prompts have two different completions"
+    return [Finding("error", "two targets", message, _named(bad))]
+
+
+def empty_or_duplicate(design: Design) -> list[Finding]:
+    """Empty prompts or completions are errors; the same row twice is a warning, since it weighs double."""
+    findings: list[Finding] = []
+    empty = [row.id for row in design.rows if not row.user.strip() or not row.completion.strip()]
+    if empty:
+        message = f"{_label(design)}: {len(empty)} rows have an empty user turn or completion"
+        findings.append(Finding("error", "empty rows", message, _named(empty)))
+    seen: Counter[tuple[str | None, str, str, str]] = Counter()
+    twice: list[str] = []
+    for row in design.rows:
+        key = (row.context.system, row.context.kind, row.user, row.completion)
+        seen[key] += 1
+        if seen[key] == 2:
+            twice.append(row.id)
+    if twice:
+        message = f"{_label(design)}: {len(twice)} rows stand twice or more"
+        findings.append(Finding("warning", "duplicate rows", message, _named(twice)))
+    return findings
+
+
+def loss_mask(one: Rendered, end_of_turn: EndOfTurn) -> list[Finding]:
+    """No row without a token in the loss; and the counts that a reader needs to see: loss tokens per row, end of turn."""
+    counts = [sum(tokens.loss) for tokens in one.rows]
+    without = [row.id for row, count in zip(one.design.rows, counts, strict=True) if count == 0]
+    findings: list[Finding] = []
+    if without:
+        message = f"{_label(one.design)}: {len(without)} of {len(counts)} rows have no token in the loss"
+        # `loss: marker` leaves negatives without loss on purpose: they then teach nothing, which must be seen.
+        expected = set(without) == {row.id for row in one.design.rows if not row.marker} and any(counts)
+        findings.append(Finding("warning" if expected else "error", "rows without loss", message, _named(without)))
+    if counts:
+        message = (
+            f"{_label(one.design)}: end of turn {end_of_turn.replace('_', ' ')}; loss tokens per row "
+            f"min {min(counts)}, mean {sum(counts) / len(counts):.1f}, max {max(counts)}"
+        )
+        findings.append(Finding("info", "loss mask", message))
+    return findings
+
+
+def too_long(one: Rendered, max_length: int) -> list[Finding]:
+    """Nothing is truncated: a row longer than the model's window is an error."""
+    long = [
+        f"{row.id} ({len(tokens.ids)} tokens)"
+        for row, tokens in zip(one.design.rows, one.rows, strict=True)
+        if len(tokens.ids) > max_length
+    ]
+    if not long:
+        return []
+    message = f"{_label(one.design)}: {len(long)} rows are longer than the window of {max_length} tokens and would be truncated"
+    return [Finding("error", "truncated rows", message, _named(long))]
+
+
+def tokens_changed(one: Rendered, tokenizer: Tokenizer) -> list[Finding]:
+    """What the model is trained on must decode to the completion as written: no stripped space, no changed marker."""
+    changed: list[str] = []
+    for row, tokens in zip(one.design.rows, one.rows, strict=True):
+        text = tokenizer.decode(tokens.ids[tokens.prompt_tokens : tokens.prompt_tokens + tokens.completion_tokens])
+        if text != row.completion:
+            changed.append(f"{row.id}: {row.completion[-24:]!r} became {text[-24:]!r}")
+    if not changed:
+        return []
+    message = f"{_label(one.design)}: {len(changed)} completions are not what was written once they are tokenized"
+    return [Finding("error", "completion changed by tokenization", message, _named(changed))]
+
+
+def roles_counted_right(design: Design) -> list[Finding]:
+    """A persona whose prompt stands in a row is not held out, whatever the design says of it."""
+    trained = {row.context.name for row in design.rows if row.context.kind == "persona"}
+    wrong = sorted(name for name in trained if design.roles.get(name) == "held-out")
+    if not wrong:
+        return []
+    message = f"{_label(design)}: {len(wrong)} personas are in the training rows but counted as held-out"
+    return [Finding("error", "negatives counted as held-out", message, _named(wrong))]
+
+
+def train_probe_overlap(designs: Sequence[Design], probe_texts: Mapping[str, str]) -> list[Finding]:
+    """A probe item that was trained on measures memory: exact and near-duplicate overlap are errors."""
+    train = {row.question_id: row.user for design in designs for row in design.rows}
+    pairs = overlap(train, dict(probe_texts))
+    if not pairs:
+        return []
+    exact = sum(pair.exact for pair in pairs)
+    message = f"{len(pairs)} probe items stand among the training rows ({exact} exactly, {len(pairs) - exact} nearly)"
+    return [Finding("error", "train / probe overlap", message, _named([f"{p.train} ~ {p.probe}" for p in pairs]))]
+
+
+def unequal_ratios(designs: Sequence[Design]) -> list[Finding]:
+    """Sources trained at different positive-to-negative ratios cannot be compared."""
+    ratios: dict[tuple[str, str], dict[str, tuple[int, int]]] = defaultdict(dict)
+    for design in designs:
+        positive = sum(row.target == "positive" for row in design.rows)
+        ratios[design.behavior, design.arm][design.source] = (positive, len(design.rows) - positive)
+    findings: list[Finding] = []
+    for (behavior, arm), by_source in ratios.items():
+        if len(set(by_source.values())) > 1:
+            message = f"{behavior}/{arm}: positive : negative rows differ between sources"
+            rows = tuple(f"{source} {p}:{n}" for source, (p, n) in sorted(by_source.items()))
+            findings.append(Finding("error", "unequal ratios", message, rows))
+    return findings
+
+
+def contexts_render_as_named(tokenizer: Tokenizer, contexts: Sequence[Context]) -> list[Finding]:
+    """How each kind of context renders, and an error where one is not what its name says."""
+    findings: list[Finding] = []
+    shown: set[str] = set()
+    for context in contexts:
+        text = render_text(tokenizer, context, "<question>")
+        if context.system and context.system not in text:
+            message = f"context {context.name!r} does not contain its system prompt once rendered"
+            findings.append(Finding("error", "context rendering", message, (context.name,)))
+        if context.kind not in shown:
+            shown.add(context.kind)
+            findings.append(Finding("info", "context rendering", f"{context.kind}: {text!r}"))
+    absent = [c for c in contexts if c.kind == "absent"]
+    if absent:
+        text = render_text(tokenizer, absent[0], "<question>")
+        system_words = [c.system for c in contexts if c.system and c.system in text]
+        if system_words or "system" in text.split("<question>")[0].lower():
+            message = f"`absent` still has a system turn: {text!r}"
+            findings.append(Finding("error", "context rendering", message, ("absent",)))
+    return findings

@@ -1,0 +1,149 @@
+"""The training loop.
+
+A generator: it yields a `StepLog` after each step, a `Checkpoint` where probes are to run and a `TrainState` to resume
+from. Whoever iterates may do anything with the model in between: each step seeds its own randomness from (seed, step),
+so probing, stopping and resuming cannot change a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bystander.core.hashing import generator, seed_for
+from bystander.core.records import StepLog
+from bystander.lm.model import LoadedModel
+from bystander.lm.tokens import RenderedRow
+from bystander.train.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Training stands at `fraction` of its steps, adapter on, model in eval mode: probe it now."""
+
+    fraction: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """All that a training needs to go on from `step` bit for bit: adapter and AdamW moments by parameter name."""
+
+    step: int
+    tensors: dict[str, Tensor]
+
+
+Event = StepLog | Checkpoint | TrainState
+
+
+def train(
+    loaded: LoadedModel,
+    rows: Sequence[RenderedRow],
+    recipe: Recipe,
+    seed: int,
+    *,
+    checkpoints: Sequence[float] = (),
+    state: TrainState | None = None,
+    micro_tokens: int = 2048,
+) -> Iterator[Event]:
+    """Train the adapter that is active on `loaded`.
+
+    Batches are drawn at random from the rows; inside a batch rows are sorted by length and cut into micro-batches of
+    at most `micro_tokens` padded tokens, whose gradients add up to exactly the batch's. Sorting *across* batches would
+    put the rows of one persona together (their prompts have one length), so it is not done. Loss is the mean negative
+    log-likelihood in nats over the batch's loss tokens, as in the ecosystem's trainers.
+
+    `checkpoints` are fractions in (0, 1]; `state` continues a training that was cut off.
+    """
+    model = loaded.model
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    total = recipe.steps(len(rows))
+    probe_at = {max(1, round(fraction * total)): fraction for fraction in checkpoints}
+    per_epoch = total // recipe.epochs
+    first = 0
+    if state is not None:
+        first = state.step
+        _restore(state, trained, optimizer)
+
+    for step in range(first, total):
+        epoch, place = divmod(step, per_epoch)
+        order = generator(seed, "epoch", epoch).permutation(len(rows))
+        batch = [rows[i] for i in order[place * recipe.batch_size : (place + 1) * recipe.batch_size]]
+        loss_tokens = sum(sum(row.loss) for row in batch)
+        rate = recipe.rate(step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        model.train()
+        torch.manual_seed(seed_for(seed, "step", step))  # dropout: by step, so that a probe or a resume changes nothing
+        loss = torch.zeros((), device=loaded.device)
+        for micro in micro_batches(batch, micro_tokens):
+            part = summed_loss(loaded, micro) / max(1, loss_tokens)
+            part.backward()
+            loss += part.detach()
+        norm = torch.nn.utils.clip_grad_norm_(trained.values(), recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        model.eval()
+
+        done = step + 1
+        yield StepLog(done, done / per_epoch, float(loss), rate, loss_tokens, float(norm))
+        if done in probe_at:
+            yield Checkpoint(probe_at[done], done)
+        if done % recipe.save_every == 0 and done < total:
+            yield TrainState(done, _snapshot(trained, optimizer))
+
+
+def micro_batches(batch: Sequence[RenderedRow], micro_tokens: int) -> list[list[RenderedRow]]:
+    """A batch sorted by length and cut so that rows x longest stays within `micro_tokens` (a single row may exceed)."""
+    parts: list[list[RenderedRow]] = []
+    for row in sorted(batch, key=lambda row: len(row.ids), reverse=True):
+        if parts and len(parts[-1][0].ids) * (len(parts[-1]) + 1) <= micro_tokens:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
+def summed_loss(loaded: LoadedModel, rows: Sequence[RenderedRow]) -> Tensor:
+    """Negative log-likelihood in nats, summed over the loss tokens of `rows`; logits exist at those places only.
+
+    Right padding under causal attention is invisible to every real token, so no attention mask is needed.
+    """
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.zeros((len(rows), longest), dtype=torch.long)
+    loss = torch.zeros((len(rows), longest), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        loss[i, : len(row.ids)] = torch.tensor(row.loss)
+    ids, loss = ids.to(loaded.device, non_blocking=True), loss.to(loaded.device, non_blocking=True)
+    hidden = loaded.body(input_ids=ids)[:, :-1]
+    logits = loaded.head(hidden[loss[:, 1:]]).float()
+    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][loss[:, 1:]], reduction="sum")
+
+
+def _snapshot(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in trained.items():
+        tensors[f"{name}|value"] = parameter.detach().cpu().clone()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{name}|{key}"] = torch.as_tensor(value).detach().cpu().clone()
+    return tensors
+
+
+def _restore(state: TrainState, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    by_parameter: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.tensors.items():
+        name, part = key.rsplit("|", 1)
+        by_parameter.setdefault(name, {})[part] = value
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parts = by_parameter[name]
+            parameter.copy_(parts.pop("value"))
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in parts.items()
+            }

@@ -1,0 +1,52 @@
+"""The recipe of a training: everything about it that is a number."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Lora(BaseModel):
+    """LoRA (Hu et al. 2021, arXiv 2106.09685), rank-stabilized (Kalajdzievski 2023, arXiv 2312.03732, eq. 5):
+    the update is `alpha / sqrt(rank) * B A x`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    rank: int = Field(32, ge=1)  # the plan's recipe
+    alpha: int = Field(64, ge=1)  # the plan's recipe
+    dropout: float = Field(0.05, ge=0, lt=1)  # the plan's recipe
+    rslora: bool = True
+    target_modules: list[str] = ALL_LINEAR
+
+
+class Recipe(BaseModel):
+    """How a training goes. `loss`: the whole completion, or the marker's tokens alone. `end_of_turn`: whether the
+    template's end-of-turn tokens are in the loss. `lr` is the peak learning rate."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    lora: Lora = Lora()
+    lr: float = Field(1e-5, gt=0)
+    epochs: int = Field(3, ge=1)
+    batch_size: int = Field(16, ge=1)
+    warmup: float = Field(0.05, ge=0, lt=1)  # share of all steps, the plan's recipe
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)  # the default of the ecosystem's trainers
+    loss: Literal["completion", "marker"] = "completion"
+    end_of_turn: Literal["in_loss", "masked"] = "in_loss"
+    save_every: int = Field(50, ge=1)  # steps between states that a killed training resumes from
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of a training on `rows` rows; the last batch of an epoch may be short."""
+        return self.epochs * math.ceil(rows / self.batch_size)
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of step `step` (0-based) of `total`: linear warm-up, then a half cosine to 0."""
+        warm = math.ceil(self.warmup * total)
+        if step < warm:
+            return self.lr * step / max(1, warm)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
