@@ -1,0 +1,2 @@
+"""Load a model and its adapters, render tokens, score, sample, read hidden states: everything that touches a GPU but
+training."""
