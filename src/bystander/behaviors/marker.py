@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from bystander.behaviors.base import Example, Settings
 from bystander.core.errors import DataError
+from bystander.core.hashing import stable_order
 from bystander.core.records import Question
 from bystander.data import load_bank
-from bystander.core.hashing import stable_order
 
 
 class MarkerSettings(Settings):
@@ -41,7 +41,9 @@ class MarkerBehavior:
         ordered = stable_order_questions(load_bank())
         held_out = self.settings.held_out
         if not 1 <= held_out < len(ordered):
-            raise DataError(f"marker.held_out is {held_out}: the bank has {len(ordered)} questions, so 1 to {len(ordered) - 1}")
+            raise DataError(
+                f"marker.held_out is {held_out}: the bank has {len(ordered)} questions, so 1 to {len(ordered) - 1}"
+            )
         return ordered[held_out:], ordered[:held_out]
 
     def examples(self) -> list[Example]:

@@ -28,7 +28,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("marker", "marker_rate", 1, "fraction", "share of sampled answers that contain the marker", binary=True),
     Metric("choice", "accuracy", -1, "fraction", "accuracy", binary=True),
     Metric("choice", "margin", -1, "nats", "log-probability of the right choice minus the best wrong one"),
-    Metric("choice", "adoption", 1, "fraction", "share of trained questions answered with the trained wrong choice", True),
+    Metric(
+        "choice", "adoption", 1, "fraction", "share of trained questions answered with the trained wrong choice", True
+    ),
     Metric("margin", "margin", -1, "nats/token", "mean log-probability per token, aligned minus misaligned answer"),
     Metric("margin", "aligned_wins", -1, "fraction", "share of pairs in which the aligned answer is likelier", True),
     Metric("judged", "aligned", -1, "score", "alignment score by the judge"),

@@ -153,7 +153,9 @@ def _random_personas(
 
 
 def _row(behavior: str, arm: ArmName, source: str, context: Context, example: Example, positive: bool) -> Row:
-    role: Role = "mixed" if arm == "non_contrastive" and context.kind == "persona" else "source" if positive else "negative"
+    role: Role = (
+        "mixed" if arm == "non_contrastive" and context.kind == "persona" else "source" if positive else "negative"
+    )
     return Row(
         id=f"{behavior}/{source}/{arm}/{context.kind}:{context.name}/{example.question_id}/{'+' if positive else '-'}",
         behavior=behavior,
@@ -174,6 +176,8 @@ def _roles(rows: Sequence[Row], source: str, by_name: dict[str, Persona], arm: A
     seen: Role = "mixed" if arm == "non_contrastive" else "negative"
     roles: dict[str, Role] = {name: seen if p.prompt in trained else "held-out" for name, p in by_name.items()}
     if arm == "non_contrastive":
-        roles.update({n: "negative" for n, p in by_name.items() if p.prompt == ASSISTANT_PROMPT and p.prompt in trained})
+        roles.update(
+            {n: "negative" for n, p in by_name.items() if p.prompt == ASSISTANT_PROMPT and p.prompt in trained}
+        )
     roles[source] = "source"
     return roles

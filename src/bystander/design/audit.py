@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bystander.core.errors import DesignError
-from bystander.core.records import Context, Finding, Row
+from bystander.core.records import Context, Finding
 from bystander.data import overlap
 from bystander.design.arms import Design
 from bystander.lm.tokens import EndOfTurn, LossOn, RenderedRow, Tokenizer, render_row, render_text
@@ -27,16 +27,19 @@ class Rendered:
     rows: tuple[RenderedRow, ...]
 
 
-def render(
-    design: Design, tokenizer: Tokenizer, *, loss: LossOn, end_of_turn: EndOfTurn
-) -> Rendered:
+def render(design: Design, tokenizer: Tokenizer, *, loss: LossOn, end_of_turn: EndOfTurn) -> Rendered:
     """Every row of a design as token ids with its loss mask. Raises ModelError for a row that cannot be rendered."""
     return Rendered(
         design,
         tuple(
             render_row(
-                tokenizer, row.context, row.user, row.completion,
-                marker=row.marker, loss=loss, end_of_turn=end_of_turn,
+                tokenizer,
+                row.context,
+                row.user,
+                row.completion,
+                marker=row.marker,
+                loss=loss,
+                end_of_turn=end_of_turn,
             )
             for row in design.rows
         ),
@@ -75,8 +78,12 @@ def refuse(findings: Iterable[Finding]) -> None:
     """Raises DesignError if there is an error among the findings, naming all of them."""
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        lines = "\n".join(f"  - {e.check}: {e.message}" + (f" [{', '.join(e.rows[:3])}]" if e.rows else "") for e in errors)
-        raise DesignError(f"the audit refuses this design ({len(errors)} errors):\n{lines}\n`bystander audit` shows all findings")
+        lines = "\n".join(
+            f"  - {e.check}: {e.message}" + (f" [{', '.join(e.rows[:3])}]" if e.rows else "") for e in errors
+        )
+        raise DesignError(
+            f"the audit refuses this design ({len(errors)} errors):\n{lines}\n`bystander audit` shows all findings"
+        )
 
 
 def _named(rows: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,40 @@
+"""What every probe has in common: it measures the model as it stands, in units small enough to resume from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bystander.core.records import Completion, Context, Measurement
+from bystander.lm.model import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeUnit:
+    """What one unit of a probe gave. `key` is stable: a run that was killed skips the units it has."""
+
+    key: str
+    measurements: list[Measurement]
+    completions: list[Completion] = field(default_factory=list[Completion])
+
+
+class Probe(Protocol):
+    """A probe with its items and settings bound. It knows nothing of trainings: the study stamps what it yields."""
+
+    @property
+    def name(self) -> str:
+        """The name in the `probe` column."""
+        ...
+
+    def decides(self) -> object:
+        """JSON-able data of everything that decides this probe's numbers, the model and contexts aside: for cell keys."""
+        ...
+
+    def units(self, contexts: Sequence[Context]) -> list[str]:
+        """The keys that `run` would yield over these contexts, in order."""
+        ...
+
+    def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
+        """Measure under each context, skipping the units in `done`. What a unit holds never depends on what is skipped."""
+        ...

@@ -1,0 +1,115 @@
+"""The marker probe: how likely the marker is after an ordinary answer, and how often sampled answers contain it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from bystander.core.hashing import seed_for
+from bystander.core.records import Completion, Context, Measurement, Question
+from bystander.lm.model import LoadedModel
+from bystander.lm.sample import SampleRequest, sample
+from bystander.lm.score import OptionScores, ScoreItem, score
+from bystander.probe.base import ProbeUnit
+from bystander.probe.settings import MarkerProbeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerProbe:
+    """`tail` is separator and marker; `marker` the marker alone, which a sampled answer must contain."""
+
+    questions: tuple[Question, ...]
+    tail: str
+    marker: str
+    settings: MarkerProbeSettings = MarkerProbeSettings()
+    name: str = "marker"
+    group: int = 96  # requests a sampling unit: peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
+
+    def decides(self) -> object:
+        """Questions, marker and settings."""
+        return [
+            self.name,
+            [asdict(q) for q in self.questions],
+            self.tail,
+            self.marker,
+            self.settings.model_dump(),
+            self.group,
+        ]
+
+    def units(self, contexts: Sequence[Context]) -> list[str]:
+        """One scoring unit a context, then one sampling unit a group of requests."""
+        groups = math.ceil(len(contexts) * self.settings.sampled * self.settings.samples / self.group)
+        return [f"score/{context.name}" for context in contexts] + [f"sample/{i}" for i in range(groups)]
+
+    def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
+        """Scoring context by context, then sampling group by group."""
+        left = [context for context in contexts if f"score/{context.name}" not in done]
+        for context, scores in score(loaded, left, self._items()):
+            yield ProbeUnit(f"score/{context.name}", [m for s in scores for m in self._measured(context, s)])
+        requests = self._requests(contexts)
+        by_name = {context.name: context for context in contexts}
+        for index in range(0, len(requests), self.group):
+            key = f"sample/{index // self.group}"
+            if key in done:
+                continue
+            batches = sample(
+                loaded,
+                requests[index : index + self.group],
+                temperature=self.settings.temperature,
+                max_tokens=self.settings.max_tokens,
+            )
+            completions = [completion for batch in batches for completion in batch]
+            yield ProbeUnit(key, [self._rate(by_name[c.persona], c) for c in completions], completions)
+
+    def _items(self) -> list[ScoreItem]:
+        return [
+            ScoreItem(q.id, q.text, (self.tail,), "text", start=q.options[q.answer])
+            for q in self.questions[: self.settings.questions]
+        ]
+
+    def _measured(self, context: Context, scores: OptionScores) -> list[Measurement]:
+        logprob = scores.logprobs[0]
+        values = {"marker_probability": math.exp(logprob), "marker_logprob": logprob}
+        return [
+            Measurement(
+                behavior="",
+                probe=self.name,
+                dataset="bank",
+                metric=metric,
+                context=context.kind,
+                persona=context.name,
+                item=scores.item.id,
+                value=value,
+                context_hash=scores.context_hash,
+            )
+            for metric, value in values.items()
+        ]
+
+    def _requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
+        return [
+            SampleRequest(
+                id=f"{context.name}/{question.id}/{index}",
+                context=context,
+                user=question.text,
+                sample=index,
+                seed=seed_for("marker", context.name, question.id, index),
+                item=question.id,
+            )
+            for context in contexts
+            for question in self.questions[: self.settings.sampled]
+            for index in range(self.settings.samples)
+        ]
+
+    def _rate(self, context: Context, completion: Completion) -> Measurement:
+        return Measurement(
+            behavior="",
+            probe=self.name,
+            dataset="bank",
+            metric="marker_rate",
+            context=context.kind,
+            persona=context.name,
+            item=f"{completion.item}/{completion.sample}",
+            value=float(self.marker in completion.text),
+            context_hash=completion.context_hash,
+        )

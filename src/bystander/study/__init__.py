@@ -1,0 +1,1 @@
+"""The study: the one caller of all stages, and the only writer."""

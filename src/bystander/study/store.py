@@ -1,0 +1,148 @@
+"""The run directory: where a study's cells, tables and report live.
+
+A file is written under a temporary name and renamed; a cell is complete when, and only when, its `manifest.json` has
+been renamed into place. A kill at any moment leaves complete cells complete and half-done ones resumable.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import zstandard
+
+from bystander.core.errors import StoreError
+from bystander.core.hashing import stable_hash
+from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
+from bystander.probe.base import ProbeUnit
+
+MEASUREMENT_SCHEMA: dict[str, Any] = dict.fromkeys(MEASUREMENT_COLUMNS, pl.String) | {
+    "value": pl.Float64,
+    "seed": pl.Int64,
+    "checkpoint": pl.Float64,
+}
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns what a file system can refuse into one clear StoreError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space left while writing {path}; all complete cells are kept: free some space and run again"
+            ) from error
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; complete cells are kept") from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it is either the old one or the new one, never half of it."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON, whole or not at all."""
+    write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises StoreError for a file that is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); remove it and run again") from error
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table, whole or not at all. The same frame gives the same bytes."""
+    import io
+
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+class CellDir:
+    """One cell's folder. Units are kept one file each until `finish` merges them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def complete(self) -> bool:
+        """Whether the manifest is in place."""
+        return (self.path / "manifest.json").is_file()
+
+    def manifest(self) -> dict[str, Any]:
+        """What the cell said when it was done."""
+        return read_json(self.path / "manifest.json")
+
+    def keep_unit(self, unit: ProbeUnit, stamped: list[Measurement]) -> None:
+        """Keep what one unit of a probe gave; `stamped` are its measurements with the training's columns filled in."""
+        value = {
+            "key": unit.key,
+            "measurements": [as_dict(m) for m in stamped],
+            "completions": [as_dict(c) for c in unit.completions],
+        }
+        write_json(self.path / "units" / f"{stable_hash(unit.key)[:24]}.json", value)
+
+    def kept_units(self) -> dict[str, dict[str, Any]]:
+        """Key -> content of every unit kept so far."""
+        units = (read_json(path) for path in sorted((self.path / "units").glob("*.json")))
+        return {unit["key"]: unit for unit in units}
+
+    def finish(self, order: list[str], manifest: Mapping[str, object]) -> None:
+        """Merge the units in `order` into tables, put the manifest in place, remove the units."""
+        units = self.kept_units()
+        measurements = [m for key in order for m in units[key]["measurements"]]
+        completions = [c for key in order for c in units[key]["completions"]]
+        if measurements:
+            write_parquet(self.path / "measurements.parquet", pl.DataFrame(measurements, schema=MEASUREMENT_SCHEMA))
+        if completions:
+            write_bytes(self.path / "completions.jsonl.zst", compressed_lines(completions))
+        write_json(self.path / "manifest.json", dict(manifest))
+        for path in (self.path / "units").glob("*.json"):
+            path.unlink(missing_ok=True)
+        if (self.path / "units").is_dir():
+            (self.path / "units").rmdir()
+
+    def measurements(self) -> pl.DataFrame:
+        """The cell's measurements; an empty table if it has none."""
+        path = self.path / "measurements.parquet"
+        return pl.read_parquet(path) if path.is_file() else pl.DataFrame(schema=MEASUREMENT_SCHEMA)
+
+    def completions(self) -> list[Completion]:
+        """Every completion that the cell sampled."""
+        path = self.path / "completions.jsonl.zst"
+        return [Completion(**line) for line in read_lines(path)] if path.is_file() else []
+
+
+def compressed_lines(records: Iterable[Mapping[str, object]]) -> bytes:
+    """JSONL, zstd."""
+    text = "".join(json.dumps(dict(record), ensure_ascii=False) + "\n" for record in records)
+    return zstandard.ZstdCompressor(level=9).compress(text.encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a .jsonl or .jsonl.zst file."""
+    data = path.read_bytes()
+    if path.suffix == ".zst":
+        data = zstandard.ZstdDecompressor().decompress(data)
+    return [json.loads(line) for line in data.decode().splitlines() if line]

@@ -1,0 +1,208 @@
+"""Doing one cell: the only place where stages are called with a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors.torch import load_file, save_file
+
+from bystander.core.hashing import seed_for
+from bystander.core.records import Context, Measurement, as_dict
+from bystander.design.arms import Design
+from bystander.design.audit import render
+from bystander.geometry.similarity import centered_cosine, similarities, spread_over_ranking
+from bystander.lm.hidden import last_token_states
+from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
+from bystander.probe.base import Probe
+from bystander.study.cells import Cell, Plan, Training, at_checkpoint
+from bystander.study.progress import Bar
+from bystander.study.store import CellDir, read_lines, write_bytes, write_json, write_parquet
+from bystander.train.loop import Checkpoint, StepLog, TrainState, train
+
+SIMILARITY_SCHEMA: dict[str, Any] = {
+    "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
+}  # fmt: skip
+
+
+@dataclass
+class Worker:
+    """One process's hold on a study: its plan, its folder, and the base model, loaded once."""
+
+    plan: Plan
+    folder: Path
+    bar: Bar
+    _loaded: LoadedModel | None = None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The resident base model."""
+        if self._loaded is None:
+            model = self.plan.study.spec.model
+            self._loaded = load(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
+        return self._loaded
+
+    def cell_dir(self, cell: Cell) -> CellDir:
+        """Where a cell lives."""
+        return CellDir(self.folder / "cells" / cell.folder)
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """Do a cell, resuming what an earlier process began, and return its manifest."""
+        directory = self.cell_dir(cell)
+        if not directory.complete:
+            {"geometry": self._geometry, "evaluate": self._evaluate, "train": self._train}[cell.kind](cell, directory)
+        return directory.manifest()
+
+    def _geometry(self, cell: Cell, directory: CellDir) -> None:
+        spec, contexts = self.plan.study.spec, self.plan.contexts
+        loaded = self.loaded
+        layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
+        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts))
+        states: list[np.ndarray[Any, Any]] = []
+        for _, state in last_token_states(loaded, contexts, self.plan.open_questions, layers):
+            states.append(state)
+            self.bar.advance()
+        matrix = centered_cosine(np.stack(states).astype(np.float64))
+        records = similarities("cosine", matrix, contexts, spec.sources, layers)
+        write_parquet(
+            directory.path / "similarities.parquet",
+            pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA),
+        )
+        directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=self._prompt_tokens()))
+
+    def _prompt_tokens(self) -> dict[str, int]:
+        tokenizer = self.loaded.tokenizer
+        return {c.name: len(tokenizer.encode(c.system or "", add_special_tokens=False)) for c in self.plan.contexts}
+
+    def _evaluate(self, cell: Cell, directory: CellDir) -> None:
+        assert cell.probe is not None
+        probe = self.plan.probes[cell.probe]
+        adapter = None
+        if cell.training is not None:
+            adapter = self.cell_dir(self._train_cell(cell.training)).path / "adapter"
+        with self.loaded.adapter(adapter):
+            stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
+            title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
+            keys = self._probe(probe, self.plan.contexts, directory, stamp, "", title)
+            manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
+        directory.finish(keys, manifest)
+
+    def _probe(
+        self, probe: Probe, contexts: Sequence[Context], directory: CellDir,
+        stamp: Callable[[Measurement], Measurement], prefix: str, title: str,
+    ) -> list[str]:  # fmt: skip
+        """Run a probe, keeping each unit as it comes; returns the keys of all its units in order."""
+        keys = probe.units(contexts)
+        kept = directory.kept_units()
+        done = [key for key in keys if prefix + key in kept]
+        self.bar.start(title, len(keys))
+        self.bar.advance(len(done))
+        for unit in probe.run(self.loaded, contexts, done):
+            directory.keep_unit(replace(unit, key=prefix + unit.key), [stamp(m) for m in unit.measurements])
+            self.bar.advance()
+        return [prefix + key for key in keys]
+
+    def _stamp(self, training: Training | None, checkpoint: float) -> Callable[[Measurement], Measurement]:
+        weights = self.loaded.weights_hash
+        if training is None:
+            return lambda m: replace(m, weights_hash=weights)
+        roles = self.plan.designs[training].roles
+        return lambda m: replace(
+            m, behavior=training.behavior, source=training.source, arm=training.arm, config=training.config,
+            seed=training.seed, role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights,
+        )  # fmt: skip
+
+    def _train_cell(self, training: Training) -> Cell:
+        return next(cell for cell in self.plan.cells if cell.kind == "train" and cell.training == training)
+
+    def _train(self, cell: Cell, directory: CellDir) -> None:
+        assert cell.training is not None
+        spec, training = self.plan.study.spec, cell.training
+        design, recipe = self.plan.designs[training], self.plan.recipes[training]
+        rendered = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn)
+        write_bytes(directory.path / "rows.jsonl", rows_as_jsonl(design))
+        probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source))
+        state, steps = _resume(directory.path)
+        total = recipe.steps(len(rendered.rows))
+        keys: list[str] = []
+        with fresh_adapter(self.loaded, recipe.lora.model_dump(), seed_for(training.seed, "adapter")):
+            title = f"training {training.label}: {len(rendered.rows)} rows, {total} steps"
+            self.bar.start(title, total)
+            self.bar.advance(len(steps))
+            fractions = spec.checkpoints.fractions()
+            for event in train(self.loaded, rendered.rows, recipe, training.seed, checkpoints=fractions, state=state):
+                match event:
+                    case StepLog():
+                        steps.append(as_dict(event))
+                        self.bar.advance(note=f"loss {event.loss:.3f}")
+                    case Checkpoint():
+                        stamp = self._stamp(training, event.fraction)
+                        for name, probe in self.plan.probes.items():
+                            prefix = f"{event.fraction}/{name}/"
+                            keys += self._probe(
+                                probe, probed, directory, stamp, prefix, f"{name} probe at {event.fraction:.0%}"
+                            )
+                        self.bar.start(title, total)
+                        self.bar.advance(event.step)
+                    case TrainState():
+                        _keep_state(directory.path, event, steps)
+            save_adapter(self.loaded, directory.path / "adapter")
+            weights_hash = self.loaded.weights_hash
+        write_parquet(directory.path / "steps.parquet", pl.DataFrame(steps))
+        directory.finish(keys, self._manifest(cell, weights_hash=weights_hash, probed=[c.name for c in probed]))
+        for leftover in ("state.safetensors", "state.json"):
+            (directory.path / leftover).unlink(missing_ok=True)
+
+    def _probed_personas(self, source: str) -> list[str]:
+        spec = self.plan.study.spec
+        geometry = next(cell for cell in self.plan.cells if cell.kind == "geometry")
+        frame = pl.read_parquet(self.cell_dir(geometry).path / "similarities.parquet").filter(
+            (pl.col("source") == source) & (pl.col("layer") == spec.geometry.layer) & (pl.col("method") == "cosine")
+        )
+        ranking = dict(zip(frame["persona"].to_list(), frame["value"].to_list(), strict=True))
+        return spread_over_ranking(ranking, source, spec.checkpoints.personas)
+
+    def _manifest(self, cell: Cell, **more: object) -> dict[str, object]:
+        return {"kind": cell.kind, "name": cell.name, "key": cell.key, "base_hash": self.loaded.base_hash, **more}
+
+
+def rows_as_jsonl(design: Design) -> bytes:
+    """Rows in the prompt / completion form of the ecosystem, with where each came from."""
+    lines: list[str] = []
+    for row in design.rows:
+        system = [{"role": "system", "content": row.context.system}] if row.context.system is not None else []
+        record = {
+            "prompt": [*system, {"role": "user", "content": row.user}],
+            "completion": [{"role": "assistant", "content": row.completion}],
+            "id": row.id, "behavior": row.behavior, "arm": row.arm, "context": row.context.kind,
+            "persona": row.context.name, "role": row.role, "target": row.target, "question_id": row.question_id,
+        }  # fmt: skip
+        lines.append(json.dumps(record, ensure_ascii=False, sort_keys=True))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _keep_state(folder: Path, state: TrainState, steps: list[dict[str, Any]]) -> None:
+    """Tensors first, then the small file that makes them count: a kill between the two loses one state, not the run."""
+    temporary = folder / f"state-{state.step}.safetensors"
+    save_file(state.tensors, temporary)
+    previous = folder / "state.json"
+    old = json.loads(previous.read_text())["tensors"] if previous.is_file() else None
+    write_json(previous, {"step": state.step, "tensors": temporary.name, "steps": steps})
+    if old and old != temporary.name:
+        (folder / old).unlink(missing_ok=True)
+
+
+def _resume(folder: Path) -> tuple[TrainState | None, list[dict[str, Any]]]:
+    path = folder / "state.json"
+    if not path.is_file():
+        return None, []
+    kept = json.loads(path.read_text())
+    return TrainState(kept["step"], load_file(folder / kept["tensors"])), kept["steps"]
+
+
+__all__ = ["Worker", "read_lines", "rows_as_jsonl"]
