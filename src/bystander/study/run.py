@@ -19,10 +19,13 @@ import polars as pl
 from bystander.core.errors import StoreError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Finding, as_dict
+from bystander.design.audit import audit, refuse, render
+from bystander.personas import bare_context
 from bystander.study.cells import Plan, plan_cells, probe_texts
 from bystander.study.events import Events
 from bystander.study.progress import Bar, Silent
 from bystander.study.spec import Loaded, as_yaml
+from bystander.study.work import Worker
 from bystander.study.store import MEASUREMENT_SCHEMA, CellDir, read_json, write_bytes, write_json, write_parquet
 
 PACKAGES = ("bystander", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy", "statsmodels", "polars")
@@ -46,10 +49,9 @@ def run_study(study: Loaded, folder: Path, bar: Bar | None = None) -> Ran:
     with claimed(folder, study):
         events = Events(folder / "events.jsonl", plan_hash(plan))
         events.write("launched", cells=len(plan.cells), pid=os.getpid())
-        from bystander.study.work import Worker
-
         worker = Worker(plan, folder, bar)
         findings = audit_study(plan, worker, folder)
+        refuse(findings)
         done_now = 0
         for cell in plan.cells:
             if worker.cell_dir(cell).complete:
@@ -66,12 +68,10 @@ def plan_hash(plan: Plan) -> str:
     return stable_hash(plan.study.identity, [cell.key for cell in plan.cells])
 
 
-def audit_study(plan: Plan, worker: Any, folder: Path | None) -> list[Finding]:
-    """Audit every design of a plan (seeds share their rows). Writes `audit.json` and then raises DesignError if one
-    is refused. An audit of the very same plan that stands in the folder is taken as it is."""
-    from bystander.design.audit import audit, refuse, render
-    from bystander.personas import bare_context
+def audit_study(plan: Plan, worker: Worker, folder: Path | None) -> list[Finding]:
+    """Audit every design of a plan (seeds share their rows); errors are findings too: see `design.audit.refuse`.
 
+    Writes `audit.json`; an audit of the very same plan that stands in the folder is taken as it is."""
     kept = folder / "audit.json" if folder else None
     digest = plan_hash(plan)
     if kept and kept.is_file() and (found := read_json(kept)).get("plan") == digest:
@@ -89,7 +89,6 @@ def audit_study(plan: Plan, worker: Any, folder: Path | None) -> list[Finding]:
         )  # fmt: skip
         if kept:
             write_json(kept, {"plan": digest, "findings": [as_dict(finding) for finding in findings]})
-    refuse(findings)
     return findings
 
 

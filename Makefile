@@ -1,0 +1,47 @@
+# What developers run; .ci/run calls nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+# Where pip finds PyTorch's CPU build on a machine without a GPU, if not on the index that pip uses anyway:
+#   make install TORCH_INDEX=<the CPU index that PyTorch's "Get started" page names>
+TORCH_INDEX ?=
+QUIET := -q --disable-pip-version-check
+
+.PHONY: install quickstart check test test-slow format calibration lock browser clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(QUIET) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install $(QUIET) -r requirements.lock
+	$(BIN)/python -m pip install $(QUIET) --no-deps -e .
+	@touch $@
+
+quickstart: install
+	$(BIN)/bystander run quickstart
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+browser: ## Debian's Chromium, for the tests that look at the report
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)
+
+lock: ## pin what is installed now
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -e '^torch==' -e '^bystander' > requirements.lock
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache

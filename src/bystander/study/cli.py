@@ -1,0 +1,128 @@
+"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from bystander.core.errors import BystanderError
+
+app = typer.Typer(
+    name="bystander",
+    help="Measure what fine-tuning one persona does to all the personas that you did not train.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+StudyArg = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study's name or a YAML file.")]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. recipe.lr=1e-4.")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run directory; default runs/<study>.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"bystander {version('bystander')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Measure what fine-tuning one persona does to all the personas that you did not train."""
+
+
+@app.command()
+def run(study: StudyArg, overrides: SetOption = [], out: OutOption = None, as_json: JsonOption = False) -> None:  # noqa: B006
+    """Run a study: audit, train, probe, analyze, report. Run it again to go on where it stopped."""
+    from bystander.study.terminal import run_in_terminal
+
+    run_in_terminal(study, overrides, out, as_json)
+
+
+@app.command()
+def audit(study: StudyArg, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+    """Check a study's design before anything is trained: the rows, the loss mask, the contexts, the overlap."""
+    from bystander.study.terminal import audit_in_terminal
+
+    audit_in_terminal(study, overrides, as_json)
+
+
+@app.command()
+def analyze(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet: a row a source and persona, with leakage and similarity.")],
+    leakage: Annotated[str | None, typer.Option(help="Column that holds the leakage; found by its name otherwise.")] = None,
+    similarity: Annotated[list[str], typer.Option(help="Columns that hold similarities; found by name otherwise.")] = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """The correlations of leakage with similarity in anyone's table."""
+    from bystander.study.terminal import analyze_in_terminal
+
+    analyze_in_terminal(table, leakage, similarity, as_json)
+
+
+@app.command()
+def report(run_directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
+    """Make a run's report again from its records."""
+    from bystander.study.terminal import report_in_terminal
+
+    report_in_terminal(run_directory)
+
+
+@app.command()
+def probe(
+    model: Annotated[str, typer.Option(help="smollm2-135m, a Hub id or a local path.")],
+    probe_name: Annotated[str, typer.Option("--probe", help="Which probe: marker.")],
+    adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter directory.")] = None,
+    personas: Annotated[Path | None, typer.Option(help="A persona file; the 111 built-in ones otherwise.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the measurements to this Parquet or CSV file.")] = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a model, or an adapter that you already have, under every persona."""
+    from bystander.study.terminal import probe_in_terminal
+
+    probe_in_terminal(model, probe_name, adapter, personas, out, overrides, as_json)
+
+
+@app.command()
+def personas(
+    file: Annotated[Path | None, typer.Option(help="A persona file to check instead of the built-in set.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the personas: name, category, prompt."""
+    from bystander.study.terminal import personas_in_terminal
+
+    personas_in_terminal(file, as_json)
+
+
+@app.command()
+def studies(as_json: JsonOption = False) -> None:
+    """List the built-in studies."""
+    from bystander.study.terminal import studies_in_terminal
+
+    studies_in_terminal(as_json)
+
+
+def fail(error: BystanderError) -> NoReturn:
+    """One clear message on standard error, exit code 2."""
+    sys.stderr.write(f"error: {error}\n")
+    raise SystemExit(2)
+
+
+def main() -> None:
+    """Entry point of the `bystander` command."""
+    try:
+        app()
+    except BystanderError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; everything complete is kept: run the same command again to go on\n")
+        raise SystemExit(130) from None

@@ -1,0 +1,150 @@
+"""What the commands print: for a person by default, for a program with --json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from bystander.core.errors import DataError
+from bystander.core.records import Finding, as_dict
+from bystander.design.audit import refuse
+from bystander.study.cells import plan_cells
+from bystander.study.progress import Silent, terminal
+from bystander.study.run import audit_study, dump, run_study
+from bystander.study.spec import built_in, load
+from bystander.study.work import Worker
+
+console = Console(highlight=False)
+COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
+
+
+def run_in_terminal(study: str, overrides: Sequence[str], out: Path | None, as_json: bool) -> None:
+    """`bystander run`."""
+    loaded = load(study, overrides)
+    folder = out or Path("runs") / loaded.spec.name
+    screen = Console(stderr=True) if as_json else console
+    screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
+    with terminal(screen) as bar:
+        ran = run_study(loaded, folder, bar)
+    from bystander.study.results import finish, headline
+
+    analysis, path = finish(loaded, folder)
+    if as_json:
+        console.print_json(dump(headline(analysis, folder, path, ran)))
+        return
+    print_headline(analysis)
+    found = f", {ran.found} found complete" if ran.found else ""
+    console.print(f"\n{ran.done_now} cells done{found}\nreport: [bold]{path}[/]")
+
+
+def print_headline(analysis: object) -> None:
+    """The short table at the end of a run."""
+    from bystander.study.results import headline_table
+
+    console.print(headline_table(analysis))
+
+
+def audit_in_terminal(study: str, overrides: Sequence[str], as_json: bool) -> None:
+    """`bystander audit`: all findings, then exit code 2 if one is an error."""
+    plan = plan_cells(load(study, overrides))
+    findings = audit_study(plan, Worker(plan, Path(), Silent()), None)
+    print_findings(findings, as_json)
+    refuse(findings)
+
+
+def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
+    """Findings, errors first."""
+    if as_json:
+        console.print_json(dump([as_dict(finding) for finding in findings]))
+        return
+    for finding in findings:
+        console.print(f"[{COLORS[finding.level]}]{finding.level:8}[/] [bold]{finding.check}[/]  {finding.message}", soft_wrap=True)
+        for row in finding.rows:
+            console.print(f"           [dim]{row}[/]", soft_wrap=True)
+    errors = sum(finding.level == "error" for finding in findings)
+    console.print(f"{len(findings)} findings, {errors} errors")
+
+
+def analyze_in_terminal(table: Path, leakage: str | None, similarity: Sequence[str], as_json: bool) -> None:
+    """`bystander analyze`."""
+    from bystander.analysis import analyze_table
+    from bystander.study.results import table_of_gradients
+
+    analysis = analyze_table(read_table(table), leakage=leakage, similarity=list(similarity) or None)
+    if as_json:
+        typed = {name: frame.to_dicts() for name, frame in analysis.tables().items() if frame.height}
+        console.print_json(dump(typed))
+        return
+    console.print(table_of_gradients(analysis))
+    for note in analysis.notes:
+        console.print(f"[dim]{note}[/]")
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A CSV or Parquet file. Raises DataError for anything else."""
+    if not path.is_file():
+        raise DataError(f"no table at {path}")
+    try:
+        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a {'Parquet' if path.suffix == '.parquet' else 'CSV'} table: {error}") from error
+
+
+def report_in_terminal(folder: Path) -> None:
+    """`bystander report`."""
+    from bystander.study.results import Results
+
+    console.print(f"report: [bold]{Results.open(folder).report()}[/]")
+
+
+def probe_in_terminal(
+    model: str, name: str, adapter: Path | None, personas: Path | None, out: Path | None, overrides: Sequence[str], as_json: bool
+) -> None:  # fmt: skip
+    """`bystander probe`."""
+    from bystander.study.adhoc import probe_model
+
+    screen = Console(stderr=True) if as_json else console
+    with terminal(screen) as bar:
+        measurements = probe_model(model, name, adapter, personas, overrides, bar)
+    frame = pl.DataFrame([as_dict(m) for m in measurements])
+    if out:
+        frame.write_parquet(out) if out.suffix == ".parquet" else frame.write_csv(out)
+    means = frame.group_by("persona", "dataset", "metric", maintain_order=True).agg(pl.col("value").mean(), pl.len().alias("items"))
+    if as_json:
+        console.print_json(dump(means.to_dicts()))
+        return
+    wide = Table("persona", "metric", "mean", "items", box=None)
+    for row in means.sort("metric", "value", descending=[False, True]).iter_rows(named=True):
+        wide.add_row(row["persona"], row["metric"], f"{row['value']:.4f}", str(row["items"]))
+    console.print(wide)
+
+
+def personas_in_terminal(file: Path | None, as_json: bool) -> None:
+    """`bystander personas`."""
+    from bystander.personas import load_personas
+
+    found = load_personas(file)
+    if as_json:
+        console.print_json(dump([as_dict(persona) for persona in found]))
+        return
+    table = Table("persona", "category", "related to", "prompt", box=None)
+    for persona in found:
+        table.add_row(persona.name, persona.category, ", ".join(persona.related_to), persona.prompt)
+    console.print(table)
+
+
+def studies_in_terminal(as_json: bool) -> None:
+    """`bystander studies`."""
+    specs = {name: load(name) for name in built_in()}
+    if as_json:
+        console.print_json(dump({name: study.spec.resolved() for name, study in specs.items()}))
+        return
+    table = Table("study", "model", "sources", "behaviors", "question", box=None)
+    for name, study in specs.items():
+        spec = study.spec
+        table.add_row(name, spec.model.name, ", ".join(spec.sources), ", ".join(spec.behaviors), spec.question)
+    console.print(table)
