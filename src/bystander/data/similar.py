@@ -1,0 +1,121 @@
+"""Near-duplicates: word trigrams, exact Jaccard similarity, found without comparing every pair."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bystander.core.hashing import stable_hash
+from bystander.core.records import Question
+
+SHINGLE_WORDS = 3  # words per shingle; on ARC, trigrams leave the widest gap between rewordings and shared phrases
+# Measured on the 1,172 ARC-Challenge test questions, question and choices: five pairs are rewordings, at 0.53 to
+# 0.97; every other pair is at 0.29 or below.
+SAME_QUESTION = 0.4  # the middle of that gap
+# Same set, question text alone: rewordings at 0.80 and above, questions of one mold ("which statement is an opinion
+# about the heart / the element copper?") at 0.62 and below.
+SAME_TEXT = 0.75  # inside that gap, nearer to the side that reports
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """A text to train on (`train`, its key) and a text to probe with (`probe`) that are the same, or nearly.
+
+    `similarity` is the Jaccard similarity of their word trigrams in [0, 1]; `exact`: the same but for case,
+    punctuation and spacing.
+    """
+
+    train: str
+    probe: str
+    exact: bool
+    similarity: float
+
+
+def normalized(text: str) -> str:
+    """The words of a text in lower case, one space between; a text without words is itself, its spaces closed up."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_WORD.findall(folded) or folded.split())
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The word trigrams of a text; of a shorter one, its words as one shingle."""
+    words = normalized(text).split(" ")
+    last = max(1, len(words) - SHINGLE_WORDS + 1)
+    return frozenset(" ".join(words[start : start + SHINGLE_WORDS]) for start in range(last))
+
+
+def similar_pairs(
+    left: Sequence[frozenset[str]], right: Sequence[frozenset[str]], threshold: float
+) -> Iterator[tuple[int, int, float]]:
+    """(index in `left`, index in `right`, Jaccard similarity) of every pair at or above `threshold`, by index.
+
+    Exact, by prefix filtering (Chaudhuri, Ganti and Kaushik 2006): two sets at Jaccard >= t share at least one of the
+    rarest |s| - ceil(t |s|) + 1 members of each, so that only pairs which share a rare shingle are compared.
+    """
+    frequency = Counter(shingle for sets in (left, right) for members in sets for shingle in members)
+
+    def prefix(members: frozenset[str]) -> list[str]:
+        kept = len(members) - math.ceil(threshold * len(members) - 1e-9) + 1
+        return sorted(members, key=lambda shingle: (frequency[shingle], shingle))[:kept]
+
+    index: defaultdict[str, list[int]] = defaultdict(list)
+    for at, members in enumerate(right):
+        for shingle in prefix(members):
+            index[shingle].append(at)
+    for at, members in enumerate(left):
+        for other in sorted({found for shingle in prefix(members) for found in index[shingle]}):
+            common = len(members & right[other])
+            similarity = common / (len(members) + len(right[other]) - common)
+            if similarity >= threshold:
+                yield at, other, similarity
+
+
+def overlap(train: Mapping[str, str], probe: Mapping[str, str], threshold: float = SAME_TEXT) -> list[Overlap]:
+    """Every pair of a text to train on and a text to probe with that are the same or nearly the same.
+
+    Both map an id to a text. Pairs come in the order of `train`, then of `probe`; an empty side gives none.
+    """
+    train_ids, probe_ids = list(train), list(probe)
+    train_words, probe_words = ([normalized(text) for text in side.values()] for side in (train, probe))
+    left, right = ([shingles(text) for text in side] for side in (train_words, probe_words))
+    return [
+        Overlap(train_ids[at], probe_ids[other], train_words[at] == probe_words[other], similarity)
+        for at, other, similarity in similar_pairs(left, right, threshold)
+    ]
+
+
+def content_key(question: Question) -> str:
+    """A hash of what a question says, whatever its id: ids of the same set differ between its sources."""
+    return stable_hash(question.text, list(question.options), question.answer)
+
+
+def grouped(questions: Sequence[Question]) -> list[Question]:
+    """The questions with `group` filled in: those that are near-duplicates, directly or in a chain, share one.
+
+    Near: question and choices together at `SAME_QUESTION`, or the question text alone at `SAME_TEXT`. The group's
+    name is the smallest content key among its members, so that it depends neither on ids nor on order.
+    """
+    parent = list(range(len(questions)))
+
+    def root(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = parent[parent[at]]
+            at = parent[at]
+        return at
+
+    texts = [shingles(question.text) for question in questions]
+    whole = [texts[at].union(*map(shingles, question.options)) for at, question in enumerate(questions)]
+    for sets, threshold in ((whole, SAME_QUESTION), (texts, SAME_TEXT)):
+        for at, other, _ in similar_pairs(sets, sets, threshold):
+            parent[root(at)] = root(other)
+    names: dict[int, str] = {}
+    for at, question in enumerate(questions):
+        key = content_key(question)[:16]
+        names[root(at)] = min(names.get(root(at), key), key)
+    return [replace(question, group=names[root(at)]) for at, question in enumerate(questions)]
