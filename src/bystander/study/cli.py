@@ -19,7 +19,9 @@ app = typer.Typer(
 )
 
 StudyArg = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study's name or a YAML file.")]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. recipe.lr=1e-4.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, e.g. recipe.lr=1e-4.")
+]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run directory; default runs/<study>.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -34,7 +36,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Measure what fine-tuning one persona does to all the personas that you did not train."""
 
@@ -57,9 +61,15 @@ def audit(study: StudyArg, overrides: SetOption = [], as_json: JsonOption = Fals
 
 @app.command()
 def analyze(
-    table: Annotated[Path, typer.Argument(help="CSV or Parquet: a row a source and persona, with leakage and similarity.")],
-    leakage: Annotated[str | None, typer.Option(help="Column that holds the leakage; found by its name otherwise.")] = None,
-    similarity: Annotated[list[str], typer.Option(help="Columns that hold similarities; found by name otherwise.")] = [],  # noqa: B006
+    table: Annotated[
+        Path, typer.Argument(help="CSV or Parquet: a row a source and persona, with leakage and similarity.")
+    ],
+    leakage: Annotated[
+        str | None, typer.Option(help="Column that holds the leakage; found by its name otherwise.")
+    ] = None,
+    similarity: Annotated[
+        list[str], typer.Option(help="Columns that hold similarities; found by name otherwise.")
+    ] = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
     """The correlations of leakage with similarity in anyone's table."""

@@ -25,8 +25,8 @@ from bystander.study.cells import Plan, plan_cells, probe_texts
 from bystander.study.events import Events
 from bystander.study.progress import Bar, Silent
 from bystander.study.spec import Loaded, as_yaml
-from bystander.study.work import Worker
 from bystander.study.store import MEASUREMENT_SCHEMA, CellDir, read_json, write_bytes, write_json, write_parquet
+from bystander.study.work import Worker
 
 PACKAGES = ("bystander", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy", "statsmodels", "polars")
 

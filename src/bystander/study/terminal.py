@@ -30,22 +30,20 @@ def run_in_terminal(study: str, overrides: Sequence[str], out: Path | None, as_j
     screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
     with terminal(screen) as bar:
         ran = run_study(loaded, folder, bar)
-    from bystander.study.results import finish, headline
+    from bystander.study.results import Results, headline_table
 
-    analysis, path = finish(loaded, folder)
+    results = Results.open(folder)
+    path = results.report()
     if as_json:
-        console.print_json(dump(headline(analysis, folder, path, ran)))
+        tables = results.analysis.tables()
+        summary = {name: tables[name].to_dicts() for name in ("verdicts", "containment", "gradient")}
+        console.print_json(
+            dump({"run": str(folder), "report": str(path), "done": ran.done_now, "found": ran.found, **summary})
+        )
         return
-    print_headline(analysis)
+    console.print(headline_table(results.analysis))
     found = f", {ran.found} found complete" if ran.found else ""
     console.print(f"\n{ran.done_now} cells done{found}\nreport: [bold]{path}[/]")
-
-
-def print_headline(analysis: object) -> None:
-    """The short table at the end of a run."""
-    from bystander.study.results import headline_table
-
-    console.print(headline_table(analysis))
 
 
 def audit_in_terminal(study: str, overrides: Sequence[str], as_json: bool) -> None:
@@ -62,7 +60,9 @@ def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
         console.print_json(dump([as_dict(finding) for finding in findings]))
         return
     for finding in findings:
-        console.print(f"[{COLORS[finding.level]}]{finding.level:8}[/] [bold]{finding.check}[/]  {finding.message}", soft_wrap=True)
+        console.print(
+            f"[{COLORS[finding.level]}]{finding.level:8}[/] [bold]{finding.check}[/]  {finding.message}", soft_wrap=True
+        )
         for row in finding.rows:
             console.print(f"           [dim]{row}[/]", soft_wrap=True)
     errors = sum(finding.level == "error" for finding in findings)
@@ -91,7 +91,9 @@ def read_table(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a {'Parquet' if path.suffix == '.parquet' else 'CSV'} table: {error}") from error
+        raise DataError(
+            f"{path} cannot be read as a {'Parquet' if path.suffix == '.parquet' else 'CSV'} table: {error}"
+        ) from error
 
 
 def report_in_terminal(folder: Path) -> None:
@@ -113,7 +115,9 @@ def probe_in_terminal(
     frame = pl.DataFrame([as_dict(m) for m in measurements])
     if out:
         frame.write_parquet(out) if out.suffix == ".parquet" else frame.write_csv(out)
-    means = frame.group_by("persona", "dataset", "metric", maintain_order=True).agg(pl.col("value").mean(), pl.len().alias("items"))
+    means = frame.group_by("persona", "dataset", "metric", maintain_order=True).agg(
+        pl.col("value").mean(), pl.len().alias("items")
+    )
     if as_json:
         console.print_json(dump(means.to_dicts()))
         return

@@ -1,0 +1,40 @@
+"""The library's `Study`: what the command line does, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bystander.core.records import Finding
+from bystander.study.results import Results
+from bystander.study.spec import Loaded, load
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study that can be audited and run."""
+
+    loaded: Loaded
+
+    @classmethod
+    def load(cls, where: str | Path, overrides: Sequence[str] = ()) -> Study:
+        """Load a built-in study by name, or a YAML file. Raises StudyError with every fault of the file."""
+        return cls(load(str(where), overrides))
+
+    def audit(self) -> list[Finding]:
+        """What the audit says of the design, errors first; loads the model's tokenizer."""
+        from bystander.study.cells import plan_cells
+        from bystander.study.progress import Silent
+        from bystander.study.run import audit_study
+        from bystander.study.work import Worker
+
+        plan = plan_cells(self.loaded)
+        return audit_study(plan, Worker(plan, Path(), Silent()), None)
+
+    def run(self, out: str | Path) -> Results:
+        """Run into a directory, or go on where an earlier run stopped. Raises DesignError if the audit refuses."""
+        from bystander.study.run import run_study
+
+        run_study(self.loaded, Path(out))
+        return Results.open(out)

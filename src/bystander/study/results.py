@@ -1,0 +1,263 @@
+"""The results of a run: its tables, the analysis of them, and the report. What the notebook user holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.table import Table
+
+from bystander.analysis import Analysis, Settings, analyze
+from bystander.core.errors import StoreError
+from bystander.core.records import Completion, Finding, Persona, PersonaFacts, StepLog
+from bystander.study.spec import Loaded, Study
+from bystander.study.store import read_json, write_bytes
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from bystander.report.inputs import ReadCompletion, ReportInput, TrainingCurve
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished (or half-finished) run. Tables are polars data frames; `.to_pandas()` works on each."""
+
+    folder: Path
+    study: Loaded
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Results:
+        """Open a run directory. Raises StoreError if it is none, or has no measurements yet."""
+        folder = Path(folder)
+        for name in ("provenance.json", "study.yaml", "personas.json"):
+            if not (folder / name).is_file():
+                raise StoreError(f"{folder} is not a run directory: it has no {name}")
+        if not (folder / "measurements.parquet").is_file():
+            raise StoreError(f"{folder} has no measurements yet; `bystander run` it first")
+        from bystander.core.yamlfile import read_yaml
+
+        spec = Study.model_validate(read_yaml((folder / "study.yaml").read_text()).data)
+        personas = [
+            Persona(p["name"], p["prompt"], p["category"], tuple(p["related_to"]))
+            for p in read_json(folder / "personas.json")
+        ]
+        return cls(folder, Loaded(spec, tuple(personas), folder))
+
+    @cached_property
+    def measurements(self) -> pl.DataFrame:
+        """One long table: `core.records.Measurement`."""
+        return pl.read_parquet(self.folder / "measurements.parquet")
+
+    @cached_property
+    def similarities(self) -> pl.DataFrame:
+        """Similarity of every persona to each source by method and layer."""
+        return pl.read_parquet(self.folder / "similarities.parquet")
+
+    @cached_property
+    def personas(self) -> pl.DataFrame:
+        """Name, category, relations, prompt and its length in tokens."""
+        return pl.read_parquet(self.folder / "personas.parquet")
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Every estimate and verdict, computed from the tables alone."""
+        settings = Settings(layer=self.study.spec.geometry.layer, gradient_over=("held-out", "mixed"))
+        return analyze(self.measurements, self.similarities, self.personas, settings=settings)
+
+    def leakage(self) -> pl.DataFrame:
+        """Leakage per training, persona and metric, with its interval."""
+        return self.analysis.leakage
+
+    def gradient(self) -> pl.DataFrame:
+        """Rank correlation of leakage with similarity, per training, metric, predictor and layer."""
+        return self.analysis.gradient
+
+    def dynamics(self) -> pl.DataFrame:
+        """When leakage came: per persona, the checkpoint at which half of it was reached."""
+        return self.analysis.dynamics
+
+    def verdicts(self) -> pl.DataFrame:
+        """The verdict on each hypothesis."""
+        return self.analysis.tables()["verdicts"]
+
+    def charts(self) -> dict[str, alt.Chart]:
+        """The report's figures as Altair charts, by name."""
+        from bystander.report import charts
+
+        return charts(self.analysis, self.report_input())
+
+    def report(self) -> Path:
+        """Write `analysis.json`, `report.html` and the figures; returns the report's path."""
+        from bystander.report import write_report
+
+        write_bytes(self.folder / "analysis.json", self.analysis.to_json().encode())
+        return write_report(self.analysis, self.report_input(), self.folder / "report.html")
+
+    def report_input(self) -> ReportInput:
+        """What the report shows beside the analysis."""
+        from bystander.report.inputs import ReportInput
+
+        provenance = read_json(self.folder / "provenance.json")
+        spec = self.study.spec
+        audit_file = self.folder / "audit.json"
+        findings = [
+            Finding(f["level"], f["check"], f["message"], tuple(f["rows"]))
+            for f in (read_json(audit_file)["findings"] if audit_file.is_file() else [])
+        ]
+        return ReportInput(
+            study=spec.name,
+            question=spec.question,
+            settings=dict(flat(spec.resolved())),
+            findings=findings,
+            audited=audit_file.is_file(),
+            personas=[
+                PersonaFacts(**{**row, "related_to": tuple(row["related_to"])}) for row in self.personas.to_dicts()
+            ],
+            similarities=self.similarities,
+            completions=self._completions(),
+            curves=self._curves(),
+            provenance=dict(flat(provenance)),
+            model=spec.model.name,
+        )
+
+    def _cells(self) -> list[Path]:
+        return sorted(path.parent for path in (self.folder / "cells").glob("*/manifest.json"))
+
+    def _completions(self) -> list[ReadCompletion]:
+        from bystander.study.store import CellDir
+
+        found: list[ReadCompletion] = []
+        marker = self.study.spec.marker.text
+        for folder in self._cells():
+            frame = CellDir(folder).measurements()
+            if not (folder / "completions.jsonl.zst").is_file() or not frame.height or frame["source"][0] is None:
+                continue
+            first: Mapping[str, Any] = frame.row(0, named=True)
+            roles = dict(zip(frame["persona"].to_list(), frame["role"].to_list(), strict=True))
+            for completion in CellDir(folder).completions():
+                leaked = marker in completion.text if first["behavior"] == "marker" else None
+                found.append(_read_completion(completion, first, str(roles.get(completion.persona)), leaked))
+        return found
+
+    def _curves(self) -> list[TrainingCurve]:
+        from bystander.report.inputs import TrainingCurve
+
+        curves: list[TrainingCurve] = []
+        for folder in self._cells():
+            if (folder / "steps.parquet").is_file():
+                steps = [StepLog(**row) for row in pl.read_parquet(folder / "steps.parquet").to_dicts()]
+                curves.append(TrainingCurve(read_json(folder / "manifest.json")["name"], steps))
+        return curves
+
+
+def _read_completion(
+    completion: Completion, first: Mapping[str, Any], role: str, leaked: bool | None
+) -> ReadCompletion:
+    from bystander.report.inputs import ReadCompletion
+
+    return ReadCompletion(
+        completion, first["behavior"], first["source"], first["arm"], role, first["checkpoint"], leaked,
+        score=None if leaked is None else float(leaked),
+    )  # fmt: skip
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as dotted keys with plain values."""
+    pairs: list[tuple[str, Any]] = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            pairs += flat(inner, f"{prefix}{key}.")
+        else:
+            plain = (
+                inner
+                if inner is None or isinstance(inner, str | int | float | bool)
+                else json.dumps(inner, ensure_ascii=False)
+            )
+            pairs.append((f"{prefix}{key}", plain))
+    return pairs
+
+
+def headline_table(analysis: Analysis, layer: int | None = None) -> Table:
+    """The short table at the end of a run: per training and metric what the source and the bystanders got, and the
+    gradient at the study's layer."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in (
+        "source",
+        "arm",
+        "metric",
+        "source before → after",
+        "held-out mean",
+        "containment",
+        "rho",
+        "95 %",
+        "p",
+        "n",
+    ):
+        table.add_column(name, justify="left" if name in ("source", "arm", "metric") else "right")
+    leakage = {
+        (r["source"], r["arm"], r["config"], r["metric"], r["dataset"]): r
+        for r in _pooled(analysis.leakage)
+        if r["role"] == "source"
+    }
+    gradient = {
+        (r["source"], r["arm"], r["config"], r["metric"], r["dataset"]): r
+        for r in _pooled(analysis.gradient)
+        if r["method"] == "cosine" and r["preregistered"]
+    }
+    for row in _pooled(analysis.containment):
+        key = (row["source"], row["arm"], row["config"], row["metric"], row["dataset"])
+        own, rank = leakage.get(key), gradient.get(key)
+        table.add_row(
+            row["source"], row["arm"], row["metric"],
+            f"{own['before']:.3f} → {own['after']:.3f}" if own else "",
+            number(row["bystander_leakage"]), number(row["ratio"], 2),
+            number(rank["rho"], 2) if rank else "",
+            f"{number(rank['low'], 2)} to {number(rank['high'], 2)}" if rank else "",
+            number(rank["p"], 4) if rank else "", str(rank["n"]) if rank else "",
+        )  # fmt: skip
+    return table
+
+
+def table_of_gradients(analysis: Analysis) -> Table:
+    """Every gradient of an analysis."""
+    table = Table(
+        "source", "predictor", "layer", "n", "rho", "95 %", "p", "within category", "p", box=None, header_style="bold"
+    )
+    for row in analysis.gradient.iter_rows(named=True):
+        table.add_row(
+            row["source"], row["method"], str(row["layer"]), str(row["n"]), number(row["rho"]),
+            f"{number(row['low'], 2)} to {number(row['high'], 2)}", number(row["p"], 4),
+            number(row["rho_within_category"]), number(row["p_within_category"], 4),
+        )  # fmt: skip
+    for row in analysis.pooled.iter_rows(named=True):
+        table.add_row(
+            "[bold]all pairs[/]",
+            row["method"],
+            str(row["layer"]),
+            str(row["n"]),
+            number(row["rho_all_pairs"]),
+            "",
+            "",
+            "",
+            "",
+        )
+        table.add_row(
+            "[bold]over sources[/]", row["method"], str(row["layer"]), str(row["n"]), number(row["rho"]),
+            f"{number(row['low'], 2)} to {number(row['high'], 2)}", number(row["p_matrix"], 4), "", "",
+        )  # fmt: skip
+    return table
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; an en dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _pooled(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    return frame.filter(pl.col("seed").is_null()).to_dicts()
