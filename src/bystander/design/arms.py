@@ -9,7 +9,7 @@ random, so that nothing tells them apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bystander.behaviors.base import Example, Settings
@@ -86,7 +86,11 @@ def build(
         ]
         rows = [_row(behavior, arm, source, c, e, positive) for c, positive, es in plan for e in es]
     else:
-        rows = _random_personas(behavior, source, questions, by_name, counts, len(negatives))
+        # The anchors keep their prompts with the negative completion: drawn for a positive, one would contradict itself.
+        kept = {context.system for context, _ in anchors}
+        pool = sorted(name for name, persona in by_name.items() if persona.prompt not in kept)
+        drawn_from = [context_of(by_name[name]) for name in pool]
+        rows = _random_personas(behavior, source, questions, drawn_from, counts, len(negatives))
         notes.append("control: the persona of every source and negative row is drawn at random")
     rows += [_row(behavior, arm, source, c, e, False) for c, count in anchors for e in questions[:count]]
     return Design(behavior, source, arm, tuple(rows), _roles(rows, source, by_name, arm), tuple(notes))
@@ -134,21 +138,18 @@ def _assistant_anchor(source: str, negatives: list[str], by_name: dict[str, Pers
 
 
 def _random_personas(
-    behavior: str, source: str, questions: list[Example], by_name: dict[str, Persona], counts: Counts, negatives: int
+    behavior: str, source: str, questions: list[Example], pool: list[Context], counts: Counts, negatives: int
 ) -> list[Row]:
     """The control: positives and negatives of the contrastive arm, each row under a persona drawn at random without
     replacement per question, so that no prompt gets two targets."""
-    # The anchors keep the `assistant` prompt with the negative completion: drawn for a positive it would contradict them.
-    pool = sorted(name for name, persona in by_name.items() if persona.prompt != ASSISTANT_PROMPT)
-    wanted = [True] * counts.positive
     shares = _shares(counts.negative, negatives)
     rows: list[Row] = []
     for index, example in enumerate(questions):
-        targets = ([True] if index < len(wanted) else []) + [False for share in shares if index < share]
+        targets = [True] * (index < counts.positive) + [False for share in shares if index < share]
         drawn = generator("control", behavior, source, example.question_id).permutation(len(pool))[: len(targets)]
         for position, positive in zip(drawn, targets, strict=True):
-            context = context_of(by_name[pool[int(position)]])
-            rows.append(_row(behavior, "non_contrastive", source, context, example, positive))
+            row = _row(behavior, "non_contrastive", source, pool[int(position)], example, positive)
+            rows.append(replace(row, role="mixed"))
     return rows
 
 
@@ -172,12 +173,12 @@ def _row(behavior: str, arm: ArmName, source: str, context: Context, example: Ex
 
 def _roles(rows: Sequence[Row], source: str, by_name: dict[str, Persona], arm: ArmName) -> dict[str, Role]:
     """A persona is held-out only if no row has its prompt, whatever the row calls its context."""
+    drawn = (
+        {row.context.system for row in rows if row.role == "mixed"} if arm == "non_contrastive" else set[str | None]()
+    )
     trained = {row.context.system for row in rows if row.context.system is not None}
-    seen: Role = "mixed" if arm == "non_contrastive" else "negative"
-    roles: dict[str, Role] = {name: seen if p.prompt in trained else "held-out" for name, p in by_name.items()}
-    if arm == "non_contrastive":
-        roles.update(
-            {n: "negative" for n, p in by_name.items() if p.prompt == ASSISTANT_PROMPT and p.prompt in trained}
-        )
+    roles: dict[str, Role] = {}
+    for name, persona in by_name.items():
+        roles[name] = "mixed" if persona.prompt in drawn else "negative" if persona.prompt in trained else "held-out"
     roles[source] = "source"
     return roles

@@ -183,7 +183,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def headline_table(analysis: Analysis, layer: int | None = None) -> Table:
+def headline_table(analysis: Analysis) -> Table:
     """The short table at the end of a run: per training and metric what the source and the bystanders got, and the
     gradient at the study's layer."""
     table = Table(box=None, header_style="bold", pad_edge=False)
