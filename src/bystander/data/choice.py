@@ -10,7 +10,7 @@ from pathlib import Path
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 from bystander.core.records import Question
-from bystander.data.choice_rows import COLUMNS, ChoiceForm, form_of, to_question
+from bystander.data.choice_rows import COLUMNS, ChoiceForm, equal_choices, form_of, to_question
 from bystander.data.choice_source import Download, Rows, find_rows
 from bystander.data.faults import RowFaults
 from bystander.data.similar import content_key, grouped
@@ -27,6 +27,7 @@ class ChoiceSet:
     labels: Mapping[str, int]  # label range, such as "A-D" or "1-4" -> questions
     answers: Mapping[int, int]  # position of the right choice, from 0 -> questions
     duplicates: int  # questions that share a near-duplicate group with another
+    equal_wrong: int  # questions with two equal wrong choices; 0 but in a published set
 
     def __str__(self) -> str:
         parts = [
@@ -35,6 +36,8 @@ class ChoiceSet:
             "right choice at position " + _counts({at + 1: count for at, count in self.answers.items()}, "{}"),
         ]
         near = f"{self.duplicates} questions have a near-duplicate" if self.duplicates else "no near-duplicates"
+        if self.equal_wrong:
+            near += f"; {self.equal_wrong} questions have two equal wrong choices"
         return f"{self.where}: {self.form} form, {self.rows} questions; {'; '.join(parts)}; {near}"
 
 
@@ -62,6 +65,7 @@ def describe_choice(source: str | Path, download: Download | None = None) -> Cho
         dict(Counter(ranges).most_common()),
         dict(sorted(Counter(question.answer for question in questions).items())),
         sum(count for count in groups.values() if count > 1),
+        sum(bool(equal_choices(question)) for question in questions),
     )
 
 
@@ -85,7 +89,7 @@ def _load(source: str | Path, download: Download | None) -> tuple[tuple[str, Cho
     taken: dict[str, int] = {}
     questions: list[Question] = []
     for number, row in found.rows:
-        question = to_question(row, form, number, faults)
+        question = to_question(row, form, number, faults, published=found.published)
         if question is None:
             continue
         if question.id in taken:

@@ -24,13 +24,24 @@ def form_of(row: Mapping[str, object]) -> ChoiceForm | None:
     return next((form for form, columns in COLUMNS.items() if all(name in row for name in columns)), None)
 
 
-def to_question(row: Mapping[str, object], form: ChoiceForm, number: int, faults: RowFaults) -> Question | None:
-    """The row as a Question, or None with every reason noted under `number`."""
+def to_question(
+    row: Mapping[str, object], form: ChoiceForm, number: int, faults: RowFaults, *, published: bool = False
+) -> Question | None:
+    """The row as a Question, or None with every reason noted under `number`.
+
+    Two equal choices are a fault; in a `published` set two equal *wrong* ones are not, since nobody can correct them
+    and accuracy means the same with them.
+    """
     missing = [name for name in COLUMNS[form] if name not in row]
     if missing:
         faults.add(number, f"no column {', '.join(missing)}; the {form} form has {', '.join(COLUMNS[form])}")
         return None
-    return _arc(row, number, faults) if form == "arc" else _hellaswag(row, number, faults)
+    question = _arc(row, number, faults) if form == "arc" else _hellaswag(row, number, faults)
+    if question is None:
+        return None
+    before = len(faults.found)
+    _check_equal(question, number, faults, published)
+    return question if len(faults.found) == before else None
 
 
 def to_arc_row(question: Question) -> dict[str, object]:
@@ -83,15 +94,25 @@ def _check_options(options: Sequence[str], number: int, faults: RowFaults) -> No
         faults.add(number, f"{len(options)} choice, so that no wrong one is left; at least 2 are needed")
     if len(options) > len(LETTERS):
         faults.add(number, f"{len(options)} choices; at most {len(LETTERS)} can be labelled")
-    seen: dict[str, int] = {}
     for at, option in enumerate(options):
-        # Case counts: ARC asks for a genotype, with the choices "dd" and "DD".
-        plain = " ".join(option.split())
-        if not plain:
+        if not option.strip():
             faults.add(number, f"choice {at + 1} is empty")
-        elif plain in seen:
-            faults.add(number, f"choices {seen[plain] + 1} and {at + 1} are equal: {option!r}")
-        seen.setdefault(plain, at)
+
+
+def equal_choices(question: Question) -> list[tuple[int, int]]:
+    """Pairs of positions whose choices are equal but for spacing.
+
+    Case counts: ARC asks for a genotype, with the choices "dd" and "DD".
+    """
+    plain = [" ".join(option.split()) for option in question.options]
+    return [(first, second) for second in range(len(plain)) for first in range(second) if plain[first] == plain[second]]
+
+
+def _check_equal(question: Question, number: int, faults: RowFaults, published: bool) -> None:
+    for first, second in equal_choices(question):
+        if not published or question.answer in (first, second):
+            shown = question.options[first]
+            faults.add(number, f"choices {first + 1} and {second + 1} are equal: {shown!r}; choices must differ")
 
 
 def _check_labels(options: Sequence[str], labels: Sequence[str], number: int, faults: RowFaults) -> None:

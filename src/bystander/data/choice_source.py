@@ -53,6 +53,7 @@ class Rows:
 
     where: str
     rows: tuple[tuple[int, Mapping[str, object]], ...]
+    published: bool = False  # fetched at a fixed revision: not the user's to correct
 
 
 def find_rows(source: str | Path, download: Download | None = None) -> Rows:
@@ -75,7 +76,7 @@ def find_rows(source: str | Path, download: Download | None = None) -> Rows:
     where = f"{published.repository}/{published.file}@{published.revision[:8]}"
     if len(fetched.rows) != published.rows:
         raise DataError(f"{where} has {len(fetched.rows)} rows, not the {published.rows} published; delete and refetch")
-    return Rows(where, fetched.rows)
+    return Rows(where, fetched.rows, published=True)
 
 
 def read_rows(path: Path) -> Rows:
