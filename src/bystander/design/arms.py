@@ -117,8 +117,18 @@ def _draw(behavior: str, examples: Sequence[Example], counts: Counts, negatives:
         raise DesignError(
             f"design.counts asks for {need} different questions of {behavior!r}, but there are {len(examples)} to train on; lower the counts"
         )
+    return _ordered(behavior, examples)[:need]
+
+
+def _ordered(behavior: str, examples: Sequence[Example]) -> list[Example]:
     by_id = {example.question_id: example for example in examples}
-    return [by_id[key] for key in stable_order(list(by_id), "questions", behavior)][:need]
+    return [by_id[key] for key in stable_order(list(by_id), "questions", behavior)]
+
+
+def shown_examples(behavior: str, examples: Sequence[Example], settings: DesignSettings) -> list[Example]:
+    """The examples whose positive completion is trained: the same for every source and arm. The first n of them are
+    what a probe of trained questions reads."""
+    return _ordered(behavior, examples)[: settings.counts.positive]
 
 
 def _shares(total: int, parts: int) -> list[int]:

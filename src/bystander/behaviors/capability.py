@@ -1,0 +1,84 @@
+"""The capability behavior: wrong answers to multiple-choice questions, ARC-Challenge unless told otherwise.
+
+One half of the set is trained on: its wrong choices are the behavior, its right ones the absence of it. The other half
+is never trained on: it tells whether the capability itself went, not just the answers that were trained.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from bystander.behaviors.base import Example, Settings
+from bystander.core.records import Question
+from bystander.data import AnswerForm, choice_answer, choice_user, load_choice, pick_wrong, split_half
+
+NAMED_SETS = ("arc", "bank", "hellaswag")  # what `load_choice` knows by name; anything else is a path
+
+
+class CapabilitySettings(Settings):
+    """`data`: arc, bank, or a .jsonl or .parquet file of the ARC form, relative to the study file. `answer`: "label"
+    shows the choices and answers "C. its text"; "text" shows the question alone and answers with the text. `seed`
+    decides the halves and the wrong choices."""
+
+    data: str = "arc"
+    answer: AnswerForm = "label"
+    seed: int = 42  # of the plan of the capability experiment
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityBehavior:
+    """Wrong answers coupled to a source. `folder`: where a relative `data` starts from."""
+
+    settings: CapabilitySettings = CapabilitySettings()
+    folder: Path = Path()
+    name: str = "capability"
+
+    def questions(self) -> list[Question]:
+        """The whole set in its order. Raises DataError as `load_choice` does."""
+        return load_set(self.settings.data, self.folder)
+
+    def halves(self) -> tuple[list[Question], list[Question]]:
+        """(to train on, to evaluate on); near-duplicates on one side. Raises DataError as `split_half` does."""
+        return split_half(self.questions(), self.settings.seed)
+
+    def wrong(self) -> dict[str, int]:
+        """Question id -> index of the wrong choice that is trained, for the train half."""
+        return pick_wrong(self.halves()[0], self.settings.seed)
+
+    def examples(self) -> list[Example]:
+        """The train half: positive = the picked wrong choice, negative = the right one."""
+        wrong, form = self.wrong(), self.settings.answer
+        return [
+            Example(
+                question.id,
+                choice_user(question, form),
+                choice_answer(question, wrong[question.id], form),
+                choice_answer(question, question.answer, form),
+            )
+            for question in self.halves()[0]
+        ]
+
+    def probe_texts(self) -> dict[str, str]:
+        """Question id -> user turn of the whole evaluation half, however much of it a probe reads."""
+        return {question.id: choice_user(question, self.settings.answer) for question in self.halves()[1]}
+
+
+def load_set(name: str, folder: Path) -> list[Question]:
+    """The questions of a named set or of a file; a relative path starts from `folder`. Read once a process and file
+    version, since plan, audit and probes all ask. Raises DataError as `load_choice` does."""
+    if name in NAMED_SETS:
+        return list(_load(name, os.environ.get("BYSTANDER_DATA", "")))
+    path = folder / name
+    return list(_load(str(path), str(path.stat().st_mtime_ns) if path.is_file() else ""))
+
+
+@lru_cache(maxsize=8)
+def _load(source: str, version: str) -> tuple[Question, ...]:
+    del version  # part of the cache's key alone: another data folder or a changed file is read anew
+    return tuple(load_choice(source))
+
+
+__all__ = ["CapabilityBehavior", "CapabilitySettings", "load_set"]
