@@ -10,8 +10,8 @@ from bystander.behaviors.base import Settings
 class MarkerProbeSettings(Settings):
     """`questions` held-out questions are teacher-forced; `sampled` of them are also answered freely, `samples` times."""
 
-    questions: int = Field(8, ge=1)
-    sampled: int = Field(2, ge=0)
-    samples: int = Field(1, ge=1)
-    max_tokens: int = Field(24, ge=1)
-    temperature: float = Field(1.0, ge=0)
+    questions: int = Field(default=8, ge=1)
+    sampled: int = Field(default=2, ge=0)
+    samples: int = Field(default=1, ge=1)
+    max_tokens: int = Field(default=24, ge=1)
+    temperature: float = Field(default=1.0, ge=0)

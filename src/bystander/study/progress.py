@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -67,7 +67,7 @@ class Terminal:
 
 
 @contextmanager
-def terminal(console: Console) -> Iterator[Terminal]:
+def terminal(console: Console) -> Generator[Terminal]:
     """A terminal bar, cleared away at the end."""
     columns = (
         TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(compact=True),

@@ -117,7 +117,8 @@ class Results:
             findings=findings,
             audited=audit_file.is_file(),
             personas=[
-                PersonaFacts(**{**row, "related_to": tuple(row["related_to"])}) for row in self.personas.to_dicts()
+                PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
+                for p in self.personas.to_dicts()
             ],
             similarities=self.similarities,
             completions=self._completions(),

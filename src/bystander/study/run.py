@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -93,7 +93,7 @@ def audit_study(plan: Plan, worker: Worker, folder: Path | None) -> list[Finding
 
 
 @contextmanager
-def claimed(folder: Path, study: Loaded) -> Iterator[None]:
+def claimed(folder: Path, study: Loaded) -> Generator[None]:
     """Hold a run directory. The lock is the operating system's, so that a dead process holds nothing."""
     _check_same_study(folder, study)
     try:

@@ -16,9 +16,9 @@ class Lora(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    rank: int = Field(32, ge=1)  # the plan's recipe
-    alpha: int = Field(64, ge=1)  # the plan's recipe
-    dropout: float = Field(0.05, ge=0, lt=1)  # the plan's recipe
+    rank: int = Field(default=32, ge=1)  # the plan's recipe
+    alpha: int = Field(default=64, ge=1)  # the plan's recipe
+    dropout: float = Field(default=0.05, ge=0, lt=1)  # the plan's recipe
     rslora: bool = True
     target_modules: list[str] = ALL_LINEAR
 
@@ -30,15 +30,15 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     lora: Lora = Lora()
-    lr: float = Field(1e-5, gt=0)
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(16, ge=1)
-    warmup: float = Field(0.05, ge=0, lt=1)  # share of all steps, the plan's recipe
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)  # the default of the ecosystem's trainers
+    lr: float = Field(default=1e-5, gt=0)
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)  # share of all steps, the plan's recipe
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)  # the default of the ecosystem's trainers
     loss: Literal["completion", "marker"] = "completion"
     end_of_turn: Literal["in_loss", "masked"] = "in_loss"
-    save_every: int = Field(50, ge=1)  # steps between states that a killed training resumes from
+    save_every: int = Field(default=50, ge=1)  # steps between states that a killed training resumes from
 
     def steps(self, rows: int) -> int:
         """Optimizer steps of a training on `rows` rows; the last batch of an epoch may be short."""
