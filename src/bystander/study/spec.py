@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from bystander.behaviors.marker import MarkerSettings
-from bystander.core.errors import BystanderError, DataError, StudyError
+from bystander.core.errors import BystanderError, StudyError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Persona
-from bystander.core.yamlfile import Path_, YamlText, read_text, read_yaml
+from bystander.core.yamlfile import read_text, read_yaml
 from bystander.design.arms import ArmName, DesignSettings
-from bystander.personas import load_personas
 from bystander.probe.settings import MarkerProbeSettings
+from bystander.study.blocks import Budget, Checkpoints, Executor, Gate, Geometry, ModelSpec, Select, Strict, Sweep
 from bystander.train.recipe import Recipe
-
-
-class Strict(BaseModel):
-    """Base of the study's own blocks."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ModelSpec(Strict):
-    """`name`: smollm2-135m (embedded), a Hub id, or a local path."""
-
-    name: str = "smollm2-135m"
-    revision: str | None = None
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-
-
-class Checkpoints(Strict):
-    """Probes run at every `every` of training, for the source and `personas - 1` others spread over the similarity
-    ranking. At 0 and at 1 they run for all personas."""
-
-    every: float = Field(0.25, gt=0, le=1)
-    personas: int = Field(9, ge=1)
-
-    def fractions(self) -> list[float]:
-        """Checkpoints strictly inside (0, 1)."""
-        return [round(i * self.every, 6) for i in range(1, int(1 / self.every) + 1) if i * self.every < 1 - 1e-9]
-
-
-class Geometry(Strict):
-    """`layers`: "all" or a list, 0 = embeddings; `layer`: the one that the study's claim rests on, chosen beforehand."""
-
-    layers: Literal["all"] | list[int] = "all"
-    layer: int = Field(ge=0)
-    questions: int = Field(12, ge=1)
-
-
-class Budget(Strict):
-    """Nothing above it starts without approval."""
-
-    gpu_hours: float = Field(1.0, ge=0)
-    dollars: float = Field(0.0, ge=0)
 
 
 class Probes(Strict):
@@ -83,34 +42,41 @@ class Study(Strict):
     design: DesignSettings = DesignSettings()
     marker: MarkerSettings = MarkerSettings()
     recipe: Recipe = Recipe()
+    sweep: Sweep | None = None
+    gate: Gate | None = None
+    select: Select = Select()
     checkpoints: Checkpoints = Checkpoints()
     probes: Probes
     geometry: Geometry
     seeds: list[int] = Field(default=[0], min_length=1)
     budget: Budget = Budget()
+    executor: Executor = Executor()
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults filled in, as JSON-able data."""
         return self.model_dump(mode="json")
 
 
+# What a study may cost and where it runs changes no number: a run directory stays the same study's.
+NOT_IDENTITY = ("question", "budget", "executor")
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A study with what its file names: its personas, and the folder that relative paths start from."""
+    """A study with what its file names: its personas, and the folder that relative paths start from.
+
+    `given`: dotted keys that the file or --set wrote, to tell what was chosen from what is a default."""
 
     spec: Study
     personas: tuple[Persona, ...]
     folder: Path
+    given: frozenset[str] = frozenset()
 
     @property
     def identity(self) -> str:
-        """Hash of the resolved study and its personas: what makes a run directory this study's."""
-        return stable_hash(
-            self.spec.resolved(), [[p.name, p.prompt, p.category, list(p.related_to)] for p in self.personas]
-        )
-
-
-KNOWN_BEHAVIORS = ("marker",)
+        """Hash of all settings that decide a result, and of the personas: what makes a run directory this study's."""
+        settings = {key: value for key, value in self.spec.resolved().items() if key not in NOT_IDENTITY}
+        return stable_hash(settings, [[p.name, p.prompt, p.category, list(p.related_to)] for p in self.personas])
 
 
 def built_in() -> dict[str, Path]:
@@ -122,6 +88,8 @@ def built_in() -> dict[str, Path]:
 def load(where: str, overrides: Sequence[str] = ()) -> Loaded:
     """Load a study by the name of a built-in one or the path of a YAML file. `overrides` are `key.path=value`, the
     value in YAML. Raises StudyError with every fault and its line."""
+    from bystander.study.faults import StudyFaults, check, validate
+
     path = built_in().get(where) or Path(where)
     if not path.is_file():
         known = ", ".join(built_in())
@@ -131,126 +99,48 @@ def load(where: str, overrides: Sequence[str] = ()) -> Loaded:
     except (OSError, ValueError) as error:
         raise StudyError(f"cannot read study file {path}: {error}") from error
     parsed = read_yaml(text)
-    faults = [f"{path.name}, {fault}" for fault in parsed.faults]
-    if parsed.data is None:
-        raise StudyError(f"{path} is not a study file", faults)
     if not isinstance(parsed.data, dict):
-        raise StudyError(
-            f"{path} is not a study file",
-            [f"{path.name}, line 1: expected keys and values, found a {type(parsed.data).__name__}"],
-        )
-    data = _override(parsed.data, overrides)
-    spec, more = _validate(data, parsed, path.name)
-    faults += more
-    personas: tuple[Persona, ...] = ()
-    if spec is not None:
-        personas, more = _cross_check(spec, parsed, path)
-        faults += more
-    if faults or spec is None:
-        raise StudyError(f"{path} cannot be run; {len(faults)} fault{'s' * (len(faults) != 1)}:", faults)
-    return Loaded(spec, personas, path.parent)
+        faults = list(parsed.faults) or [f"line 1: expected keys and values, found a {type(parsed.data).__name__}"]
+        raise StudyError(f"{path} is not a study file", [f"{path.name}, {fault}" for fault in faults])
+    original = cast("dict[str, Any]", parsed.data)
+    data, overridden = override(original, overrides)
+    found = StudyFaults(path.name, parsed, data, overridden)
+    spec = validate(data, found)
+    personas = check(spec, path.parent, found) if spec is not None else ()
+    found.raise_any(path)
+    assert spec is not None
+    return Loaded(spec, personas, path.parent, frozenset(_dotted(data)))
 
 
-def _override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        parsed = read_yaml(text) if separator else None
+def override(original: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
+    """A copy of `original` with the overrides put in, and where they stand. Raises StudyError for an override that
+    cannot be read."""
+    data = deepcopy(original)
+    places: list[tuple[str, ...]] = []
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        parsed = read_yaml(value) if separator else None
         if parsed is None or not key or parsed.faults:
-            raise StudyError(f"--set {override!r}: expected key.path=value, e.g. --set recipe.lr=1e-4")
+            raise StudyError(f"--set {text!r}: expected key.path=value, e.g. --set recipe.lr=1e-4")
         place = data
         *parents, last = key.split(".")
         for parent in parents:
-            inner = place.setdefault(parent, {})
+            inner: Any = place.setdefault(parent, {})
             if not isinstance(inner, dict):
-                raise StudyError(f"--set {override!r}: {parent!r} is {inner!r}, so it has no {last!r} inside")
-            place = inner
+                raise StudyError(f"--set {text!r}: {parent!r} is {inner!r}, so it has no {last!r} inside")
+            place = cast("dict[str, Any]", inner)
         place[last] = parsed.data
-    return data
+        places.append((*parents, last))
+    return data, places
 
 
-def _validate(data: dict[str, Any], parsed: YamlText, file: str) -> tuple[Study | None, list[str]]:
-    try:
-        return Study.model_validate(data), []
-    except ValidationError as error:
-        return None, [_fault(e, parsed, file) for e in error.errors()]
-
-
-def _fault(error: Any, parsed: YamlText, file: str) -> str:
-    loc: Path_ = tuple(
-        part for part in error["loc"] if not (isinstance(part, str) and part.startswith(("literal[", "list[")))
-    )
-    where = ".".join(str(part) for part in loc)
-    line = parsed.line_of(loc)
-    if error["type"] == "extra_forbidden":
-        return f"{file}, line {line}: unknown key {where!r}; {_nearest(loc)}"
-    if error["type"] == "missing":
-        return f"{file}, line {line}: {where!r} is missing"
-    value = error["input"]
-    shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
-    return f"{file}, line {line}: {where} is {shown}: {error['msg'].lower()}"
-
-
-def _nearest(loc: Path_) -> str:
-    import difflib
-
-    model: type[BaseModel] = Study
-    for part in loc[:-1]:
-        field = model.model_fields.get(str(part))
-        inner = _model_in(field.annotation) if field else None
-        if inner is None:
-            return "remove it"
-        model = inner
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(str(loc[-1]), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-
-
-def _cross_check(spec: Study, parsed: YamlText, path: Path) -> tuple[tuple[Persona, ...], list[str]]:
-    """What a schema cannot know: names that must exist, sets that must hold what is drawn from them."""
-    import difflib
-
-    faults: list[str] = []
-
-    def fault(where: Path_, message: str) -> None:
-        faults.append(f"{path.name}, line {parsed.line_of(where)}: {message}")
-
-    personas: tuple[Persona, ...] = ()
-    try:
-        personas = tuple(load_personas(None if spec.personas == "builtin" else path.parent / spec.personas))
-    except DataError as error:
-        fault(("personas",), f"personas: {error}")
-    names = [persona.name for persona in personas]
-    for index, source in enumerate(spec.sources):
-        if personas and source not in names:
-            close = difflib.get_close_matches(source, names, 1)
-            hint = (
-                f"did you mean {close[0]!r}?"
-                if close
-                else f"the set has {len(names)} personas; `bystander personas` lists them"
-            )
-            fault(("sources", index), f"source {source!r} is not in the persona set; {hint}")
-        if source in spec.sources[:index]:
-            fault(("sources", index), f"source {source!r} stands twice")
-    for index, behavior in enumerate(spec.behaviors):
-        if behavior not in KNOWN_BEHAVIORS:
-            fault(("behaviors", index), f"behavior {behavior!r} does not exist; known: {', '.join(KNOWN_BEHAVIORS)}")
-    if isinstance(spec.design.negatives, list) and personas:
-        for index, name in enumerate(spec.design.negatives):
-            if name not in names:
-                fault(("design", "negatives", index), f"negative {name!r} is not in the persona set")
-    if not any(getattr(spec.probes, name) for name in type(spec.probes).model_fields):
-        fault(("probes",), "probes is empty: nothing would be measured; name at least one probe")
-    if isinstance(spec.geometry.layers, list) and spec.geometry.layer not in spec.geometry.layers:
-        fault(
-            ("geometry", "layer"),
-            f"geometry.layer {spec.geometry.layer} is not among geometry.layers {spec.geometry.layers}",
-        )
-    return personas, faults
+def _dotted(data: dict[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in data.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys += _dotted(cast("dict[str, Any]", value), f"{prefix}{key}.")
+    return keys
 
 
 def as_yaml(loaded: Loaded) -> str:

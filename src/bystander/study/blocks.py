@@ -1,0 +1,121 @@
+"""The blocks of a study file that belong to the study itself: model, sweep, gate, budget, executor."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    """Base of the study's own blocks: unknown keys, wrong types and infinities are faults."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelSpec(Strict):
+    """`name`: smollm2-135m (embedded), a Hub id, or a local path."""
+
+    name: str = Field(default="smollm2-135m", min_length=1)
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Checkpoints(Strict):
+    """Probes run at every `every` of training, for the source and `personas - 1` others spread over the similarity
+    ranking. At 0 and at 1 they run for all personas."""
+
+    every: float = Field(default=0.25, gt=0, le=1)
+    personas: int = Field(default=9, ge=1)
+
+    def fractions(self) -> list[float]:
+        """Checkpoints strictly inside (0, 1)."""
+        return [round(i * self.every, 6) for i in range(1, int(1 / self.every) + 1) if i * self.every < 1 - 1e-9]
+
+
+class Geometry(Strict):
+    """`layers`: "all" or a list, 0 = embeddings; `layer`: the one that the study's claim rests on, chosen beforehand
+    (left out, it is an open question that `run` refuses to start with)."""
+
+    layers: Literal["all"] | list[int] = "all"
+    layer: int | None = Field(default=None, ge=0)
+    questions: int = Field(default=12, ge=1)
+
+
+class Budget(Strict):
+    """Nothing above it starts without approval. `gpu_hours` are hours of the device that the model runs on: of a GPU,
+    or of the CPU worker where there is none. `dollars` are the judge's."""
+
+    gpu_hours: float = Field(default=1.0, ge=0)
+    dollars: float = Field(default=0.0, ge=0)
+
+
+class Config(Strict):
+    """What a sweep varies of the recipe; everything else stays as the recipe says."""
+
+    lr: float = Field(gt=0)
+    epochs: int = Field(ge=1)
+
+
+class Grid(Strict):
+    """Every learning rate with every number of epochs: the phase diagram."""
+
+    lr: list[float] = Field(min_length=1)
+    epochs: list[int] = Field(min_length=1)
+
+
+class Sweep(Strict):
+    """Phase 1: `source` is trained at each configuration and probed under `personas`: a category's name, "all", or a
+    list of names. `behaviors` left out: all of the study's."""
+
+    source: str
+    configs: list[Config] = []
+    grid: Grid | None = None
+    behaviors: list[str] | None = None
+    personas: str | list[str] = "original"
+
+    def points(self) -> list[Config]:
+        """The listed configurations, then those of the grid, each once."""
+        points = [*self.configs]
+        if self.grid:
+            points += [Config(lr=lr, epochs=epochs) for lr, epochs in product(self.grid.lr, self.grid.epochs)]
+        return list(dict.fromkeys(points))
+
+
+class Gate(Strict):
+    """The rule after phase 1, as data: per behavior `statistic` (the gradient's rho, or an end of its 95 % interval)
+    at the picked configuration is below `threshold` or not; the study stops where all (or any) are below."""
+
+    threshold: float = Field(
+        default=0.2, ge=-1, le=1
+    )  # the plan's; that 11 personas decide at 0.2 badly is shown by `plan`
+    statistic: Literal["rho", "low", "high"] = "rho"
+    stop_if: Literal["all_below", "any_below"] = "all_below"
+
+
+class Select(Strict):
+    """How phase 2's configuration is picked from the sweep: the largest source effect among the configurations whose
+    control (HellaSwag accuracy, mean over the swept personas) fell by at most `within`; or always `config`."""
+
+    rule: Literal["largest_source_effect", "given"] = "largest_source_effect"
+    within: float = Field(default=0.02, ge=0, le=1)  # 2 points: the plan's rule
+    config: Config | None = None
+
+
+class Executor(Strict):
+    """Where cells run. `local`: in this process. `ray`: on `workers` actors, each with its own resident base model.
+
+    `gpus` and `cpus` are a worker's share ("auto": one GPU where there is one); `address` joins a Ray cluster that
+    exists; `retries` bounds how often a cell is tried again; `gpu_kind` names the GPU whose published figures
+    `plan` uses on a machine without one."""
+
+    kind: Literal["local", "ray"] = "local"
+    workers: int = Field(default=1, ge=1)
+    gpus: float | Literal["auto"] = "auto"
+    cpus: float = Field(default=1, gt=0)
+    memory_gb: float | None = Field(default=None, gt=0)
+    address: str | None = None
+    retries: int = Field(default=2, ge=0)
+    gpu_kind: str | None = None
