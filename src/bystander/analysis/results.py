@@ -1,4 +1,4 @@
-"""`Analysis`: everything that the statistics found, as tidy tables and verdicts. The report computes nothing beyond it."""
+"""`Analysis`: everything that the statistics found, as tidy tables and verdicts. The report adds nothing."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Analysis:
         return tidy(rows, VERDICT_NUMBERS)
 
     def to_json(self) -> str:
-        """The text of analysis.json. Floats are written with all their digits, so that it reads back to the same bits."""
+        """The text of analysis.json. Floats keep all their digits, so that it reads back to the same bits."""
         tables = {name: getattr(self, name).to_dict(as_series=False) for name in TABLES}
         verdicts = [
             {"hypothesis": v.hypothesis, "outcome": v.outcome, "reason": v.reason, "numbers": _finite(v.numbers)}

@@ -1,13 +1,13 @@
 """The columns of every table that the analysis returns. The report is built against this file.
 
 Rules that hold for all of them:
-- `record` names the row ("gradient/villain/marker/contrastive/.../25"); it is unique over all tables, and stable from run to run.
-- `seed` null means pooled over seeds. The pooled row is always there; rows by seed are added where there are two seeds or more.
-- `config` is "" where a study sweeps nothing; `source`, `behavior`, `arm` likewise where a table of somebody else has none.
-- `low`, `high` are the ends of a 95 % interval. A number that could not be estimated is null, and `status`, `reason` say why;
-  it is never 0 and never NaN.
-- `status` is "ok", or "refused" (failed items above the limit), "empty" (n = 0), "single" (n = 1: no interval), "constant"
-  (no variation, so no rank correlation).
+- `record` names the row ("gradient/villain/marker/contrastive/.../25"); unique over all tables, stable from run to run.
+- `seed` null means pooled over seeds. The pooled row is always there; rows by seed are added where there are two or more.
+- `config` is "" where a study sweeps nothing; `source`, `behavior`, `arm` likewise in a table that has none.
+- `low`, `high` are the ends of a 95 % interval. A number that could not be estimated is null, never 0 and never NaN;
+  `status` and `reason` say why.
+- `status` is "ok", or "refused" (failed items above the limit), "empty" (n = 0), "single" (n = 1: no interval),
+  "few" (n < 4: no test), "constant" (no variation, so no rank correlation).
 - Leakage is in the unit of its metric (fractions, nats, or points of 100), signed in the behavior's direction.
 """
 
@@ -53,6 +53,9 @@ GRADIENT: Schema = {  # rank correlation over held-out bystanders, one row per t
     "rho": pl.Float64,  # Spearman
     "low": pl.Float64,
     "high": pl.Float64,
+    "rho_corrected": pl.Float64,  # rho / sqrt(reliability): with error-free leakage; null where reliability is below 0.5
+    "corrected_low": pl.Float64,
+    "corrected_high": pl.Float64,
     "p": pl.Float64,  # two-sided permutation over personas
     "rho_within_category": pl.Float64,  # ranks centered within category
     "p_within_category": pl.Float64,  # permutation within category, two-sided
@@ -64,7 +67,7 @@ GRADIENT: Schema = {  # rank correlation over held-out bystanders, one row per t
     "partial_centroid_p": pl.Float64,
     "partial_category": pl.Float64,
     "partial_category_p": pl.Float64,
-    "reliability": pl.Float64,  # share of the variance of leakage over personas that is not measurement error, in [0, 1]
+    "reliability": pl.Float64,  # share of the variance of leakage over personas that is not error, in [0, 1]
     "preregistered": pl.Boolean,
     "p_holm": pl.Float64,  # over the pre-registered tests; null for the others
     "p_bh": pl.Float64,  # over the exploratory tests; null for the others
@@ -84,8 +87,11 @@ POOLED: Schema = {  # one row per behavior x arm x config x outcome x predictor 
     "rho": pl.Float64,  # ranked within source, then combined
     "low": pl.Float64,
     "high": pl.Float64,
-    "p_stratified": pl.Float64,  # permutation of personas within each source, independently
-    "p_matrix": pl.Float64,  # personas permuted jointly over the sources (Mantel-like)
+    "p_matrix": pl.Float64,  # of rho: personas permuted jointly over the sources (Mantel-like)
+    "rho_within_category": pl.Float64,  # ranks centered within source and category, then combined
+    "p_within_category": pl.Float64,  # personas permuted jointly over the sources, within category
+    "rho_within_persona": pl.Float64,  # what is specific to the pair: persona means over sources taken out as well
+    "p_stratified": pl.Float64,  # of rho_within_persona: permutation within each source, persona effects held constant
     "rho_all_pairs": pl.Float64,  # Spearman over all pairs as they stand: mixes sources, descriptive only
     "slope": pl.Float64,  # mixed model on standardized ranks, random effects of source and persona
     "slope_low": pl.Float64,
@@ -173,7 +179,7 @@ DYNAMICS: Schema = {  # one row per training x persona x outcome
     "half_after": pl.Float64,  # half of the final leakage is reached after this checkpoint ...
     "half_by": pl.Float64,  # ... and by this one (interval-censored)
     "half_point": pl.Float64,  # linear interpolation between the two
-    "onset": pl.Float64,  # first checkpoint whose leakage exceeds its noise and stays above; null: none by the end (censored)
+    "onset": pl.Float64,  # first checkpoint whose leakage exceeds its noise and stays so; null: none by the end
     **STATE,
 }
 

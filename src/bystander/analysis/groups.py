@@ -1,0 +1,149 @@
+"""Means over groups of personas: containment, categories, roles. Estimand: the mean over the population of personas of
+that group, of questions and of seeds; the resampling units are the levels of all three (`intervals.crossed`)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bystander.analysis.gradient import sample_of
+from bystander.analysis.intervals import NONE, Estimate, crossed, fieller
+from bystander.analysis.leakage import names_of, record
+from bystander.analysis.pairs import Grid
+from bystander.analysis.predictors import Facts
+from bystander.analysis.settings import Settings
+
+Floats = NDArray[np.float64]
+EVERYTHING = (0, 1, 2)  # seeds, personas, questions
+FIXED_UNITS = (0, 2)  # these very personas or contexts: seeds, questions
+
+
+def source_change(grid: Grid, settings: Settings) -> Floats | None:
+    """[seeds, questions] of the source's own change; None where it was not measured or too much of it failed."""
+    for place, (kind, name, role) in enumerate(zip(grid.kinds, grid.names, grid.roles, strict=True)):
+        if kind == "persona" and role == "source" and name == grid.key[1]:
+            lost = grid.failed[place] > settings.failed_limit * grid.before[:, place].size
+            return None if lost else grid.change[:, place]
+    return None
+
+
+def containment_row(grid: Grid, seed: int | None, facts: Facts, settings: Settings) -> dict[str, object]:
+    """The source's leakage, the mean over held-out bystanders, and their ratio with Fieller's interval."""
+    sample, names, refused = sample_of(grid, facts, settings)
+    own = source_change(grid, settings)
+    source = crossed(own, (0, 1)) if own is not None else NONE
+    bystander = crossed(sample.changes, EVERYTHING) if names else NONE
+    ratio, low, high = containment(own, sample.changes) if own is not None and names else (np.nan,) * 3
+    leakage = sample.leakage if names else np.zeros(0)
+    worst = int(np.argmax(leakage)) if names else -1
+    status, reason = _state(own, names, refused)
+    return {
+        "record": record("containment", grid, seed),
+        **names_of(grid, seed),
+        "n": len(names),
+        "n_seeds": len(grid.seeds),
+        **_columns("source", source),
+        **_columns("bystander", bystander),
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "max_persona": names[worst] if names else None,
+        "max_leakage": float(leakage[worst]) if names else None,
+        "status": status,
+        "reason": reason,
+    }
+
+
+def _columns(prefix: str, estimate: Estimate) -> dict[str, object]:
+    return {
+        f"{prefix}_leakage": estimate.value,
+        f"{prefix}_low": estimate.low,
+        f"{prefix}_high": estimate.high,
+        f"{prefix}_p": estimate.p,
+    }
+
+
+def _state(own: Floats | None, names: list[str], refused: list[str]) -> tuple[str, str]:
+    said = [f"left out, too much failed: {', '.join(refused)}"] if refused else []
+    if own is None or not names:
+        missing = "the source was not measured, or too much of it failed" if own is None else "no held-out bystander"
+        return "empty", "; ".join([missing, *said])
+    return "ok", "; ".join(said)
+
+
+def containment(own: Floats, changes: Floats) -> tuple[float, float, float]:
+    """Bystanders' mean leakage / source's, with Fieller's 95 % interval.
+
+    `own` [seeds, questions], `changes` [seeds, personas, questions] on the same questions: what a question does to both
+    is in the covariance. NaN ends where the source's leakage cannot be told from 0.
+    """
+    top, bottom = crossed(changes, EVERYTHING), crossed(own, (0, 1))
+    if not np.isfinite(bottom.value) or bottom.value == 0:
+        return np.nan, np.nan, np.nan
+    ratio = top.value / bottom.value
+    if not np.isfinite(top.standard_error):
+        return ratio, np.nan, np.nan
+    known = np.isfinite(bottom.standard_error)  # a table with one number per persona carries no error of the source
+    bottom_var = bottom.standard_error**2 if known else 0.0
+    df = min(top.df, bottom.df) if known and np.isfinite(bottom.df) else top.df
+    shared = _covariance(np.nanmean(changes, axis=(0, 1)), np.nanmean(own, axis=0))
+    shared += _covariance(np.nanmean(changes, axis=(1, 2)), np.nanmean(own, axis=1))
+    return ratio, *fieller(top.value, bottom.value, top.standard_error**2, bottom_var, shared, df)
+
+
+def _covariance(first: Floats, second: Floats) -> float:
+    """Covariance of two means over the same levels; 0 for one level."""
+    both = np.isfinite(first) & np.isfinite(second)
+    n = int(both.sum())
+    return float(np.cov(first[both], second[both])[0, 1] / n) if n > 1 else 0.0
+
+
+def category_rows(grid: Grid, seed: int | None, facts: Facts, settings: Settings) -> list[dict[str, object]]:
+    """Mean leakage of the held-out bystanders of each category. n = 1: the interval is about that persona alone."""
+    sample, names, _ = sample_of(grid, facts, settings)
+    rows: list[dict[str, object]] = []
+    for category in sorted({category for category in sample.categories if category}):
+        chosen = np.array([own == category for own in sample.categories])
+        estimate = crossed(sample.changes[:, chosen], EVERYTHING)
+        rows.append(
+            {
+                "record": record("categories", grid, seed, category),
+                **names_of(grid, seed),
+                "category": category,
+                "n": int(chosen.sum()),
+                **_mean(estimate),
+                "reason": names[int(np.flatnonzero(chosen)[0])] if chosen.sum() == 1 else "",
+            }
+        )
+    return rows
+
+
+def role_rows(grid: Grid, seed: int | None, facts: Facts, settings: Settings) -> list[dict[str, object]]:
+    """Mean leakage by role. Source and negatives are these very contexts, held-out bystanders a sample of personas."""
+    rows: list[dict[str, object]] = []
+    held_out, names, _ = sample_of(grid, facts, settings)
+    sound = grid.failed <= settings.failed_limit * grid.before.shape[0] * grid.before.shape[2]
+    for role in ("source", "negative", "held-out"):
+        units = np.flatnonzero([own == role for own in grid.roles] & sound)
+        n = len(names) if role == "held-out" else len(units)
+        if not n:
+            continue
+        fixed = grid.change[:, units]
+        estimate = crossed(held_out.changes, EVERYTHING) if role == "held-out" else crossed(fixed, FIXED_UNITS)
+        shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.kinds[i]})" for i in units]
+        rows.append(
+            {
+                "record": record("roles", grid, seed, role),
+                **names_of(grid, seed),
+                "role": role,
+                "n": n,
+                **_mean(estimate),
+                "contexts": "" if role == "held-out" else ", ".join(shown),
+            }
+        )
+    return rows
+
+
+def _mean(estimate: Estimate) -> dict[str, object]:
+    status = "ok" if np.isfinite(estimate.low) else "single"
+    return {"leakage": estimate.value, "low": estimate.low, "high": estimate.high, "status": status, "reason": ""}

@@ -1,0 +1,243 @@
+"""From the long table of measurements to paired grids: before and after on the same question, persona by persona.
+
+A `Grid` holds one outcome of one training design: `change` [seeds, units, questions] in the behavior's direction, NaN
+where a side failed or is missing. A unit is a context (kind and name). Several samples of one question are averaged
+before anything is paired, so that the question is the resampling unit: items "q7/0" and "q7/1" are one question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from bystander.analysis.settings import KEYS, OUTCOME_KEYS
+from bystander.core.errors import DataError
+from bystander.core.metrics import BY_NAME
+from bystander.core.records import MEASUREMENT_COLUMNS
+
+Floats = NDArray[np.float64]
+UNIT = ("context", "persona")
+NEEDED = (
+    "probe",
+    "dataset",
+    "metric",
+    "context",
+    "persona",
+    "item",
+    "value",
+    "status",
+    "checkpoint",
+    *KEYS,
+    "seed",
+    "role",
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One outcome of one training design at one checkpoint. `before` and `after` are as measured, `change` is signed."""
+
+    key: tuple[str, ...]  # behavior, source, arm, config
+    outcome: tuple[str, ...]  # probe, dataset, metric
+    seeds: tuple[int | None, ...]
+    kinds: tuple[str, ...]  # context kind of each unit
+    names: tuple[str, ...]  # persona or context name of each unit
+    roles: tuple[str, ...]
+    before: Floats  # [seeds, units, questions]
+    after: Floats  # [seeds, units, questions]
+    failed: NDArray[np.int64]  # [units]: pairs without both values, over seeds
+    direction: int
+    binary: bool
+
+    @property
+    def change(self) -> Floats:
+        """[seeds, units, questions] in the behavior's direction."""
+        return self.direction * (self.after - self.before)
+
+    def pick(self, units: NDArray[np.bool_]) -> Grid:
+        """The same for some of the units."""
+        chosen = np.flatnonzero(units)
+        return replace(
+            self,
+            kinds=tuple(self.kinds[i] for i in chosen),
+            names=tuple(self.names[i] for i in chosen),
+            roles=tuple(self.roles[i] for i in chosen),
+            before=self.before[:, chosen],
+            after=self.after[:, chosen],
+            failed=self.failed[chosen],
+        )
+
+    def one_seed(self, index: int) -> Grid:
+        """The same for one seed."""
+        after, before = self.after[index : index + 1], self.before[index : index + 1]
+        lost = (np.isnan(after) | np.isnan(before)).sum(axis=(0, 2))
+        return replace(self, seeds=(self.seeds[index],), before=before, after=after, failed=lost)
+
+    @property
+    def failed_share(self) -> float:
+        """Share of all pairs without both values; NaN for an empty grid."""
+        total = self.before.size
+        return float(np.isnan(self.change).sum() / total) if total else float("nan")
+
+    def bystanders(self, roles: Sequence[str]) -> NDArray[np.bool_]:
+        """Personas (not bare contexts) in one of `roles`, never the source."""
+        source = self.key[1]
+        return np.array(
+            [
+                kind == "persona" and role in roles and name != source and role != "source"
+                for kind, name, role in zip(self.kinds, self.names, self.roles, strict=True)
+            ],
+            dtype=bool,
+        )
+
+
+def prepared(measurements: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The table with one row per question, roles checked, and notes on what was put right.
+
+    Raises DataError where columns are missing, values and status disagree, a metric is unknown, or a trained row has no role.
+    """
+    missing = [name for name in NEEDED if name not in measurements.columns]
+    if missing:
+        raise DataError(
+            f"the measurements table lacks the columns {', '.join(missing)}; a table of measurements has "
+            f"{', '.join(MEASUREMENT_COLUMNS)}. For a table of leakage by persona use `bystander analyze TABLE`"
+        )
+    _refuse_contradictions(measurements)
+    frame = measurements.with_columns(
+        pl.col("config").fill_null(""), pl.col("behavior").fill_null(""), pl.col("arm").fill_null("")
+    )
+    frame, notes = _same_prompt_same_role(frame)
+    return _by_question(frame), notes
+
+
+def _refuse_contradictions(frame: pl.DataFrame) -> None:
+    ok = pl.col("status") == "ok"
+    numeric = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
+    for fault, what in (
+        (ok & ~numeric, "have status ok and no value"),
+        (~ok & pl.col("value").is_not_null(), "failed and yet carry a value: a failed call must never be scored"),
+        (pl.col("source").is_not_null() & pl.col("role").is_null(), "belong to a training and have no role"),
+    ):
+        bad = frame.filter(fault)
+        if bad.height:
+            first = bad.select("probe", "dataset", "metric", "persona", "item", "status", "value").row(0)
+            raise DataError(f"{bad.height} measurements {what}; the first: {first}. Measure or judge them again")
+    known = {f"{probe}/{name}" for probe, name in BY_NAME}
+    found = frame.select(pl.concat_str(["probe", "metric"], separator="/").unique()).to_series().to_list()
+    unknown = sorted(set(found) - known)
+    if unknown:
+        raise DataError(
+            f"unknown metrics {', '.join(unknown)}: which way a behavior pushes them stands in core/metrics.py"
+        )
+
+
+def _same_prompt_same_role(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """A persona whose prompt was trained under another name (the persona `assistant` and the context of that name) was
+    not held out, whatever its role says: it takes the role of the trained one."""
+    trained = pl.col("role").is_in(["source", "negative"])
+    final = frame.filter(pl.col("source").is_not_null())
+    same_name = pl.when(pl.col("persona") == "assistant").then(pl.lit("assistant"))
+    twins = [_twins(final.filter(trained), final.filter(pl.col("role") == "held-out"), same_name)]
+    if "context_hash" in frame.columns:
+        same_prompt = pl.when(pl.col("context_hash") != "").then(pl.concat_str(["context_hash", "item"], separator="|"))
+        twins.append(_twins(final.filter(trained), final.filter(pl.col("role") == "held-out"), same_prompt))
+    faulty = pl.concat(twins).sort("twin_role", descending=True).unique([*KEYS, *UNIT], keep="first")
+    if not faulty.height:
+        return frame, []
+    frame = frame.join(faulty, on=[*KEYS, *UNIT], how="left", nulls_equal=True)
+    frame = frame.with_columns(pl.coalesce("twin_role", "role").alias("role")).drop("twin_role")
+    named = ", ".join(sorted(set(faulty["persona"].to_list())))
+    note = (
+        f"not held out, whatever the table says: {named} had the very prompt of a context that was trained "
+        f"({faulty.height} training x persona); given the role of that context"
+    )
+    return frame, [note]
+
+
+def _twins(trained: pl.DataFrame, held_out: pl.DataFrame, twin: pl.Expr) -> pl.DataFrame:
+    """Held-out units that share `twin` with a trained unit of the same training, with that unit's role."""
+    known = trained.with_columns(twin.alias("twin")).drop_nulls("twin").select(*KEYS, "twin", twin_role="role").unique()
+    claimed = held_out.with_columns(twin.alias("twin")).drop_nulls("twin").select(*KEYS, *UNIT, "twin").unique()
+    return claimed.join(known, on=[*KEYS, "twin"]).select(*KEYS, *UNIT, "twin_role")
+
+
+def _by_question(frame: pl.DataFrame) -> pl.DataFrame:
+    question = pl.col("item").str.replace(r"/\d+$", "")  # "q7/0": sample 0 of question q7
+    ok = pl.col("status") == "ok"
+    return (
+        frame.with_columns(question.alias("question"))
+        .group_by([*KEYS, "seed", "role", *OUTCOME_KEYS, *UNIT, "checkpoint", "question"])
+        .agg(
+            pl.col("value").filter(ok).mean().alias("value"),
+            pl.len().alias("rows"),
+            (~ok).sum().alias("bad"),
+        )
+    )
+
+
+def grids(table: pl.DataFrame, checkpoint: float | None = None) -> Iterator[Grid]:
+    """Grids of every training design and outcome at `checkpoint` (None: each training's last), in a fixed order.
+
+    `table` comes from `prepared`. Raises DataError where a training has no untrained values to be paired with.
+    """
+    base = table.filter((pl.col("checkpoint") == 0) & pl.col("source").is_null())
+    trained = table.filter(pl.col("source").is_not_null())
+    if checkpoint is None:
+        trained = trained.filter(
+            pl.col("checkpoint") == pl.col("checkpoint").max().over([*KEYS, "seed", *OUTCOME_KEYS])
+        )
+    else:
+        trained = trained.filter(pl.col("checkpoint") == checkpoint)
+    if trained.height and not base.height:
+        raise DataError("no measurement of the untrained model (checkpoint 0): leakage is a change and cannot be known")
+    before = base.select(*OUTCOME_KEYS, *UNIT, "question", pl.col("value").alias("before"))
+    if before.select(*OUTCOME_KEYS, *UNIT, "question").is_duplicated().any():
+        raise DataError("checkpoint 0 holds several values of one question under one context (two runs in one table?)")
+    joined = trained.join(before, on=[*OUTCOME_KEYS, *UNIT, "question"], how="left")
+    for _, part in sorted(joined.partition_by([*KEYS, *OUTCOME_KEYS], as_dict=True).items(), key=lambda kv: str(kv[0])):
+        yield _grid(part)
+
+
+def _grid(part: pl.DataFrame) -> Grid:
+    first = part.row(0, named=True)
+    key = tuple(str(first[name]) for name in KEYS)
+    outcome = tuple(str(first[name]) for name in OUTCOME_KEYS)
+    seeds = sorted(part["seed"].unique().to_list(), key=lambda seed: (seed is None, seed))
+    roles = _roles(part)
+    units = sorted(roles)
+    questions = part["question"].unique().sort().to_list()
+    places = [
+        _places(part["seed"].to_list(), seeds),
+        _places(list(zip(part["context"].to_list(), part["persona"].to_list(), strict=True)), units),
+        _places(part["question"].to_list(), questions),
+    ]
+    shape = (len(seeds), len(units), len(questions))
+    before, after = np.full(shape, np.nan), np.full(shape, np.nan)
+    before[*places] = part["before"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    after[*places] = part["value"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    metric = BY_NAME[outcome[0], outcome[2]]
+    lost = (np.isnan(before) | np.isnan(after)).sum(axis=(0, 2))
+    binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
+    return Grid(
+        key, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units), tuple(roles[u] for u in units),
+        before, after, lost, metric.direction, binary,
+    )  # fmt: skip
+
+
+def _places(values: Sequence[object], order: Sequence[object]) -> NDArray[np.intp]:
+    place = {value: index for index, value in enumerate(order)}
+    return np.array([place[value] for value in values], dtype=np.intp)
+
+
+def _roles(part: pl.DataFrame) -> dict[tuple[str, str], str]:
+    """The role of each unit over all seeds: what was trained under any seed was not held out."""
+    rank: Mapping[str, int] = {"source": 0, "negative": 1, "held-out": 2}
+    roles: dict[tuple[str, str], str] = {}
+    for kind, name, role in part.select(*UNIT, "role").unique().iter_rows():
+        known = roles.get((kind, name), "held-out")
+        roles[kind, name] = min(known, role, key=lambda r: rank.get(r, 3))
+    return roles
