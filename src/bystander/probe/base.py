@@ -17,6 +17,8 @@ class ProbeUnit:
     key: str
     measurements: list[Measurement]
     completions: list[Completion] = field(default_factory=list[Completion])
+    # What the measurements were made from, one JSON object each: kept, so that they can be made again by another rule.
+    details: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
 
 
 class Probe(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from bystander.behaviors.base import Settings
@@ -15,3 +17,28 @@ class MarkerProbeSettings(Settings):
     samples: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=24, ge=1)
     temperature: float = Field(default=1.0, ge=0)
+
+
+Rule = Literal["per_character", "per_token", "raw"]
+
+
+class ChoiceProbeSettings(Settings):
+    """`mode`: how a choice is made, by the label's log-probability or the text's; auto is decided once, on the untrained
+    model. `rule`: how text scores are normalized. `start`: a fixed beginning of the answer, before the label or text.
+
+    `arc` (the evaluation half of the capability data), `trained` (questions whose wrong answer is trained), `hellaswag`,
+    `bank` and `file_items` (of `file`): questions asked of each set, 0 for none. `hellaswag_each`: how many of the
+    HellaSwag questions one persona is asked, drawn by its name: the control asks whether the model broke, so its
+    questions may be shared out over the personas. `check`: questions of the instrument check."""
+
+    mode: Literal["auto", "label", "text"] = "auto"
+    rule: Rule = "per_character"
+    start: str = ""
+    arc: int = Field(default=40, ge=0)
+    trained: int = Field(default=40, ge=0)
+    hellaswag: int = Field(default=40, ge=0)
+    hellaswag_each: int | None = Field(default=None, ge=1)
+    bank: int = Field(default=0, ge=0)
+    file: str | None = None
+    file_items: int = Field(default=40, ge=1)
+    check: int = Field(default=200, ge=1)

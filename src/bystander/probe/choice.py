@@ -1,0 +1,195 @@
+"""The choice probe: multiple choice by log-probability, by label or by text.
+
+Per question: whether the likeliest choice is the right one (`accuracy`), by how much (`margin`), and on the questions
+that were trained on whether it is the wrong choice that was trained (`adoption`). Every option's log-probability is
+kept beside the measurements, so that any other rule can be applied afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+
+import numpy as np
+
+from bystander.core.errors import DataError
+from bystander.core.hashing import stable_order
+from bystander.core.records import Context, Measurement, Question
+from bystander.data import AnswerForm, choice_answer, choice_user
+from bystander.lm.model import LoadedModel
+from bystander.lm.score import OptionScores, ScoreItem, score
+from bystander.probe.base import ProbeUnit
+from bystander.probe.instrument import InstrumentCheck, Mode, ModeCheck, decide, mode_check
+from bystander.probe.settings import ChoiceProbeSettings, Rule
+
+CHECK_CONTEXTS = 20  # contexts that share the check's questions: enough to be no one persona's, few enough to be cheap
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedSet:
+    """Questions that the probe asks under each context.
+
+    `form`: how the user turn looks and what the answer is; None follows the mode (`label` shows the choices, `text`
+    the question alone). `wrong`: question id -> index of the trained wrong choice; empty where none was trained.
+    `each`: how many of the questions one context is asked, drawn by its name; None for all.
+    """
+
+    dataset: str
+    questions: tuple[Question, ...]
+    form: AnswerForm | None = None
+    wrong: Mapping[str, int] = field(default_factory=dict[str, int])
+    each: int | None = None
+
+    def for_context(self, name: str) -> tuple[Question, ...]:
+        """The questions asked under one context, in the set's order."""
+        if self.each is None or self.each >= len(self.questions):
+            return self.questions
+        kept = set(stable_order([q.id for q in self.questions], "each", self.dataset, name)[: self.each])
+        return tuple(question for question in self.questions if question.id in kept)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceProbe:
+    """`check_on` are the questions of the instrument check; `mode` is None until the check has decided."""
+
+    sets: tuple[ProbedSet, ...]
+    settings: ChoiceProbeSettings
+    check_on: ProbedSet | None = None
+    mode: Mode | None = None
+    name: str = "choice"
+
+    def __post_init__(self) -> None:
+        """Raises DataError for a set without questions and for a label mode without labels in view."""
+        if not self.sets or any(not one.questions for one in self.sets):
+            names = ", ".join(one.dataset for one in self.sets if not one.questions) or "none named"
+            raise DataError(f"the choice probe has no questions ({names}); give each set at least one")
+        hidden = [one.dataset for one in self.sets if one.form == "text"]
+        if self.mode == "label" and hidden:
+            raise DataError(
+                f"the choice probe cannot score labels on {', '.join(hidden)}: with `answer: text` the choices are not "
+                "in view; use `mode: text`, or `answer: label`"
+            )
+
+    @property
+    def ready(self) -> bool:
+        """Whether the mode is decided."""
+        return self.mode is not None
+
+    def decides(self) -> object:
+        """Questions, forms and settings. Under `mode: auto` the mode follows from these and the untrained model."""
+        return [self.name, [asdict(one) for one in self.sets], self.settings.model_dump(), self._check_dict()]
+
+    def _check_dict(self) -> object:
+        return asdict(self.check_on) if self.check_on and self.settings.mode == "auto" else None
+
+    def texts(self) -> dict[str, str]:
+        """Item id -> user turn of every question that is not asked because it was trained on (for the overlap audit)."""
+        return {
+            f"{one.dataset}/{question.id}": choice_user(question, one.form or "text")
+            for one in self.sets
+            if not one.wrong
+            for question in one.questions
+        }
+
+    def check(self, loaded: LoadedModel, contexts: Sequence[Context]) -> InstrumentCheck:
+        """The instrument check on the model as it stands, which must be the untrained one.
+
+        Each question is asked once, the contexts taking turns: the same questions under every context would be the
+        same few trials many times over, and the binomial test would call a letter bias a skill.
+        """
+        assert self.check_on is not None
+        hidden = any(one.form == "text" for one in self.sets)
+        label = None if hidden else self._accuracy(loaded, contexts, "label")
+        if label is not None and label.above_chance:
+            return decide(label, None)
+        return decide(label, self._accuracy(loaded, contexts, "text"))
+
+    def checked(self, mode: Mode) -> ChoiceProbe:
+        """This probe with its mode decided."""
+        return replace(self, mode=mode)
+
+    def units(self, contexts: Sequence[Context]) -> list[str]:
+        """One unit a context."""
+        return [context.name for context in contexts]
+
+    def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
+        """Score context by context. The mode must be decided: see `check`."""
+        assert self.mode is not None, "the instrument check has not run"
+        left = [context for context in contexts if context.name not in done]
+        # Contexts that are asked the same questions share one call, so that the scorer can work ahead.
+        for _, group in groupby(left, key=lambda context: [s.for_context(context.name) for s in self.sets]):
+            together = list(group)
+            asked = [(one, q) for one in self.sets for q in one.for_context(together[0].name)]
+            items = [self._item(one, question, self.mode) for one, question in asked]
+            for context, scores in score(loaded, together, items):
+                yield self._unit(context, asked, scores)
+
+    def _item(self, one: ProbedSet, question: Question, mode: Mode) -> ScoreItem:
+        form = one.form or mode
+        options = (
+            question.labels
+            if mode == "label"
+            else tuple(choice_answer(question, index, form) for index in range(len(question.options)))
+        )
+        return ScoreItem(
+            f"{one.dataset}/{question.id}", choice_user(question, form), options, mode, start=self.settings.start
+        )
+
+    def _unit(
+        self, context: Context, asked: Sequence[tuple[ProbedSet, Question]], scores: Sequence[OptionScores]
+    ) -> ProbeUnit:
+        assert self.mode is not None
+        unit = ProbeUnit(context.name, [])
+        for (one, question), found in zip(asked, scores, strict=True):
+            ruled = ruled_scores(found, self.mode, self.settings.rule)
+            chosen = int(np.argmax(ruled))  # the first of equals, as lm-evaluation-harness takes it
+            wrong = one.wrong.get(question.id)
+            values = {"accuracy": float(chosen == question.answer), "margin": margin(ruled, question.answer)}
+            if wrong is not None:
+                values["adoption"] = float(chosen == wrong)
+            for metric, value in values.items():
+                unit.measurements.append(
+                    Measurement(
+                        behavior="", probe=self.name, dataset=one.dataset, metric=metric, context=context.kind,
+                        persona=context.name, item=question.id, value=value, context_hash=found.context_hash,
+                    )
+                )  # fmt: skip
+            unit.details.append(
+                {
+                    "persona": context.name, "dataset": one.dataset, "item": question.id, "mode": self.mode,
+                    "chosen": chosen, "right": question.answer, "trained_wrong": wrong,
+                    "logprobs": list(found.logprobs), "tokens": list(found.tokens), "chars": list(found.chars),
+                }
+            )  # fmt: skip
+        return unit
+
+    def _accuracy(self, loaded: LoadedModel, contexts: Sequence[Context], mode: Mode) -> ModeCheck:
+        assert self.check_on is not None
+        asking = stable_order([context.name for context in contexts], "instrument")[:CHECK_CONTEXTS]
+        by_name = {context.name: context for context in contexts}
+        right: list[bool] = []
+        choices: list[int] = []
+        for index, name in enumerate(asking):
+            questions = self.check_on.questions[index :: len(asking)]
+            items = [self._item(self.check_on, question, mode) for question in questions]
+            for _, scores in score(loaded, [by_name[name]], items) if items else ():
+                for question, found in zip(questions, scores, strict=True):
+                    ruled = ruled_scores(found, mode, self.settings.rule)
+                    right.append(int(np.argmax(ruled)) == question.answer)
+                    choices.append(len(question.options))
+        return mode_check(right, choices)
+
+
+def ruled_scores(found: OptionScores, mode: Mode, rule: Rule) -> list[float]:
+    """The options' scores by which one is chosen. Labels are one token each, so `rule` matters in text mode only:
+    summed log-probability in nats (`raw`), per token, or per character of the option's text."""
+    if mode == "label" or rule == "raw":
+        return list(found.logprobs)
+    sizes = found.tokens if rule == "per_token" else found.chars
+    return [logprob / size for logprob, size in zip(found.logprobs, sizes, strict=True)]
+
+
+def margin(scores: Sequence[float], right: int) -> float:
+    """Score of the right choice minus the best wrong one, in the unit of the scores."""
+    return scores[right] - max(value for index, value in enumerate(scores) if index != right)
