@@ -1,5 +1,9 @@
-"""Records in, pages and figures out. Computes nothing; no torch."""
+"""Records in, pages and figures out. Computes nothing; no torch.
 
+Altair, vl-convert and Jinja2 are imported by the functions that need them, so that the command line starts quickly.
+"""
+
+from bystander.report.figures import charts
 from bystander.report.inputs import (
     BOARD_STATES,
     BoardCard,
@@ -12,6 +16,7 @@ from bystander.report.inputs import (
     ReportInput,
     TrainingCurve,
 )
+from bystander.report.write import write_report
 
 __all__ = [
     "BOARD_STATES",
@@ -24,4 +29,6 @@ __all__ = [
     "ReadCompletion",
     "ReportInput",
     "TrainingCurve",
+    "charts",
+    "write_report",
 ]

@@ -1,0 +1,79 @@
+"""Which answers the page carries, and in what order: those that show the behavior first, by their persona's leakage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import polars as pl
+
+from bystander.analysis.results import Analysis
+from bystander.report.inputs import ReadCompletion, ReportInput
+from bystander.report.leads import Lead
+from bystander.report.text import visible
+
+BUDGET = 3_000_000  # characters; model text packs to about 0.4 of that, which leaves the page below 5 MB
+LONGEST = 6_000  # characters of one answer; the rest is in the run directory, and the page says so
+FIRST = 2  # answers of each behavior, source and persona that go in before anything else
+
+
+def kept(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead]) -> list[dict[str, object]]:
+    """JSON-able answers, most leaked first, within the budget; every persona keeps its first two."""
+    leakage = _leakage(analysis, leads)
+    ordered = sorted(inputs.completions, key=lambda read: _order(read, leakage))
+    seen: Counter[tuple[str, str, str]] = Counter()
+    first: list[int] = []
+    rest: list[int] = []
+    for index, read in enumerate(ordered):
+        key = (read.behavior, read.source, read.completion.persona)
+        (first if seen[key] < FIRST else rest).append(index)
+        seen[key] += 1
+    left, chosen = BUDGET, set[int]()
+    for index in [*first, *rest]:
+        left -= min(len(ordered[index].completion.text), LONGEST) + 200
+        if left < 0:
+            break
+        chosen.add(index)
+    return [_entry(ordered[index]) for index in sorted(chosen)]
+
+
+def _leakage(analysis: Analysis, leads: Sequence[Lead]) -> dict[tuple[str, str, str, str], float]:
+    found: dict[tuple[str, str, str, str], float] = {}
+    for lead in leads:
+        rows = analysis.leakage.filter(
+            (pl.col("behavior").fill_null("") == lead.behavior)
+            & (pl.col("metric") == lead.metric)
+            & (pl.col("config").fill_null("") == lead.config)
+            & pl.col("seed").is_null()
+            & pl.col("leakage").is_not_null()
+        )
+        for row in rows.select("behavior", "source", "arm", "persona", "leakage").iter_rows():
+            found[row[0] or "", row[1] or "", row[2] or "", row[3] or ""] = row[4]
+    return found
+
+
+def _order(read: ReadCompletion, leakage: dict[tuple[str, str, str, str], float]) -> tuple[bool, bool, float, str]:
+    of_persona = leakage.get((read.behavior, read.source, read.arm, read.completion.persona), 0.0)
+    return (not read.leaked, read.role == "source", -of_persona, read.completion.id)
+
+
+def _entry(read: ReadCompletion) -> dict[str, object]:
+    answer = read.completion
+    return {
+        "id": visible(answer.id),
+        "context": answer.context,
+        "persona": visible(answer.persona),
+        "item": visible(answer.item),
+        "question": visible(read.question),
+        "text": visible(answer.text[:LONGEST]),
+        "cut": len(answer.text) > LONGEST,
+        "finish": answer.finish_reason,
+        "behavior": visible(read.behavior),
+        "source": visible(read.source),
+        "arm": visible(read.arm),
+        "role": visible(read.role),
+        "checkpoint": read.checkpoint,
+        "leaked": read.leaked,
+        "score": read.score,
+        "note": visible(read.note),
+    }

@@ -1,0 +1,5 @@
+"""Every figure of the report as an Altair chart."""
+
+from bystander.report.figures.all import charts
+
+__all__ = ["charts"]

@@ -1,0 +1,152 @@
+"""The rows behind each figure: records joined by name, with the record id of every row kept. No statistics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import cast
+
+import polars as pl
+
+from bystander.analysis.results import Analysis
+from bystander.report.inputs import ReportInput
+from bystander.report.labels import format_number, readable
+from bystander.report.leads import Lead
+from bystander.report.text import visible
+
+NAMED_PER_PANEL = 3  # personas whose name stands in a scatter panel: more than that overlaps at grid size
+TOP = 6  # only the most leaked-to are worth a name
+LABEL_GAP = 0.075  # of the panel's height: a line of text
+
+
+def arms(analysis: Analysis, leads: Sequence[Lead]) -> list[str]:
+    """The arms that were measured, those of the leads first."""
+    first = dict.fromkeys(lead.arm for lead in leads)
+    every = cast("list[str]", analysis.leakage["arm"].fill_null("").unique(maintain_order=True).sort().to_list())
+    return list(first | dict.fromkeys(every))
+
+
+def of_arms(table: pl.DataFrame, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """The lead's rows in every arm, so that a figure can switch between them."""
+    parts = [
+        Lead(lead.behavior, name, lead.config, lead.probe, lead.dataset, lead.metric, lead.method, lead.layer).rows(
+            table
+        )
+        for name in names
+    ]
+    return pl.concat(parts) if parts else table.clear()
+
+
+def shown(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every text column through `visible`, nulls of `arm`, `source` and `config` as "": nothing hostile reaches a canvas."""
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    return frame.with_columns(
+        pl.col(name).map_elements(visible, return_dtype=pl.String).fill_null("") for name in texts
+    )
+
+
+def similarity_of(analysis: Analysis, inputs: ReportInput, lead: Lead) -> pl.DataFrame:
+    """Columns source, persona, similarity of the lead's predictor; from the evolution table where the inputs have none."""
+    table = inputs.similarities
+    if table.height:
+        chosen = table.filter((pl.col("method") == lead.method) & (pl.col("layer") == lead.layer))
+        if chosen.height:
+            return chosen.select("source", "persona", pl.col("value").alias("similarity"))
+    rows = lead.rows(analysis.evolution).filter(pl.col("similarity").is_not_null())
+    return rows.select("source", "persona", "similarity").unique(["source", "persona"], maintain_order=True)
+
+
+def scatter(analysis: Analysis, inputs: ReportInput, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """One row per bystander persona x arm, and one per panel (`kind` "gradient") that carries its rho as text."""
+    people = (
+        of_arms(analysis.leakage, lead, names)
+        .filter((pl.col("context") == "persona") & (pl.col("role") != "source") & pl.col("leakage").is_not_null())
+        .join(similarity_of(analysis, inputs, lead), on=["source", "persona"], how="inner")
+        .join(_prompts(inputs), on="persona", how="left")
+        .with_columns(pl.lit("persona").alias("kind"))
+    )
+    columns = ["record", "kind", "source", "arm", "persona", "category", "role", "similarity", "leakage", "low", "high",
+               "before", "after", "n_items", "prompt"]  # fmt: skip
+    people = _named(people.select(columns))
+    heads = _panel_heads(analysis, lead, names)
+    return shown(pl.concat([people, heads], how="diagonal_relaxed"))
+
+
+def _prompts(inputs: ReportInput) -> pl.DataFrame:
+    rows = [{"persona": fact.persona, "prompt": fact.prompt} for fact in inputs.personas]
+    return pl.DataFrame(rows, schema={"persona": pl.String, "prompt": pl.String}).unique("persona", maintain_order=True)
+
+
+def _named(people: pl.DataFrame) -> pl.DataFrame:
+    """Add `label`, the name of the most leaked-to personas of each panel ("" for the rest), and the `side` it stands on."""
+    left, right = (cast("float", end) for end in (people["similarity"].min() or 0.0, people["similarity"].max() or 1.0))
+    width = max(right - left, 1e-9)
+    tall = max(cast("float", people["leakage"].max() or 0.0) - cast("float", people["leakage"].min() or 0.0), 1e-9)
+    labels, sides = [""] * people.height, [""] * people.height
+    placed: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    for index, row in sorted(enumerate(people.iter_rows(named=True)), key=lambda pair: -pair[1]["leakage"]):
+        taken = placed.setdefault((row["source"], row["arm"]), [])
+        seen[row["source"], row["arm"]] += row["role"] == "held-out"
+        if seen[row["source"], row["arm"]] > TOP:
+            continue
+        x, y = (row["similarity"] - left) / width, row["leakage"] / tall
+        free = all(abs(x - a) > 0.55 or abs(y - b) > LABEL_GAP for a, b in taken)
+        if row["role"] == "held-out" and len(taken) < NAMED_PER_PANEL and free:
+            taken.append((x, y))
+            labels[index], sides[index] = readable(row["persona"]), "left" if x > 0.55 else "right"
+    return people.with_columns(pl.Series("label", labels, pl.String), pl.Series("side", sides, pl.String))
+
+
+def _panel_heads(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    rows = of_arms(analysis.gradient, lead, names).filter(
+        (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
+    )
+    heads = [
+        {
+            "record": row["record"],
+            "kind": "gradient",
+            "source": row["source"] or "",
+            "arm": row["arm"] or "",
+            "label": gradient_text(row),
+        }
+        for row in rows.iter_rows(named=True)
+    ]
+    schema = dict.fromkeys(("record", "kind", "source", "arm", "label"), pl.String)
+    return pl.DataFrame(heads, schema=schema)
+
+
+def gradient_text(row: dict[str, float | str | None]) -> str:
+    """ "ρ 0.65 [0.52, 0.75]", or why there is no rho."""
+    if row["rho"] is None:
+        return f"no ρ: {row['reason'] or row['status']}"
+    low, high = format_number(row["low"], "rho"), format_number(row["high"], "rho")
+    interval = f" [{low}, {high}]" if row["low"] is not None else ""
+    return f"ρ {format_number(row['rho'], 'rho')}{interval}"
+
+
+def heat(analysis: Analysis, inputs: ReportInput, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """One row per persona x checkpoint x arm. `position`: 0 the source, then bystanders by falling similarity.
+
+    Only what was measured during training has a row; where nothing was, every persona has its first and last.
+    """
+    rows = of_arms(analysis.evolution, lead, names).filter(pl.col("leakage").is_not_null())
+    during = rows.filter((pl.col("checkpoint") > 0) & (pl.col("checkpoint") < 1)).select("source", "arm", "persona")
+    if during.height:
+        rows = rows.join(during.unique(), on=["source", "arm", "persona"], how="semi")
+    known = similarity_of(analysis, inputs, lead).rename({"similarity": "known"})
+    rows = rows.join(known, on=["source", "persona"], how="left").with_columns(
+        pl.coalesce("similarity", "known").alias("similarity")
+    )
+    rank = pl.when(pl.col("role") == "source").then(2.0).otherwise(pl.col("similarity").fill_null(-2.0))
+    rows = rows.with_columns((-rank).rank("dense").over("source", "arm").cast(pl.Int64).alias("position"))
+    columns = ["record", "source", "arm", "persona", "category", "role", "similarity", "checkpoint", "leakage", "value",
+               "n_items", "position"]  # fmt: skip
+    return shown(
+        rows.select(columns).with_columns(pl.col("persona").str.replace_all("_", " ", literal=True).alias("name"))
+    )
+
+
+def category_rows(table: pl.DataFrame, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """The rows of the category or role table in every arm, with an interval where there is one."""
+    return shown(of_arms(table, lead, names).filter(pl.col("leakage").is_not_null()))

@@ -1,0 +1,48 @@
+"""Figures as files at print size, and as the specifications that the page carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bystander.report.theme import config
+
+if TYPE_CHECKING:
+    import altair as alt
+
+INCH = 96.0  # px of a CSS inch; Vega's unit
+DOTS = 300  # per inch in the PNG, the usual demand of publishers
+
+
+def specifications(charts: Mapping[str, alt.Chart]) -> dict[str, dict[str, object]]:
+    """Vega-Lite specifications by name, without configuration: the look is put in where they are drawn."""
+    import altair as alt
+
+    found: dict[str, dict[str, object]] = {}
+    with alt.data_transformers.enable("default", max_rows=None):
+        for name, chart in charts.items():
+            spec = chart.to_dict()
+            spec.pop("config", None)
+            found[name] = spec
+    return found
+
+
+def save_figures(specs: Mapping[str, dict[str, object]], folder: Path, style: str) -> list[Path]:
+    """Write each figure as SVG, PDF and PNG (300 dots per inch). Raises StoreError where that cannot be done."""
+    import vl_convert
+
+    from bystander.report.write import write_files
+
+    written: list[Path] = []
+    for name, spec in specs.items():
+        look = config("paper" if style == "paper" else "light")
+        svg = vl_convert.vegalite_to_svg({**spec, "config": {**look, "background": "white"}})
+        files = {
+            folder / f"{name}.svg": svg.encode("utf-8"),
+            folder / f"{name}.png": vl_convert.svg_to_png(svg, scale=DOTS / INCH, ppi=DOTS),
+            folder / f"{name}.pdf": vl_convert.svg_to_pdf(svg),
+        }
+        write_files(files)
+        written.extend(files)
+    return written

@@ -1,0 +1,75 @@
+"""Leakage against similarity, a panel per source, a row of panels per behavior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import polars as pl
+
+from bystander.report.figures import marks
+from bystander.report.labels import leakage_title, similarity_title
+from bystander.report.leads import Lead
+
+
+def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetChart:
+    """The row of panels of one behavior. `frame`: `frames.scatter`."""
+    panels = frame["source"].unique(maintain_order=True).to_list()
+    single = len(panels) == 1
+    width, height = (620, 380) if single else (190, 170)
+    base = alt.Chart(frame).transform_filter(marks.of_arm())
+    people = base.transform_filter("datum.kind === 'persona'")
+    below = similarity_title(lead.method, lead.layer)
+    x = alt.X("similarity:Q", title=below if single else None, scale=alt.Scale(zero=False, nice=True))
+    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=alt.Axis(**_y_axis()))
+    faded = alt.when("follow === '' || datum.persona === follow").then(alt.value(0.8)).otherwise(alt.value(0.18))
+    points = people.mark_point(tooltip=True, cursor="pointer").encode(
+        x=x, y=y, color=marks.role_color(), shape=marks.role_shape(), opacity=faded,
+        tooltip=marks.persona_tooltip(), description="persona:N",
+    )  # fmt: skip
+    bar = people.mark_rule(strokeWidth=1, tooltip=None).encode(
+        x="similarity:Q", y="low:Q", y2="high:Q", color=marks.role_color(),
+        opacity=alt.when(marks.FOLLOWED).then(alt.value(1)).otherwise(alt.value(0.28 if single else 0)),
+    )  # fmt: skip
+    layers = [
+        bar,
+        points,
+        *_names(people, single=single),
+        *_followed(people),
+        base.transform_filter("datum.kind === 'gradient'")
+        .mark_text(style="note", tooltip=None)
+        .encode(text="label:N", x=alt.value(2), y=alt.value(-4)),
+    ]
+    chart = alt.layer(*layers).properties(width=width, height=height)
+    return marks.panels(chart, panels, above=title, below="" if single else below, gap=16)
+
+
+def _y_axis() -> dict[str, object]:
+    return {"format": "~r", "tickCount": 5, **marks.ZERO_LINE}
+
+
+def _names(people: alt.Chart, *, single: bool) -> list[alt.Chart]:
+    """Names of the most leaked-to: to the right of their point, or to its left near the right edge."""
+    found: list[alt.Chart] = []
+    for side, style, shift in (("right", "name", 6), ("left", "name-left", -6)):
+        rows = people.transform_filter(f"datum.label !== '' && datum.persona !== follow && datum.side === '{side}'")
+        text = rows.mark_text(style=style, dx=shift, dy=-1, tooltip=None, fontSize=11 if single else 9, limit=130)
+        opacity = alt.when("follow === ''").then(alt.value(0.9)).otherwise(alt.value(0.25))
+        found.append(text.encode(x="similarity:Q", y="leakage:Q", text="label:N", opacity=opacity))
+    return found
+
+
+def _followed(people: alt.Chart) -> list[alt.Chart]:
+    one = people.transform_filter(marks.FOLLOWED)
+    ring = one.mark_point(style="ring", size=130, tooltip=None).encode(x="similarity:Q", y="leakage:Q")
+    name = one.mark_text(style="followed", dx=9, dy=-8, tooltip=None).encode(
+        x="similarity:Q", y="leakage:Q", text="persona:N"
+    )
+    return [ring, name]
+
+
+def grid(rows: Sequence[alt.FacetChart], names: Sequence[str]) -> alt.VConcatChart:
+    """All behaviors, one row each; y axes are their own, since their units differ."""
+    chart = alt.vconcat(*rows, spacing=26).resolve_scale(y="independent", color="shared", shape="shared")
+    marks.switchable(chart, names)
+    return chart

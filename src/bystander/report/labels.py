@@ -1,0 +1,122 @@
+"""What stands on axes, in tables and in sentences: names of outcomes with units, and numbers as text.
+
+The page script formats with the same rules (`formatNumber` in page.js), so that a number reads alike everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bystander.core.metrics import BY_NAME, Metric
+
+Cell = float | int | str | bool | None
+Format = Literal["fraction", "nats", "nats/token", "score", "rho", "p", "count", "plain", "text", "signed"]
+
+UNITS: dict[str, str] = {
+    "fraction": "fraction",
+    "nats": "nats",
+    "nats/token": "nats per token",
+    "score": "points of 100",
+}
+DIGITS: dict[str, int] = {"fraction": 3, "nats": 2, "nats/token": 3, "score": 1, "rho": 2, "signed": 3}
+PREDICTORS: dict[str, str] = {
+    "cosine": "cosine, centered over personas",
+    "cosine_raw": "cosine, not centered",
+    "cosine_centered": "cosine, centered over personas",
+    "cosine_whitened": "cosine, whitened",
+    "whitened": "cosine, whitened",
+    "raw": "cosine, not centered",
+    "js": "Jensen-Shannon similarity of next-token distributions",
+    "jensen_shannon": "Jensen-Shannon similarity of next-token distributions",
+    "lexical": "lexical overlap of the prompts",
+    "length": "prompt length alone",
+    "prompt_length": "prompt length alone",
+    "random": "a random direction of equal norm",
+}
+MINUS = "−"
+
+
+def metric_of(probe: str, name: str) -> Metric | None:
+    """The declared metric, or None for an outcome of somebody else's table."""
+    return BY_NAME.get((probe, name))
+
+
+def unit_of(probe: str, name: str) -> str:
+    """The format of that outcome's numbers: fraction, nats, nats/token, score; "plain" for an undeclared one."""
+    metric = metric_of(probe, name)
+    return metric.unit if metric else "plain"
+
+
+def outcome_name(probe: str, dataset: str, name: str) -> str:
+    """ "accuracy on arc": what was measured, for a reader."""
+    metric = metric_of(probe, name)
+    text = metric.label if metric else name.replace("_", " ")
+    return f"{text}, {dataset}" if dataset else text
+
+
+def leakage_title(probe: str, name: str) -> list[str]:
+    """Axis title in two lines, so that it fits a low panel: which way is up, and the unit."""
+    metric = metric_of(probe, name)
+    if metric is None:
+        return ["Leakage: change of", name.replace("_", " ")]
+    way = "rise" if metric.direction > 0 else "fall"
+    return [f"Leakage: {way} in", f"{short_name(metric)} ({UNITS[metric.unit]})"]
+
+
+def short_name(metric: Metric) -> str:
+    """The metric in two or three words, for a narrow axis."""
+    return {
+        "marker_probability": "marker probability",
+        "marker_logprob": "marker log-probability",
+        "marker_rate": "marker rate",
+        "margin": "margin",
+        "adoption": "adoption of the wrong choice",
+        "aligned_wins": "aligned wins",
+        "aligned": "alignment score",
+        "coherent": "coherence score",
+        "misaligned": "misaligned share",
+        "code": "code share",
+        "refusal": "refusal share",
+    }.get(metric.name, metric.name)
+
+
+def similarity_title(method: str, layer: int) -> str:
+    """Axis title of a predictor: "Similarity to the source (cosine, centered over personas; layer 25)"."""
+    name = PREDICTORS.get(method, method.replace("_", " "))
+    return f"Similarity to the source ({name}{f'; layer {layer}' if layer >= 0 else ''})"
+
+
+def predictor_name(method: str, layer: int) -> str:
+    """A predictor in a table or a legend."""
+    name = PREDICTORS.get(method, method.replace("_", " "))
+    return f"{name}, layer {layer}" if layer >= 0 else name
+
+
+def readable(name: str) -> str:
+    """`kindergarten_teacher` -> `kindergarten teacher`."""
+    return name.replace("_", " ")
+
+
+def format_number(value: Cell, form: Format | str) -> str:
+    """A cell as the report prints it; "–" for null. Same rules as `formatNumber` of the page script."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str) or form == "text":
+        return str(value)
+    if form == "p":
+        return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+    if form == "count":
+        return f"{value:,.0f}".replace(",", "\u202f")
+    if form in DIGITS:
+        text = f"{value:+.{DIGITS[form]}f}" if form == "signed" else f"{value:.{DIGITS[form]}f}"
+        return _zero(text).replace("-", MINUS)
+    if float(value).is_integer():
+        return f"{value:.0f}".replace("-", MINUS)
+    return f"{value:.4g}".replace("-", MINUS)
+
+
+def _zero(text: str) -> str:
+    """No minus before a number that rounds to zero."""
+    return text.lstrip("-") if float(text) == 0 else text

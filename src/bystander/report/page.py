@@ -1,0 +1,210 @@
+"""`write_report`: one HTML file that holds everything it shows, and the figures beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from bystander.analysis.results import Analysis
+from bystander.report import sections
+from bystander.report.completions import kept
+from bystander.report.figures import frames
+from bystander.report.inputs import Cell, ReportInput
+from bystander.report.labels import readable
+from bystander.report.leads import Lead, leads
+from bystander.report.numbers import Numbers
+from bystander.report.sentences import verdict
+from bystander.report.tables import Table
+from bystander.report.text import pack, visible
+from bystander.report.theme import config
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@cache
+def environment() -> Environment:
+    """Jinja with escaping on for every template, and undefined names as errors."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("bystander.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["visible"] = lambda text: visible(str(text))
+    made.filters["readable"] = lambda text: visible(readable(str(text)))
+    return made
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a style sheet or script of the templates."""
+    return (resources.files("bystander.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def vega_bundle() -> str:
+    """vega-embed with Vega, Vega-Lite and Vega's expression interpreter, as vl-convert carries them.
+
+    The interpreter walks the parsed expression instead of compiling it, so that the policy can forbid `eval`.
+    """
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;")
+
+
+def page(template: str, *, title: str, packed: Mapping[str, object], vega: bool, **context: object) -> str:
+    """Render a page with its policy: scripts and styles by hash, nothing else, no connection to anywhere."""
+    css = asset("report.css")
+    scripts = [*([vega_bundle()] if vega else []), asset("page.js")]
+    if any("</script" in script.lower() or "<!--" in script for script in scripts):
+        raise AssertionError("a bundled script would end its own element")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            "script-src " + " ".join(_hash(script) for script in scripts),
+            f"style-src {_hash(css)}",
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            policy=Markup(policy),
+            css=Markup(css),
+            scripts=[Markup(script) for script in scripts],
+            packed={name: Markup(pack(value)) for name, value in packed.items()},
+            title=visible(title),
+            **context,
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return f"'sha256-{digest}'"
+
+
+def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str, object]]) -> str:
+    """The HTML text of the report. `specs`: the Vega-Lite specifications of `charts`, by name."""
+    chosen = leads(analysis, inputs.leads)
+    arms = frames.arms(analysis, chosen)
+    numbers = Numbers(analysis, inputs)
+    tables = _tables(analysis, inputs, chosen, arms)
+    read = kept(analysis, inputs, chosen)
+    heatmaps = [(name, readable(name.removeprefix("heatmap-"))) for name in specs if name.startswith("heatmap-")]
+    packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
+    packed |= {f"figure/{name}": spec for name, spec in specs.items()}
+    packed |= {f"table/{table.id}": table.packed() for table in tables.values() if table.long}
+    if read:
+        packed["completions"] = read
+    return page(
+        "report.html",
+        title=inputs.title or inputs.study,
+        packed=packed,
+        vega=bool(specs),
+        inputs=inputs,
+        analysis=analysis,
+        headline=inputs.title or inputs.question or inputs.study,
+        number=numbers.number,
+        verdicts=[verdict(analysis, numbers, lead) for lead in chosen],
+        hypotheses=_hypotheses(analysis, inputs),
+        leads=chosen,
+        arms=arms,
+        people=_people(analysis),
+        figures=specs,
+        heatmaps=heatmaps,
+        t=tables,
+        findings=_findings(inputs),
+        completions_total=len(inputs.completions),
+        completions_kept=len(read),
+        contents=_contents(bool(analysis.verdicts or inputs.hypotheses), bool(heatmaps), bool(inputs.completions)),
+    )
+
+
+def _tables(analysis: Analysis, inputs: ReportInput, chosen: Sequence[Lead], arms: Sequence[str]) -> dict[str, Table]:
+    made = (
+        sections.gradients(analysis, chosen, arms),
+        sections.pooled(analysis, chosen, arms),
+        sections.containment(analysis, chosen, arms),
+        sections.partials(analysis, chosen),
+        sections.rivals(analysis, chosen),
+        sections.spread(analysis, chosen, arms),
+        sections.categories(analysis, chosen, arms),
+        sections.roles(analysis, chosen, arms),
+        sections.personas(analysis, inputs, chosen, arms),
+        sections.phase(analysis),
+        sections.instrument(analysis),
+        sections.power(analysis),
+        sections.cost(inputs),
+        sections.settings(inputs),
+        sections.provenance(inputs),
+    )
+    return {table.id: table for table in made}
+
+
+def _people(analysis: Analysis) -> list[str]:
+    rows = analysis.leakage.filter(context="persona")
+    return sorted(visible(name) for name in rows["persona"].unique().to_list() if name)
+
+
+def _hypotheses(analysis: Analysis, inputs: ReportInput) -> list[dict[str, object]]:
+    numbers = sections.verdict_numbers(analysis)
+    found: list[dict[str, object]] = [
+        {
+            "name": v.hypothesis,
+            "outcome": v.outcome,
+            "reason": v.reason,
+            "statement": inputs.hypotheses.get(v.hypothesis, ""),
+            "numbers": [{**row, "form": _number_form(str(row["name"]))} for row in numbers.get(v.hypothesis, [])],
+        }
+        for v in analysis.verdicts
+    ]
+    decided = {v.hypothesis for v in analysis.verdicts}
+    found += [
+        {"name": name, "outcome": "open", "reason": "", "statement": statement, "numbers": []}
+        for name, statement in inputs.hypotheses.items()
+        if name not in decided
+    ]
+    return found
+
+
+def _number_form(name: str) -> str:
+    """p-values by their name; anything else with four digits."""
+    return "p" if name == "p" or name.endswith("_p") or name.startswith("p_") else "plain"
+
+
+def _findings(inputs: ReportInput) -> list[dict[str, object]]:
+    order = {"error": 0, "warning": 1, "info": 2}
+    rows = [{**asdict(f), "record": f"inputs/finding/{position}"} for position, f in enumerate(inputs.findings)]
+    return sorted(rows, key=lambda row: order[row["level"]])
+
+
+def _contents(hypotheses: bool, heatmaps: bool, completions: bool) -> list[tuple[str, str]]:
+    entries = (
+        ("verdict", "Verdict", True),
+        ("hypotheses", "Hypotheses", hypotheses),
+        ("gradient", "Leakage and similarity", True),
+        ("training", "Over training", heatmaps),
+        ("breakdown", "Category and role", True),
+        ("instrument", "Instrument and audit", True),
+        ("completions", "Completions", completions),
+        ("provenance", "Cost and provenance", True),
+    )
+    return [(identifier, label) for identifier, label, there in entries if there]
+
+
+__all__ = ["Cell", "page", "render"]

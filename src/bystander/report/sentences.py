@@ -1,0 +1,135 @@
+"""The verdict in three sentences per behavior: what training did to the source, to the bystanders, and along similarity.
+
+Each is put together from records; which record is quoted is chosen here, no number is made here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+from markupsafe import Markup
+
+from bystander.analysis.results import Analysis
+from bystander.core.metrics import Metric
+from bystander.report.labels import metric_of, readable, short_name, unit_of
+from bystander.report.leads import Lead
+from bystander.report.numbers import Numbers, prose
+
+LEVEL = 0.05  # p below which a sentence says that something follows; the p itself stands beside it
+
+
+@dataclass(frozen=True, slots=True)
+class BehaviorVerdict:
+    """Three sentences on one behavior."""
+
+    behavior: str
+    arm: str
+    sentences: tuple[Markup, ...]
+
+
+def verdict(analysis: Analysis, numbers: Numbers, lead: Lead) -> BehaviorVerdict:
+    """The three sentences of that lead; fewer where the records are not there."""
+    found = (_source(analysis, numbers, lead), _bystanders(analysis, numbers, lead), _gradient(analysis, numbers, lead))
+    return BehaviorVerdict(lead.behavior, lead.arm, tuple(sentence for sentence in found if sentence))
+
+
+def _what(lead: Lead) -> tuple[str, str]:
+    """The metric in words, and the way in which the behavior pushes it ("rose", "fell")."""
+    metric: Metric | None = metric_of(lead.probe, lead.metric)
+    if metric is None:
+        return readable(lead.metric), "moved"
+    return short_name(metric), "rose" if metric.direction > 0 else "fell"
+
+
+def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
+    """The rows with the smallest and largest value; one where there is one."""
+    rows = frame.filter(pl.col(column).is_not_null()).sort(column, "record").to_dicts()
+    return rows if len(rows) < 2 else [rows[0], rows[-1]]
+
+
+def _source(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
+    rows = lead.rows(analysis.containment)
+    ends = _ends(rows, "source_leakage")
+    if not ends:
+        return None
+    what, way = _what(lead)
+    form = unit_of(lead.probe, lead.metric)
+    moved = [r for r in ends if isinstance(r["source_p"], float) and r["source_p"] < LEVEL]
+    opening = "Training took hold: in" if len(moved) == len(ends) else "Training did not clearly take hold: in"
+    parts = [
+        Markup("{} the {} {} by {} {}").format(
+            prose(readable(str(r["source"] or "the source"))),
+            what,
+            way,
+            numbers.number(str(r["record"]), "source_leakage", form),
+            numbers.interval(str(r["record"]), "source_low", "source_high", form),
+        )
+        for r in ends
+    ]
+    joined = Markup(", in ").join(reversed(parts)) if len(parts) > 1 else parts[0]
+    return Markup("{} {}.").format(opening, joined)
+
+
+def _bystanders(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
+    rows = lead.rows(analysis.containment)
+    ends = _ends(rows, "bystander_leakage")
+    if not ends:
+        return None
+    form = unit_of(lead.probe, lead.metric)
+    parts = [
+        Markup("{}{} {}").format(
+            numbers.number(str(r["record"]), "bystander_leakage", form),
+            Markup(" with {} as the source,").format(prose(readable(str(r["source"])))) if len(ends) > 1 else "",
+            _share(numbers, r),
+        )
+        for r in reversed(ends)
+    ]
+    most = rows.filter(pl.col("max_leakage").is_not_null()).sort("max_leakage", descending=True).head(1).to_dicts()
+    furthest = (
+        Markup("; it went furthest into {}, by {}").format(
+            prose(readable(str(most[0]["max_persona"]))), numbers.number(most[0]["record"], "max_leakage", form)
+        )
+        if most
+        else ""
+    )
+    return Markup("Held-out bystanders changed on average by {}{}.").format(Markup(" and ").join(parts), furthest)
+
+
+def _share(numbers: Numbers, row: dict[str, object]) -> Markup:
+    if row["ratio"] is None:
+        return Markup("")
+    return Markup("{} of what the source got").format(numbers.number(str(row["record"]), "ratio", "rho"))
+
+
+def _gradient(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
+    pooled = lead.predicted(analysis.pooled).filter(pl.col("rho").is_not_null()).to_dicts()
+    single = lead.predicted(analysis.gradient).filter(pl.col("rho").is_not_null())
+    if single.height > 1 and pooled:
+        row, p = pooled[0], "p_matrix"
+        scope = Markup(" over {} sources").format(numbers.number(row["record"], "n_sources", "count"))
+        ends = _ends(single, "rho")
+        spread = Markup(" (from {} in {} to {} in {})").format(
+            numbers.number(str(ends[0]["record"]), "rho", "rho"), prose(readable(str(ends[0]["source"]))),
+            numbers.number(str(ends[-1]["record"]), "rho", "rho"), prose(readable(str(ends[-1]["source"]))),
+        )  # fmt: skip
+    elif single.height:
+        row, p = single.to_dicts()[0], "p"
+        scope, spread = Markup(" over {} bystanders").format(numbers.number(row["record"], "n", "count")), Markup("")
+    else:
+        return None
+    opening = _direction(row["rho"], row[p])
+    return Markup("{}: ρ {} {}{}, permutation p {}{}.").format(
+        opening,
+        numbers.number(row["record"], "rho", "rho"),
+        numbers.interval(row["record"], "low", "high", "rho"),
+        scope,
+        numbers.number(row["record"], p, "p"),
+        spread,
+    )
+
+
+def _direction(rho: float, p: float | None) -> str:
+    if p is None or p >= LEVEL:
+        return "Leakage does not measurably follow similarity to the source"
+    return "Leakage follows similarity to the source" if rho > 0 else "Leakage runs against similarity to the source"

@@ -1,0 +1,413 @@
+"use strict";
+/* Everything that moves in the page. Text of a study reaches the document through textContent alone. */
+(() => {
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const make = (tag, text, className) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (className) element.className = className;
+    return element;
+  };
+
+  /* ---- data: gzip in base64, unpacked when first asked for ---- */
+  const unpacked = new Map();
+  function data(name) {
+    if (!unpacked.has(name)) {
+      const block = $$("script[data-name]").find((script) => script.dataset.name === name);
+      unpacked.set(name, block ? unpack(block.textContent) : Promise.resolve(null));
+    }
+    return unpacked.get(name);
+  }
+  async function unpack(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).json();
+  }
+
+  /* ---- numbers: the rules of labels.format_number ---- */
+  const DIGITS = { fraction: 3, nats: 2, "nats/token": 3, score: 1, rho: 2, signed: 3 };
+  function formatNumber(value, form) {
+    if (value === null || value === undefined) return "–";
+    if (typeof value === "boolean") return value ? "yes" : "no";
+    if (form === "name") return String(value).replaceAll("_", " ");
+    if (typeof value === "string" || form === "text") return String(value);
+    if (form === "p") return value < 0.0001 ? "< 0.0001" : value.toFixed(value < 0.01 ? 4 : 3);
+    if (form === "count") return Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
+    if (form in DIGITS) {
+      let text = value.toFixed(DIGITS[form]);
+      if (Number(text) === 0) text = text.replace("-", "");
+      else if (form === "signed" && value > 0) text = "+" + text;
+      return text.replace("-", "−");
+    }
+    return (Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)))).replace("-", "−");
+  }
+
+  /* ---- theme: the system's, or the reader's choice ---- */
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const memory = { get: () => { try { return localStorage.getItem("bystander-theme"); } catch { return null; } },
+                   set: (value) => { try { localStorage.setItem("bystander-theme", value); } catch { /* file: pages may not */ } } };
+  let chosen = memory.get() || "auto";
+  const themeNow = () => (chosen === "auto" ? (system.matches ? "dark" : "light") : chosen);
+  function applyTheme() {
+    document.documentElement.dataset.theme = themeNow();
+    const button = $("#theme");
+    if (button) button.textContent = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" }[chosen];
+  }
+  applyTheme();
+
+  /* ---- tooltip ---- */
+  const tip = $("#tip");
+  function showTip(handler, event, item, value) {
+    if (!value || typeof value !== "object") { tip.classList.remove("on"); return; }
+    const list = make("dl");
+    for (const [key, text] of Object.entries(value)) {
+      if (text === "" || text === "null" || text === "undefined" || text === "NaN") continue;
+      if (key === "record") { list.append(make("div", text, "record")); continue; }
+      list.append(make("dt", key), make("dd", text));
+    }
+    tip.replaceChildren(list);
+    tip.classList.add("on");
+    const box = tip.getBoundingClientRect();
+    const x = Math.min(event.clientX + 14, innerWidth - box.width - 8);
+    const y = event.clientY + 16 + box.height > innerHeight ? event.clientY - box.height - 12 : event.clientY + 16;
+    tip.style.left = `${Math.max(8, x)}px`;
+    tip.style.top = `${Math.max(8, y)}px`;
+  }
+
+  /* ---- figures ---- */
+  const state = { follow: "", arm: $("#arm") ? $("#arm").value : null };
+  const views = new Map(); // figure element -> { view, name, width, theme }
+  const refuse = { load: () => Promise.reject(new Error("the report loads nothing")),
+                   sanitize: () => Promise.reject(new Error("the report links nowhere")) };
+
+  function fit(node, width, hints) {
+    if (node.facet && node.spec) {
+      const count = (node.facet.sort || []).length || 1;
+      const gutter = hints.gutter ?? 78, least = hints.least ?? 150, gap = 22;
+      const columns = Math.max(1, Math.min(count, hints.columns ?? 5, Math.floor((width - gutter + gap) / (least + gap))));
+      const inner = Math.floor((width - gutter - (columns - 1) * gap) / columns);
+      node.columns = columns;
+      node.spacing = { row: 16, column: gap };
+      node.spec.width = Math.min(inner, hints.widest ?? 720);
+      if (hints.aspect && count > 1) node.spec.height = Math.round(Math.max(150, Math.min(inner * hints.aspect, 260)));
+      return;
+    }
+    for (const part of node.vconcat || []) fit(part, width, hints);
+    if (!node.vconcat && (node.layer || node.mark)) node.width = Math.min(width - (hints.gutter ?? 78), hints.widest ?? 720);
+  }
+
+  async function draw(figure) {
+    const slot = $(".canvas", figure);
+    const name = slot.dataset.canvas;
+    const known = views.get(figure);
+    const width = Math.floor(slot.clientWidth);
+    const theme = document.documentElement.dataset.theme;
+    if (known && known.name === name && known.width === width && known.theme === theme) return;
+    const [source, configs] = await Promise.all([data(`figure/${name}`), data("configs")]);
+    if (!source) return;
+    const spec = structuredClone(source);
+    fit(spec, width - 10, spec.usermeta || {});
+    spec.config = configs[theme];
+    for (const parameter of spec.params || []) {
+      delete parameter.bind;
+      if (parameter.name === "follow") parameter.value = state.follow;
+      if (parameter.name === "arm" && state.arm !== null) parameter.value = state.arm;
+    }
+    try {
+      const result = await vegaEmbed(slot, spec, {
+        ast: true, actions: false, defaultStyle: false, renderer: "canvas", tooltip: showTip, loader: refuse, logLevel: 1,
+      });
+      if (known) known.view.finalize();
+      views.set(figure, { view: result.view, name, width, theme });
+      figure.dataset.drawn = name;
+      result.view.addEventListener("click", (event, item) => {
+        const persona = item && item.datum && item.datum.persona;
+        if (persona) follow(persona === state.follow ? "" : persona);
+        else if (state.follow) follow("");
+      });
+    } catch (error) {
+      slot.replaceChildren(make("p", `This figure could not be drawn: ${error.message}`, "error"));
+      throw error;
+    }
+  }
+  const redraw = () => Promise.all([...views.keys()].map(draw));
+
+  function signal(name, value) {
+    for (const { view } of views.values()) {
+      try { view.signal(name, value).runAsync(); } catch { /* a figure without that parameter */ }
+    }
+  }
+  function follow(persona) {
+    state.follow = persona;
+    const box = $("#follow");
+    if (box && box.value !== persona) box.value = persona;
+    const clear = $("#unfollow");
+    if (clear) clear.hidden = !persona;
+    signal("follow", persona);
+    for (const table of tables) table.mark();
+    tip.classList.remove("on");
+  }
+
+  const waiting = new Set($$("figure[data-figure]"));
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) start(entry.target);
+  }, { rootMargin: "400px" });
+  function start(figure) {
+    if (!waiting.delete(figure)) return Promise.resolve();
+    seen.unobserve(figure);
+    return draw(figure);
+  }
+  async function startAll() { for (const figure of [...waiting]) await start(figure); }
+  const idle = window.requestIdleCallback || ((work) => setTimeout(work, 200));
+  function startIdle() {
+    const next = waiting.values().next().value;
+    if (next) start(next).finally(() => idle(startIdle));
+  }
+
+  function save(blob, name) {
+    const link = make("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+  async function saveFigure(figure, kind) {
+    await start(figure);
+    const { view, name } = views.get(figure);
+    if (kind === "svg") save(new Blob([await view.toSVG()], { type: "image/svg+xml" }), `${name}.svg`);
+    else (await view.toCanvas(3)).toBlob((blob) => save(blob, `${name}.png`));
+  }
+
+  /* ---- tables ---- */
+  const STEP = 50;
+  const csvCell = (value) => {
+    const text = value === null || value === undefined ? "" : String(value);
+    /* a cell that a spreadsheet would run as a formula is quoted with an apostrophe; numbers are left alone */
+    const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  class DataTable {
+    constructor(element) {
+      this.element = element;
+      this.body = $("tbody", element);
+      this.heads = $$("thead th", element);
+      this.packed = "packed" in element.dataset;
+      this.limit = STEP;
+      this.order = null;
+      this.query = "";
+      this.heads.forEach((head, column) => $("button", head).addEventListener("click", () => this.sort(column)));
+      const search = $("input[type=search]", element);
+      if (search) search.addEventListener("input", () => { this.query = search.value.toLowerCase(); this.limit = STEP; this.show(); });
+      $("[data-csv]", element).addEventListener("click", async () => { await this.ready(); save(new Blob([this.csv()], { type: "text/csv" }), element.dataset.file); });
+      const more = $("[data-more]", element);
+      if (more) more.addEventListener("click", () => { this.limit += 4 * STEP; this.show(); });
+    }
+    async ready() {
+      if (this.rows) return this;
+      this.rows = this.packed ? await this.unpackRows() : this.readRows();
+      return this;
+    }
+    readRows() {
+      return $$("tr", this.body).map((row) => ({
+        row, record: (row.querySelector("[data-record]") || { dataset: {} }).dataset.record || "",
+        cells: [...row.cells].map((cell) => (cell.classList.contains("num") ? number(cell.dataset.value) : cell.dataset.value)),
+      }));
+    }
+    async unpackRows() {
+      const packed = await data(`table/${this.element.dataset.table}`);
+      this.columns = packed.columns;
+      return packed.cells.record.map((record, index) => ({
+        record, strong: packed.emphasis[index], form: packed.units ? packed.units[index] : "plain",
+        cells: packed.columns.map((column) => packed.cells[column.key][index]),
+      }));
+    }
+    build(entry) {
+      if (entry.row) return entry.row;
+      const row = make("tr", undefined, entry.strong ? "strong" : "");
+      this.columns.forEach((column, index) => {
+        const value = entry.cells[index];
+        const form = column.form === "unit" ? entry.form : column.form;
+        const cell = make("td", undefined, column.numeric ? `num ${column.key}` : "");
+        if (column.numeric) {
+          Object.assign(cell.dataset, { record: entry.record, column: column.key, form });
+          cell.textContent = formatNumber(value, form);
+        } else cell.append(make("bdi", value === null ? "" : formatNumber(value, form)));
+        cell.dataset.value = value === null ? "" : value;
+        row.append(cell);
+      });
+      entry.row = row;
+      return row;
+    }
+    sort(column) {
+      const head = this.heads[column];
+      const numeric = head.classList.contains("num");
+      const falling = head.getAttribute("aria-sort") === "descending" ? false : head.getAttribute("aria-sort") === "ascending" ? true : numeric;
+      for (const other of this.heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+      this.order = { column, falling };
+      this.show();
+    }
+    matching() {
+      let rows = this.rows;
+      if (this.query) rows = rows.filter((entry) => entry.cells.some((cell) => String(cell ?? "").replaceAll("_", " ").toLowerCase().includes(this.query.replaceAll("_", " "))));
+      if (this.order) {
+        const { column, falling } = this.order;
+        rows = [...rows].sort((a, b) => compare(a.cells[column], b.cells[column], falling));
+      }
+      return rows;
+    }
+    async show() {
+      await this.ready();
+      const rows = this.matching();
+      const part = this.packed ? rows.slice(0, this.limit) : rows;
+      this.body.replaceChildren(...part.map((entry) => this.build(entry)));
+      const count = $(".count", this.element);
+      if (this.packed || this.query) count.textContent = `${formatNumber(part.length, "count")} of ${formatNumber(this.rows.length, "count")} rows`;
+      else count.textContent = "";
+      const more = $("[data-more]", this.element);
+      if (more) more.hidden = part.length >= rows.length;
+      this.mark();
+    }
+    mark() {
+      const wanted = state.follow.replaceAll("_", " ");
+      const column = this.heads.findIndex((head) => head.dataset.key === "persona");
+      if (column < 0) return;
+      for (const row of this.body.rows) row.classList.toggle("followed", wanted !== "" && row.cells[column].textContent === wanted);
+    }
+    csv() {
+      const keys = ["record", ...this.heads.map((head) => head.dataset.key)];
+      const lines = this.matching().map((entry) => [entry.record, ...entry.cells].map(csvCell).join(","));
+      return [keys.join(","), ...lines].join("\n") + "\n";
+    }
+  }
+  const number = (text) => (text === "" ? null : Number.isNaN(Number(text)) ? text : Number(text));
+  function compare(a, b, falling) {
+    const missing = (value) => value === null || value === undefined || value === "";
+    if (missing(a) || missing(b)) return missing(a) - missing(b); // what is missing stands last either way
+    const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+    return falling ? -order : order;
+  }
+  const tables = $$("[data-table]").map((element) => new DataTable(element));
+  const seenTable = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) {
+      seenTable.unobserve(entry.target);
+      tables.find((table) => table.element === entry.target).show();
+    }
+  }, { rootMargin: "300px" });
+  for (const table of tables) if (table.packed) seenTable.observe(table.element);
+
+  /* ---- completions ---- */
+  const reader = $("#completions-list");
+  async function readCompletions() {
+    const all = await data("completions");
+    if (!all) return;
+    const controls = $("#completions-controls");
+    const pick = (name) => $(`[data-pick="${name}"]`, controls);
+    for (const name of ["behavior", "source", "persona", "item"]) {
+      const select = pick(name);
+      const values = [...new Set(all.map((entry) => entry[name]).filter(Boolean))].sort((a, b) => a.localeCompare(b));
+      for (const value of values) select.append(new Option(value.replaceAll("_", " "), value));
+      select.parentElement.hidden = values.length < 2;
+    }
+    let limit = 20;
+    const show = () => {
+      const wanted = (entry) => ["behavior", "source", "persona", "item"].every((name) => !pick(name).value || entry[name] === pick(name).value)
+        && (!pick("leaked").checked || entry.leaked);
+      const found = all.filter(wanted);
+      reader.replaceChildren(...found.slice(0, limit).map(completion));
+      $(".count", controls).textContent = `${formatNumber(Math.min(limit, found.length), "count")} of ${formatNumber(found.length, "count")}`;
+      $("#completions-more").hidden = limit >= found.length;
+    };
+    controls.addEventListener("input", () => { limit = 20; show(); });
+    $("#completions-more").addEventListener("click", () => { limit += 40; show(); });
+    show();
+  }
+  function completion(entry) {
+    const box = make("article", undefined, "completion");
+    box.dataset.completion = entry.id;
+    const who = make("div", undefined, "who");
+    const name = make("b");
+    name.append(make("bdi", entry.persona.replaceAll("_", " ")));
+    who.append(name);
+    const lines = [entry.context === "persona" ? "" : `context: ${entry.context}`, entry.role, entry.behavior && entry.source ? `${entry.behavior}, source ${entry.source.replaceAll("_", " ")}` : entry.behavior, entry.arm];
+    for (const line of lines.filter(Boolean)) who.append(make("div", line));
+    if (entry.leaked !== null) who.append(make("span", entry.leaked ? "shows the behavior" : "does not", entry.leaked ? "badge leaked" : "badge"));
+    if (entry.score !== null) {
+      const score = make("data", formatNumber(entry.score, "plain"), "n");
+      Object.assign(score.dataset, { record: `inputs/completion/${entry.id}`, column: "score" });
+      const line = make("div", "score ");
+      line.append(score);
+      who.append(line);
+    }
+    if (entry.note) who.append(make("div", entry.note));
+    const text = make("div");
+    if (entry.question) text.append(make("p", entry.question, "asked"));
+    const said = make("p", entry.text, "said");
+    said.dir = "auto";
+    text.append(said);
+    if (entry.cut) text.append(make("p", "Cut here; the whole answer is in the run directory.", "asked"));
+    else if (entry.finish === "length") text.append(make("p", "The model was stopped at its token limit here.", "asked"));
+    box.append(who, text);
+    return box;
+  }
+
+  /* ---- wiring ---- */
+  if (window.vegaEmbed) {
+    for (const figure of waiting) seen.observe(figure);
+    addEventListener("load", () => idle(startIdle));
+  }
+  if (reader) {
+    const near = new IntersectionObserver((entries) => {
+      if (entries.some((entry) => entry.isIntersecting)) { near.disconnect(); readCompletions(); }
+    }, { rootMargin: "400px" });
+    near.observe(reader);
+  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    const figure = button.closest("figure");
+    if (button.dataset.save && figure) saveFigure(figure, button.dataset.save);
+    if (button.dataset.tab && figure) {
+      for (const other of $$("[data-tab]", figure)) other.setAttribute("aria-pressed", String(other === button));
+      $(".canvas", figure).dataset.canvas = button.dataset.tab;
+      draw(figure);
+    }
+  });
+  const box = $("#follow");
+  if (box) box.addEventListener("input", () => {
+    const known = $$("#personas option").some((option) => option.value === box.value);
+    if (known || box.value === "") follow(box.value);
+  });
+  if ($("#unfollow")) $("#unfollow").addEventListener("click", () => follow(""));
+  if ($("#arm")) $("#arm").addEventListener("input", () => { state.arm = $("#arm").value; signal("arm", state.arm); });
+  if ($("#theme")) $("#theme").addEventListener("click", () => {
+    chosen = { auto: "light", light: "dark", dark: "auto" }[chosen];
+    memory.set(chosen);
+    applyTheme();
+    redraw();
+  });
+  system.addEventListener("change", () => { applyTheme(); redraw(); });
+  let resized = 0;
+  addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(redraw, 180); });
+  addEventListener("scroll", () => tip.classList.remove("on"), { passive: true });
+  if ($("#print")) $("#print").addEventListener("click", async () => {
+    const before = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    await startAll();
+    await redraw();
+    for (const fold of $$("details")) fold.open = true;
+    window.print();
+    document.documentElement.dataset.theme = before;
+    await redraw();
+  });
+  const links = $$(".contents a");
+  if (links.length) {
+    const spy = new IntersectionObserver((entries) => {
+      for (const entry of entries) if (entry.isIntersecting)
+        for (const link of links) link.classList.toggle("here", link.hash === `#${entry.target.id}`);
+    }, { rootMargin: "-15% 0px -75% 0px" });
+    for (const link of links) { const target = document.getElementById(link.hash.slice(1)); if (target) spy.observe(target); }
+  }
+  window.bystander = { state, views, follow, startAll, formatNumber }; // for tests and for a reader's console
+})();
