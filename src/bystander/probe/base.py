@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bystander.core.records import Completion, Context, Measurement
 from bystander.lm.model import LoadedModel
@@ -39,4 +39,22 @@ class Probe(Protocol):
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Measure under each context, skipping the units in `done`. What a unit holds never depends on what is skipped."""
+        ...
+
+
+@runtime_checkable
+class CheckedProbe(Probe, Protocol):
+    """A probe whose way of measuring is decided once, on the untrained model, and kept for every checkpoint."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the way is decided already, so that no check is needed."""
+        ...
+
+    def check(self, loaded: LoadedModel, contexts: Sequence[Context]) -> Mapping[str, object]:
+        """Look at the untrained model; JSON-able. `warning` in it is text for the user, "" for none."""
+        ...
+
+    def checked(self, found: Mapping[str, object]) -> Probe:
+        """This probe, decided by what `check` found."""
         ...

@@ -20,7 +20,7 @@ from bystander.data import AnswerForm, choice_answer, choice_user
 from bystander.lm.model import LoadedModel
 from bystander.lm.score import OptionScores, ScoreItem, score
 from bystander.probe.base import ProbeUnit
-from bystander.probe.instrument import InstrumentCheck, Mode, ModeCheck, decide, mode_check
+from bystander.probe.instrument import Mode, ModeCheck, decide, mode_check
 from bystander.probe.settings import ChoiceProbeSettings, Rule
 
 CHECK_CONTEXTS = 20  # contexts that share the check's questions: enough to be no one persona's, few enough to be cheap
@@ -83,16 +83,7 @@ class ChoiceProbe:
     def _check_dict(self) -> object:
         return asdict(self.check_on) if self.check_on and self.settings.mode == "auto" else None
 
-    def texts(self) -> dict[str, str]:
-        """Item id -> user turn of every question that is not asked because it was trained on (for the overlap audit)."""
-        return {
-            f"{one.dataset}/{question.id}": choice_user(question, one.form or "text")
-            for one in self.sets
-            if not one.wrong
-            for question in one.questions
-        }
-
-    def check(self, loaded: LoadedModel, contexts: Sequence[Context]) -> InstrumentCheck:
+    def check(self, loaded: LoadedModel, contexts: Sequence[Context]) -> Mapping[str, object]:
         """The instrument check on the model as it stands, which must be the untrained one.
 
         Each question is asked once, the contexts taking turns: the same questions under every context would be the
@@ -102,12 +93,12 @@ class ChoiceProbe:
         hidden = any(one.form == "text" for one in self.sets)
         label = None if hidden else self._accuracy(loaded, contexts, "label")
         if label is not None and label.above_chance:
-            return decide(label, None)
-        return decide(label, self._accuracy(loaded, contexts, "text"))
+            return asdict(decide(label, None))
+        return asdict(decide(label, self._accuracy(loaded, contexts, "text")))
 
-    def checked(self, mode: Mode) -> ChoiceProbe:
-        """This probe with its mode decided."""
-        return replace(self, mode=mode)
+    def checked(self, found: Mapping[str, object]) -> ChoiceProbe:
+        """This probe in the mode that the check found."""
+        return replace(self, mode="label" if found["mode"] == "label" else "text")
 
     def units(self, contexts: Sequence[Context]) -> list[str]:
         """One unit a context."""

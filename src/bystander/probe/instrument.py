@@ -7,7 +7,7 @@ Which mode is used is decided once, on the untrained model, and holds before, du
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -44,10 +44,6 @@ class InstrumentCheck:
     warning: str = ""
     label: ModeCheck | None = None  # None: not tried
     text: ModeCheck | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """As JSON-able data."""
-        return asdict(self)
 
 
 def guessing_tail(right: int, choices: Sequence[int]) -> float:

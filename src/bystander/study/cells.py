@@ -11,15 +11,16 @@ from bystander.core.records import Context, as_dict
 from bystander.data import load_open_questions
 from bystander.design.arms import ArmName, Design, build
 from bystander.personas import context_of
-from bystander.probe.base import Probe
+from bystander.probe.base import CheckedProbe, Probe
+from bystander.study.choice_sets import choice_texts
 from bystander.study.registry import make_behavior, make_probes
 from bystander.study.spec import Loaded
 from bystander.train.recipe import Recipe
 
-Kind = Literal["geometry", "evaluate", "train"]
+Kind = Literal["geometry", "instrument", "evaluate", "train"]
 
 # Raised by hand when a change to a stage changes its numbers: what was computed before is then computed again.
-VERSIONS: dict[str, int] = {"geometry": 1, "evaluate": 1, "train": 1}
+VERSIONS: dict[str, int] = {"geometry": 1, "instrument": 1, "evaluate": 1, "train": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Cell:
     key: str
     needs: tuple[str, ...] = ()
     training: Training | None = None  # None: the untrained model
-    probe: str | None = None  # evaluate only
+    probe: str | None = None  # instrument and evaluate only
 
     @property
     def folder(self) -> str:
@@ -89,11 +90,22 @@ def plan_cells(study: Loaded) -> Plan:
         "geometry", VERSIONS["geometry"], base, spec.sources, spec.geometry.model_dump(), open_questions
     )
     cells = [Cell("geometry", "geometry", geometry_key)]
+    # How a checked probe measures is decided before anything else is measured with it. Its decision follows from what
+    # is in the keys of the other cells already, so that they only need it and do not carry its key.
+    checks = {
+        name: stable_hash("instrument", VERSIONS["instrument"], base, probe.decides())
+        for name, probe in probes.items()
+        if isinstance(probe, CheckedProbe) and not probe.ready
+    }
+    cells += [Cell("instrument", f"instrument-{name}", key, (), None, name) for name, key in checks.items()]
     evaluate_keys = {
         name: stable_hash("evaluate", VERSIONS["evaluate"], base, probe.decides(), None)
         for name, probe in probes.items()
     }
-    cells += [Cell("evaluate", f"base-{name}", key, (), None, name) for name, key in evaluate_keys.items()]
+    cells += [
+        Cell("evaluate", f"base-{name}", key, tuple(checks[n] for n in checks if n == name), None, name)
+        for name, key in evaluate_keys.items()
+    ]
 
     designs: dict[Training, Design] = {}
     recipes: dict[Training, Recipe] = {}
@@ -110,7 +122,7 @@ def plan_cells(study: Loaded) -> Plan:
             [probe.decides() for probe in probes.values()],
             geometry_key,
         )
-        cells.append(Cell("train", f"train-{training.label}", train_key, (geometry_key,), training))
+        cells.append(Cell("train", f"train-{training.label}", train_key, (geometry_key, *checks.values()), training))
         for name, probe in probes.items():
             key = stable_hash("evaluate", VERSIONS["evaluate"], base, probe.decides(), train_key)
             cells.append(Cell("evaluate", f"after-{training.label}-{name}", key, (train_key,), training, name))
@@ -136,7 +148,7 @@ def probe_texts(study: Loaded) -> dict[str, str]:
     texts: dict[str, str] = {}
     for name in study.spec.behaviors:
         texts.update(make_behavior(name, study).probe_texts())
-    return texts
+    return texts | choice_texts(study)
 
 
 def at_checkpoint(contexts: Sequence[Context], names: Sequence[str]) -> list[Context]:

@@ -36,7 +36,7 @@ class Facts:
 
 Check = Callable[[Facts, Add], None]
 
-KNOWN_BEHAVIORS = ("marker",)
+KNOWN_BEHAVIORS = ("marker", "capability")
 
 
 def _unknown(name: str, known: Iterable[str], what: str) -> str:
@@ -98,6 +98,10 @@ def probes(it: Facts, add: Add) -> None:
     """Something is measured, and a behavior's own probe is among it."""
     if not any(getattr(it.spec.probes, name) for name in type(it.spec.probes).model_fields):
         add(("probes",), "probes is empty: nothing would be measured; name at least one probe")
+    choice = it.spec.probes.choice
+    if choice and choice.mode == "label" and "capability" in it.spec.behaviors and it.spec.capability.answer == "text":
+        message = "probes.choice.mode is label, but with capability.answer: text no labels are in view; use mode: text"
+        add(("probes", "choice", "mode"), message)
 
 
 def geometry(it: Facts, add: Add) -> None:
@@ -143,7 +147,7 @@ def sweep(it: Facts, add: Add) -> None:
     if it.spec.sweep.behaviors == []:
         add(("sweep", "behaviors"), "sweep.behaviors is empty; leave it out for all, or remove `sweep`")
     if not it.spec.sweep.points():
-        add(("sweep",), "sweep has no configuration: give `configs` or `grid`")
+        add(("sweep", "configs"), "sweep has no configuration: give `configs` or `grid`")
     _twice(it.spec.sweep.configs, ("sweep", "configs"), "configuration", add)
     _swept_personas(it.spec.sweep.personas, it.personas, it.spec.sweep.source, add)
     _selection(it.spec, add)
@@ -165,7 +169,7 @@ def _swept_personas(choice: str | list[str], personas: Sequence[Persona], source
                 add((*where, index), _unknown(name, names, "sweep.personas: persona"))
         _twice(choice, where, "persona", add)
     chosen = persona_choice(choice, personas)
-    if source not in chosen:
+    if source not in chosen and source in {persona.name for persona in personas}:
         add(where, f"sweep.personas does not include the source {source!r}; its own effect must be measured")
     elif len(chosen) < 4:  # a rank correlation over fewer than three bystanders says nothing
         add(where, f"sweep.personas names {len(chosen)} personas; a rank correlation needs the source and 3 bystanders")

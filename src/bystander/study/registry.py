@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bystander.behaviors.base import Behavior
+from bystander.behaviors.capability import CapabilityBehavior
 from bystander.behaviors.marker import MarkerBehavior
 from bystander.core.errors import StudyError
 from bystander.probe.base import Probe
 from bystander.probe.marker import MarkerProbe
+from bystander.study.choice_sets import choice_probe
 from bystander.study.spec import Loaded
 
 
@@ -14,6 +16,8 @@ def make_behavior(name: str, study: Loaded) -> Behavior:
     """The behavior of that name with the study's settings."""
     if name == "marker":
         return MarkerBehavior(study.spec.marker)
+    if name == "capability":
+        return CapabilityBehavior(study.spec.capability, study.folder)
     raise StudyError(f"behavior {name!r} does not exist")
 
 
@@ -32,4 +36,6 @@ def make_probes(study: Loaded) -> dict[str, Probe]:
         probes["marker"] = MarkerProbe(
             tuple(questions[:wanted]), behavior.tail, behavior.settings.text, spec.probes.marker
         )
+    if spec.probes.choice is not None:
+        probes["choice"] = choice_probe(study)
     return probes

@@ -12,13 +12,14 @@ from typing import Any, cast
 import yaml
 from pydantic import Field
 
+from bystander.behaviors.capability import CapabilitySettings
 from bystander.behaviors.marker import MarkerSettings
 from bystander.core.errors import BystanderError, StudyError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Persona
 from bystander.core.yamlfile import read_text, read_yaml
 from bystander.design.arms import ArmName, DesignSettings
-from bystander.probe.settings import MarkerProbeSettings
+from bystander.probe.settings import ChoiceProbeSettings, MarkerProbeSettings
 from bystander.study.blocks import Budget, Checkpoints, Executor, Gate, Geometry, ModelSpec, Select, Strict, Sweep
 from bystander.train.recipe import Recipe
 
@@ -27,6 +28,7 @@ class Probes(Strict):
     """The probes that run in every training of the study, whatever its behavior. Absent ones do not run."""
 
     marker: MarkerProbeSettings | None = None
+    choice: ChoiceProbeSettings | None = None
 
 
 class Study(Strict):
@@ -41,6 +43,7 @@ class Study(Strict):
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)
     design: DesignSettings = DesignSettings()
     marker: MarkerSettings = MarkerSettings()
+    capability: CapabilitySettings = CapabilitySettings()
     recipe: Recipe = Recipe()
     sweep: Sweep | None = None
     gate: Gate | None = None

@@ -100,6 +100,7 @@ class CellDir:
             "key": unit.key,
             "measurements": [as_dict(m) for m in stamped],
             "completions": [as_dict(c) for c in unit.completions],
+            "details": unit.details,
         }
         write_json(self.path / "units" / f"{stable_hash(unit.key)[:24]}.json", value)
 
@@ -113,10 +114,13 @@ class CellDir:
         units = self.kept_units()
         measurements = [m for key in order for m in units[key]["measurements"]]
         completions = [c for key in order for c in units[key]["completions"]]
+        details = [d for key in order for d in units[key]["details"]]
         if measurements:
             write_parquet(self.path / "measurements.parquet", pl.DataFrame(measurements, schema=MEASUREMENT_SCHEMA))
         if completions:
             write_bytes(self.path / "completions.jsonl.zst", compressed_lines(completions))
+        if details:
+            write_bytes(self.path / "details.jsonl.zst", compressed_lines(details))
         write_json(self.path / "manifest.json", dict(manifest))
         for path in (self.path / "units").glob("*.json"):
             path.unlink(missing_ok=True)

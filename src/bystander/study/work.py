@@ -19,7 +19,7 @@ from bystander.design.audit import render
 from bystander.geometry.similarity import centered_cosine, similarities, spread_over_ranking
 from bystander.lm.hidden import last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
-from bystander.probe.base import Probe
+from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.cells import Cell, Plan, Training, at_checkpoint
 from bystander.study.progress import Bar
 from bystander.study.store import CellDir, read_lines, write_bytes, write_json, write_parquet
@@ -55,7 +55,10 @@ class Worker:
         """Do a cell, resuming what an earlier process began, and return its manifest."""
         directory = self.cell_dir(cell)
         if not directory.complete:
-            {"geometry": self._geometry, "evaluate": self._evaluate, "train": self._train}[cell.kind](cell, directory)
+            {
+                "geometry": self._geometry, "instrument": self._instrument, "evaluate": self._evaluate,
+                "train": self._train,
+            }[cell.kind](cell, directory)  # fmt: skip
         return directory.manifest()
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
@@ -79,9 +82,28 @@ class Worker:
         tokenizer = self.loaded.tokenizer
         return {c.name: len(tokenizer.encode(c.system or "", add_special_tokens=False)) for c in self.plan.contexts}
 
-    def _evaluate(self, cell: Cell, directory: CellDir) -> None:
+    def _instrument(self, cell: Cell, directory: CellDir) -> None:
+        """Let a probe look at the untrained model and decide how it measures; the manifest keeps the decision."""
         assert cell.probe is not None
         probe = self.plan.probes[cell.probe]
+        assert isinstance(probe, CheckedProbe)
+        self.bar.start(f"{cell.probe} probe: instrument check on the untrained model", 1)
+        found = probe.check(self.loaded, self.plan.contexts)
+        self.bar.advance(note=str(found["warning"]))
+        directory.finish([], self._manifest(cell, instrument=dict(found)))
+
+    def _decided(self, name: str) -> Probe:
+        """A probe that may measure: as it is, or as its instrument cell decided."""
+        probe = self.plan.probes[name]
+        cell = next((c for c in self.plan.cells if c.kind == "instrument" and c.probe == name), None)
+        if cell is None:
+            return probe
+        assert isinstance(probe, CheckedProbe)
+        return probe.checked(self.cell_dir(cell).manifest()["instrument"])
+
+    def _evaluate(self, cell: Cell, directory: CellDir) -> None:
+        assert cell.probe is not None
+        probe = self._decided(cell.probe)
         adapter = None
         if cell.training is not None:
             adapter = self.cell_dir(self._train_cell(cell.training)).path / "adapter"
@@ -130,7 +152,8 @@ class Worker:
         state, steps = _resume(directory.path)
         total = recipe.steps(len(rendered.rows))
         keys: list[str] = []
-        with fresh_adapter(self.loaded, recipe.lora.model_dump(), seed_for(training.seed, "adapter")):
+        adapter = fresh_adapter(self.loaded, recipe.lora.peft(), seed_for(training.seed, "adapter"))
+        try:
             title = f"training {training.label}: {len(rendered.rows)} rows, {total} steps"
             self.bar.start(title, total)
             self.bar.advance(len(steps))
@@ -142,17 +165,24 @@ class Worker:
                         self.bar.advance(note=f"loss {event.loss:.3f}")
                     case Checkpoint():
                         stamp = self._stamp(training, event.fraction)
-                        for name, probe in self.plan.probes.items():
+                        for name in self.plan.probes:
                             prefix = f"{event.fraction}/{name}/"
                             keys += self._probe(
-                                probe, probed, directory, stamp, prefix, f"{name} probe at {event.fraction:.0%}"
+                                self._decided(name),
+                                probed,
+                                directory,
+                                stamp,
+                                prefix,
+                                f"{name} probe at {event.fraction:.0%}",
                             )
                         self.bar.start(title, total)
                         self.bar.advance(event.step)
                     case TrainState():
                         _keep_state(directory.path, event, steps)
-            save_adapter(self.loaded, directory.path / "adapter")
+            save_adapter(adapter, directory.path / "adapter", self.loaded.base_id)
             weights_hash = self.loaded.weights_hash
+        finally:
+            self.loaded.remove_adapter()
         write_parquet(directory.path / "steps.parquet", pl.DataFrame(steps))
         directory.finish(keys, self._manifest(cell, weights_hash=weights_hash, probed=[c.name for c in probed]))
         for leftover in ("state.safetensors", "state.json"):
