@@ -53,6 +53,8 @@ def read_yaml(text: str) -> YamlText:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
         return YamlText(None, {}, (f"{where}: not valid YAML: {error.problem or error.context}",))
+    except RecursionError:
+        return YamlText(None, {}, ("line 1: nested too deeply, or an alias that stands for something it is part of",))
     except (yaml.YAMLError, ValueError) as error:
         return YamlText(None, {}, (f"line 1: not valid YAML: {error}",))
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +20,21 @@ from bystander.personas import load_personas
 from bystander.study.checks import CHECKS, Facts
 from bystander.study.spec import Study
 
-# Stand-ins for what is missing, so that the rest of a faulty file can still be checked.
-_STAND_INS: dict[str, Any] = {
-    "name": "unnamed", "sources": ["assistant"], "behaviors": ["marker"], "probes": {"marker": {}}, "geometry": {"layer": 1},
-}  # fmt: skip
+# Stand-ins for what is missing or wrong, so that the rest of a faulty file can still be checked.
+_STAND_INS: dict[Path_, Any] = {
+    ("name",): "unnamed",
+    ("sources",): ["assistant"],
+    ("behaviors",): ["marker"],
+    ("probes",): {"marker": {}},
+    ("geometry",): {"layer": 1},
+    ("sweep", "source"): "assistant",
+    ("sweep", "grid", "lr"): [1.0],
+    ("sweep", "grid", "epochs"): [1],
+}
+# A faulty element of a list of blocks: nothing like any other element, so that it is neither missed nor a repetition.
+_ELEMENTS: dict[Path_, Callable[[int], Any]] = {
+    ("sweep", "configs"): lambda index: {"lr": 1.0, "epochs": 1_000_000 + index}
+}
 
 
 @dataclass
@@ -37,8 +50,8 @@ class StudyFaults:
 
     def add(self, where: Path_, message: str) -> None:
         """One fault at the value that stands at `where`; a second one at the same place is not told."""
-        if any(where[: len(place)] == place for place in self.places):
-            return
+        if any(where[: len(place)] == place or place[: len(where)] == where for place in self.places):
+            return  # what stands inside, or around, is at fault already: this one may be no more than its consequence
         self.places.add(where)
         source = next((o for o in self.overridden if where[: len(o)] == o), None)
         if source:
@@ -74,12 +87,17 @@ def check(spec: Study, folder: Path, faults: StudyFaults) -> tuple[Persona, ...]
     """What a schema cannot know: names that must exist, sets that must hold what is drawn from them."""
     personas: tuple[Persona, ...] = ()
     try:
-        personas = tuple(load_personas(None if spec.personas == "builtin" else folder / spec.personas))
+        personas = _built_in() if spec.personas == "builtin" else tuple(load_personas(folder / spec.personas))
     except BystanderError as error:
         faults.add(("personas",), f"personas: {error}")
     for one in CHECKS:
         one(Facts(spec, personas, folder), faults.add)
     return personas
+
+
+@cache
+def _built_in() -> tuple[Persona, ...]:
+    return tuple(load_personas())
 
 
 def _tell(error: ValidationError, data: dict[str, Any], faults: StudyFaults) -> list[tuple[Path_, bool]]:
@@ -158,30 +176,34 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _without(data: dict[str, Any], places: Sequence[tuple[Path_, bool]]) -> dict[str, Any]:
     """A copy of `data` without what stands at the places; stand-ins where something needed is then missing."""
-    from copy import deepcopy
-
     mended = deepcopy(data)
     for place, missing in sorted(places, key=lambda item: [str(part) for part in item[0]], reverse=True):
-        top = str(place[0]) if place else ""
-        if missing or len(place) <= 1:
-            if len(place) == 1 and top in _STAND_INS:
-                mended[top] = deepcopy(_STAND_INS[top])
-            elif place:
-                _drop(mended, place[:-1] if missing else place)
-            continue
-        _drop(mended, place)
+        if place in _STAND_INS:
+            _put(mended, place, deepcopy(_STAND_INS[place]))
+        elif place:
+            _drop(mended, place[:-1] if missing and len(place) > 1 else place)
     return mended
+
+
+def _put(data: dict[str, Any], place: Path_, value: object) -> None:
+    here: Any = data
+    for part in place[:-1]:
+        here = here[part]
+    here[place[-1]] = value
 
 
 def _drop(data: dict[str, Any], place: Path_) -> None:
     """Takes out a key. An element stays in its list as text, so that the places of those behind it stay right; a list
     of anything else goes as a whole."""
+    for above, stand_in in _ELEMENTS.items():
+        if place[: len(above)] == above and isinstance(index := (*place, None)[len(above)], int):
+            return _put(data, place[: len(above) + 1], stand_in(index))
     here: Any = data
     for part in place[:-1]:
         try:
             here = here[part]
         except (KeyError, IndexError, TypeError):
-            return
+            return None
     last = place[-1] if place else None
     if isinstance(here, dict):
         cast("dict[Any, Any]", here).pop(last, None)
@@ -191,6 +213,7 @@ def _drop(data: dict[str, Any], place: Path_) -> None:
             _drop(data, place[:-1])
         else:
             items[last] = str(items[last])
+    return None
 
 
 def _numbers(value: object, place: Path_) -> list[tuple[Path_, float]]:

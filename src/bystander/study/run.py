@@ -85,7 +85,7 @@ def audit_study(plan: Plan, worker: Worker, folder: Path | None) -> list[Finding
         contexts = [*plan.contexts, *(bare_context(kind) for kind in ("absent", "empty", "default", "assistant"))]
         findings = audit(
             rendered, loaded.tokenizer, contexts, probe_texts(plan.study),
-            max_length=loaded.max_length, end_of_turn=recipe.end_of_turn,
+            max_length=loaded.window, end_of_turn=recipe.end_of_turn,
         )  # fmt: skip
         if kept:
             write_json(kept, {"plan": digest, "findings": [as_dict(finding) for finding in findings]})

@@ -1,0 +1,79 @@
+"""40 broken study files: every fault of a file is told at once, with its line, and nothing is written.
+
+A file says itself what is wrong with it: `# fault: TEXT` behind a line means that a fault with that text is told for
+that line. No fault more, none less.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from bystander.core.errors import StudyError
+from bystander.study import cli
+from bystander.study.spec import load
+
+BROKEN = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
+
+
+def expected(path: Path) -> list[tuple[int, str]]:
+    return [
+        (number, fault.strip())
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for fault in line.split("# fault:")[1:]
+    ]
+
+
+def test_there_are_forty_and_each_says_what_is_wrong_with_it():
+    assert len(BROKEN) >= 40
+    assert all(expected(path) for path in BROKEN)
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
+def test_every_fault_is_told_with_its_line(path: Path):
+    with pytest.raises(StudyError) as caught:
+        load(str(path))
+    told = list(caught.value.faults)
+    for line, text in expected(path):
+        hits = [fault for fault in told if f"{path.name}, line {line}" in fault and text.rstrip(" #") in fault]
+        assert len(hits) == 1, f"line {line}, {text!r} is not among: {told}"
+        told.remove(hits[0])
+    assert told == [], "faults that nobody planted"
+
+
+@pytest.mark.parametrize("path", BROKEN[:3] + BROKEN[-1:], ids=lambda path: path.stem)
+def test_the_command_exits_with_2_and_writes_nothing(path: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["bystander", "run", str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"", "the file is empty"), (b"\x00\x01name", "binary"), (b"name: \xff\xfe", "UTF-8"), (b"a: &a [*a]", "line 1")],
+)
+def test_a_file_that_is_no_study_at_all(content: bytes, text: str, tmp_path: Path):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=text):
+        load(str(path))
+
+
+def test_a_study_that_is_nowhere_names_the_built_in_ones():
+    with pytest.raises(StudyError, match=r"built-in studies are .*quickstart"):
+        load("no-such-study")
+
+
+def test_a_fault_that_set_brings_names_set_and_no_line():
+    with pytest.raises(StudyError) as caught:
+        load("quickstart", ["recipe.lr=fast", "sources=[nobody]"])
+    assert sorted(fault.split(":")[0] for fault in caught.value.faults) == ["--set recipe.lr", "--set sources"]
+
+
+@pytest.mark.parametrize("text", ["recipe.lr", "=3", "recipe.lr=[", "name.first=a"])
+def test_an_override_that_cannot_be_read(text: str):
+    with pytest.raises(StudyError, match="--set"):
+        load("quickstart", [text])
