@@ -22,6 +22,16 @@ class Lora(BaseModel):
     rslora: bool = True
     target_modules: list[str] = ALL_LINEAR
 
+    def peft(self) -> dict[str, object]:
+        """The same settings under the names of `peft.LoraConfig`."""
+        return {
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "use_rslora": self.rslora,
+            "target_modules": list(self.target_modules),
+        }
+
 
 class Recipe(BaseModel):
     """How a training goes. `loss`: the whole completion, or the marker's tokens alone. `end_of_turn`: whether the
