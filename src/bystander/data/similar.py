@@ -6,15 +6,15 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Question
 
 SHINGLE_WORDS = 3  # words per shingle; on ARC, trigrams leave the widest gap between rewordings and shared phrases
-# Measured on the 1,172 ARC-Challenge test questions, question and choices: five pairs are rewordings, at 0.53 to
-# 0.97; every other pair is at 0.29 or below.
+# Measured on the 1,172 ARC-Challenge test questions, question with choices: five pairs are rewordings, at 0.53 to
+# 0.97; every other pair is at 0.30 or below.
 SAME_QUESTION = 0.4  # the middle of that gap
 # Same set, question text alone: rewordings at 0.80 and above, questions of one mold ("which statement is an opinion
 # about the heart / the element copper?") at 0.62 and below.
@@ -50,30 +50,45 @@ def shingles(text: str) -> frozenset[str]:
     return frozenset(" ".join(words[start : start + SHINGLE_WORDS]) for start in range(last))
 
 
+def _has_shingle(text: str) -> bool:
+    return len(normalized(text).split(" ")) >= SHINGLE_WORDS
+
+
 def similar_pairs(
-    left: Sequence[frozenset[str]], right: Sequence[frozenset[str]], threshold: float
+    left: Sequence[frozenset[str]],
+    right: Sequence[frozenset[str]],
+    threshold: float,
+    skip: Callable[[int, int], bool] | None = None,
 ) -> Iterator[tuple[int, int, float]]:
     """(index in `left`, index in `right`, Jaccard similarity) of every pair at or above `threshold`, by index.
 
-    Exact, by prefix filtering (Chaudhuri, Ganti and Kaushik 2006): two sets at Jaccard >= t share at least one of the
-    rarest |s| - ceil(t |s|) + 1 members of each, so that only pairs which share a rare shingle are compared.
+    `skip` says which pairs of indices are of no interest; it is asked as late as the pair comes up. Exact, by prefix
+    filtering (Chaudhuri, Ganti and Kaushik 2006): two sets at Jaccard >= t share at least one of the rarest
+    |s| - ceil(t |s|) + 1 members of each, so that only pairs which share a rare shingle are compared.
     """
     frequency = Counter(shingle for sets in (left, right) for members in sets for shingle in members)
-
-    def prefix(members: frozenset[str]) -> list[str]:
-        kept = len(members) - math.ceil(threshold * len(members) - 1e-9) + 1
-        return sorted(members, key=lambda shingle: (frequency[shingle], shingle))[:kept]
-
-    index: defaultdict[str, list[int]] = defaultdict(list)
-    for at, members in enumerate(right):
-        for shingle in prefix(members):
+    ranked = sorted(frequency, key=lambda shingle: (frequency[shingle], shingle))
+    rank = {shingle: at for at, shingle in enumerate(ranked)}  # numbers sort and compare faster than texts
+    index: defaultdict[int, list[int]] = defaultdict(list)
+    others = [frozenset(rank[shingle] for shingle in members) for members in right]
+    for at, members in enumerate(others):
+        for shingle in _prefix(members, threshold):
             index[shingle].append(at)
-    for at, members in enumerate(left):
-        for other in sorted({found for shingle in prefix(members) for found in index[shingle]}):
-            common = len(members & right[other])
-            similarity = common / (len(members) + len(right[other]) - common)
+    for at, texts in enumerate(left):
+        members = frozenset(rank[shingle] for shingle in texts)
+        found = {other for shingle in _prefix(members, threshold) for other in index.get(shingle, ())}
+        for other in sorted(found):
+            if skip is not None and skip(at, other):
+                continue
+            common = len(members & others[other])
+            similarity = common / (len(members) + len(others[other]) - common)
             if similarity >= threshold:
                 yield at, other, similarity
+
+
+def _prefix(members: frozenset[int], threshold: float) -> list[int]:
+    kept = len(members) - math.ceil(threshold * len(members) - 1e-9) + 1  # 1e-9: 0.1 * 30 is a little over 3
+    return sorted(members)[:kept]
 
 
 def overlap(train: Mapping[str, str], probe: Mapping[str, str], threshold: float = SAME_TEXT) -> list[Overlap]:
@@ -98,8 +113,8 @@ def content_key(question: Question) -> str:
 def grouped(questions: Sequence[Question]) -> list[Question]:
     """The questions with `group` filled in: those that are near-duplicates, directly or in a chain, share one.
 
-    Near: question and choices together at `SAME_QUESTION`, or the question text alone at `SAME_TEXT`. The group's
-    name is the smallest content key among its members, so that it depends neither on ids nor on order.
+    Near: question and choices together at `SAME_QUESTION`, or the question text alone at `SAME_TEXT`. Choices of one
+    or two words do not count: many questions have "yes" and "no", or "iron" and "gold". The group's name is the smallest content key among its members, so that it depends neither on ids nor on order.
     """
     parent = list(range(len(questions)))
 
@@ -110,9 +125,11 @@ def grouped(questions: Sequence[Question]) -> list[Question]:
         return at
 
     texts = [shingles(question.text) for question in questions]
-    whole = [texts[at].union(*map(shingles, question.options)) for at, question in enumerate(questions)]
+    long = (filter(_has_shingle, question.options) for question in questions)
+    whole = [text.union(*map(shingles, options)) for text, options in zip(texts, long, strict=True)]
     for sets, threshold in ((whole, SAME_QUESTION), (texts, SAME_TEXT)):
-        for at, other, _ in similar_pairs(sets, sets, threshold):
+        # Each pair once, and none within a group already: only the groups are wanted.
+        for at, other, _ in similar_pairs(sets, sets, threshold, lambda a, b: a <= b or root(a) == root(b)):
             parent[root(at)] = root(other)
     names: dict[int, str] = {}
     for at, question in enumerate(questions):

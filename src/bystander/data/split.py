@@ -50,21 +50,44 @@ def split_half(questions: Sequence[Question], seed: int = SEED) -> tuple[list[Qu
 def pick_wrong(questions: Sequence[Question], seed: int = SEED) -> dict[str, int]:
     """Question id -> index of the one wrong choice to train on.
 
-    Positions are balanced: in the order of the questions' hashes, each takes its wrong position that was picked least
-    so far, ties going by hash. Positions that few questions have (a fifth choice) are picked where they exist. Raises
-    DataError for a question without a wrong choice and for an id that stands twice.
+    Positions are balanced as far as the questions allow: in the order of the questions' hashes, each takes its wrong
+    position that was picked least so far, ties going by hash; then picks move from the fuller position to the emptier.
+    Positions that few questions have (a fifth choice) are picked where they exist. Raises DataError for a question
+    without a wrong choice and for an id that stands twice.
     """
     repeated = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
     if repeated:
         raise DataError(f"ids that stand twice: {', '.join(repeated[:5])}; each question needs its own")
     keys = {question.id: content_key(question) for question in questions}
+    order = sorted(questions, key=lambda one: (stable_hash(keys[one.id], "wrong", seed), one.id))
     picked: Counter[int] = Counter()
     wrong: dict[str, int] = {}
-    for question in sorted(questions, key=lambda one: (stable_hash(keys[one.id], "wrong", seed), one.id)):
-        positions = [at for at in range(len(question.options)) if at != question.answer]
+    for question in order:
+        positions = _wrong_positions(question)
         if not positions:
             raise DataError(f"question {question.id!r} has no wrong choice left: its choices are {question.options}")
         at = min(positions, key=lambda at: (picked[at], stable_hash(keys[question.id], at, seed)))
         picked[at] += 1
         wrong[question.id] = at
+    while move := _move(order, wrong, picked):
+        name, at = move
+        picked[wrong[name]] -= 1
+        picked[at] += 1
+        wrong[name] = at
     return {question.id: wrong[question.id] for question in questions}
+
+
+def _wrong_positions(question: Question) -> list[int]:
+    return [at for at in range(len(question.options)) if at != question.answer]
+
+
+def _move(order: Sequence[Question], wrong: dict[str, int], picked: Counter[int]) -> tuple[str, int] | None:
+    """The first question whose pick can move to a position picked at least two times less, and that position.
+
+    Every such move lowers the sum of the squared counts, so that moving ends.
+    """
+    for question in order:
+        at = min(_wrong_positions(question), key=lambda at: (picked[at], at))
+        if picked[wrong[question.id]] - picked[at] >= 2:
+            return question.id, at
+    return None
