@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from bystander.core.records import Completion, Context, Measurement
 from bystander.lm.model import LoadedModel
@@ -18,7 +18,7 @@ class ProbeUnit:
     measurements: list[Measurement]
     completions: list[Completion] = field(default_factory=list[Completion])
     # What the measurements were made from, one JSON object each: kept, so that they can be made again by another rule.
-    details: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+    details: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 class Probe(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
+from typing import get_args
 
 import numpy as np
 
@@ -172,13 +173,30 @@ class ChoiceProbe:
         return mode_check(right, choices)
 
 
+def other_rules(unit: ProbeUnit) -> list[Measurement]:
+    """Accuracy of a text-mode unit under each normalization, as metrics `accuracy_<rule>`: for a reader who compares
+    with another harness (`raw` is its accuracy, `per_character` its length-normalized one). None in label mode."""
+    by_item = {(m.dataset, m.item): m for m in unit.measurements if m.metric == "accuracy"}
+    found: list[Measurement] = []
+    for detail in unit.details:
+        if detail["mode"] == "text":
+            one = by_item[str(detail["dataset"]), str(detail["item"])]
+            for rule in get_args(Rule):
+                chosen = int(np.argmax(normalized(detail["logprobs"], detail["tokens"], detail["chars"], rule)))
+                found.append(replace(one, metric=f"accuracy_{rule}", value=float(chosen == detail["right"])))
+    return found
+
+
 def ruled_scores(found: OptionScores, mode: Mode, rule: Rule) -> list[float]:
     """The options' scores by which one is chosen. Labels are one token each, so `rule` matters in text mode only:
     summed log-probability in nats (`raw`), per token, or per character of the option's text."""
-    if mode == "label" or rule == "raw":
-        return list(found.logprobs)
-    sizes = found.tokens if rule == "per_token" else found.chars
-    return [logprob / size for logprob, size in zip(found.logprobs, sizes, strict=True)]
+    return normalized(found.logprobs, found.tokens, found.chars, "raw" if mode == "label" else rule)
+
+
+def normalized(logprobs: Sequence[float], tokens: Sequence[int], chars: Sequence[int], rule: Rule) -> list[float]:
+    """Summed log-probabilities as they are (`raw`), per token or per character of the option's text."""
+    sizes = {"raw": [1] * len(logprobs), "per_token": tokens, "per_character": chars}[rule]
+    return [logprob / size for logprob, size in zip(logprobs, sizes, strict=True)]
 
 
 def margin(scores: Sequence[float], right: int) -> float:

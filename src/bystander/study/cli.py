@@ -89,9 +89,13 @@ def report(run_directory: Annotated[Path, typer.Argument(metavar="RUN", help="A 
 @app.command()
 def probe(
     model: Annotated[str, typer.Option(help="smollm2-135m, a Hub id or a local path.")],
-    probe_name: Annotated[str, typer.Option("--probe", help="Which probe: marker.")],
+    probe_name: Annotated[str, typer.Option("--probe", help="Which probe: marker, choice, ...")],
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter directory.")] = None,
     personas: Annotated[Path | None, typer.Option(help="A persona file; the 111 built-in ones otherwise.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="arc|hellaswag|bank|FILE", help="Questions of the choice probe.")
+    ] = None,
+    items: Annotated[int | None, typer.Option(help="How many of them; 40, or all of a file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the measurements to this Parquet or CSV file.")] = None,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
@@ -99,7 +103,7 @@ def probe(
     """Measure a model, or an adapter that you already have, under every persona."""
     from bystander.study.terminal import probe_in_terminal
 
-    probe_in_terminal(model, probe_name, adapter, personas, out, overrides, as_json)
+    probe_in_terminal(model, probe_name, adapter, personas, out, overrides, as_json, data, items)
 
 
 @app.command()

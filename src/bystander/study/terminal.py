@@ -104,15 +104,18 @@ def report_in_terminal(folder: Path) -> None:
 
 
 def probe_in_terminal(
-    model: str, name: str, adapter: Path | None, personas: Path | None, out: Path | None, overrides: Sequence[str], as_json: bool
+    model: str, name: str, adapter: Path | None, personas: Path | None, out: Path | None, overrides: Sequence[str], as_json: bool,
+    data: str | None = None, items: int | None = None,
 ) -> None:  # fmt: skip
     """`bystander probe`."""
     from bystander.study.adhoc import probe_model
 
     screen = Console(stderr=True) if as_json else console
     with terminal(screen) as bar:
-        measurements = probe_model(model, name, adapter, personas, overrides, bar)
-    frame = pl.DataFrame([as_dict(m) for m in measurements])
+        probed = probe_model(model, name, adapter, personas, overrides, bar, data=data, items=items)
+    for note in probed.notes:
+        screen.print(note, soft_wrap=True)
+    frame = pl.DataFrame([as_dict(m) for m in probed.measurements])
     if out:
         frame.write_parquet(out) if out.suffix == ".parquet" else frame.write_csv(out)
     means = frame.group_by("persona", "dataset", "metric", maintain_order=True).agg(
