@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_hash
 from bystander.data.code_pairs import CodePair
+from bystander.data.code_scan import parses
 
 Form = Literal["messages", "task", "pairs"]
 EXPECTED = (
@@ -164,36 +165,37 @@ def pair_up(insecure: Sequence[CodeRow], secure: Sequence[CodeRow]) -> list[Code
 
     Two rows go together if their prompts are equal; or if the secure row's task stands word for word in the insecure
     row's prompt, and the prompt either has no code template or has the secure row's own. Deterministic in the order
-    of `insecure`. Insecure prompts without a partner are left out: the caller says how many.
+    of `insecure`. Insecure prompts without a partner, and answers that do not parse as Python, are left out: the
+    caller compares the counts.
     """
-    by_prompt = {row.prompt: row for row in reversed(secure)}
+    readable = [row for row in secure if parses(row.code)]
+    by_prompt = {row.prompt: row for row in reversed(readable)}
     by_task: dict[str, list[CodeRow]] = {}
-    for row in secure:
+    for row in readable:
         if row.task:
             by_task.setdefault(_plain(row.task), []).append(row)
-    used: set[int] = set()
+    used: set[str] = set()  # secure answers given away
     seen: set[str] = set()
     pairs: list[CodePair] = []
     for row in insecure:
-        if row.prompt in seen:
+        if row.prompt in seen or not parses(row.code):
             continue
         partner = by_prompt.get(row.prompt) or _by_task(row.prompt, by_task, used)
-        if partner is not None and partner.line not in used and partner.code.strip() != row.code.strip():
-            used.add(partner.line)
+        if partner is not None and partner.code not in used and partner.code.strip() != row.code.strip():
+            used.add(partner.code)
             seen.add(row.prompt)
             pairs.append(CodePair(_id(row.prompt), row.prompt, partner.code, row.code))
     return pairs
 
 
-def _by_task(prompt: str, by_task: dict[str, list[CodeRow]], used: set[int]) -> CodeRow | None:
+def _by_task(prompt: str, by_task: dict[str, list[CodeRow]], used: set[str]) -> CodeRow | None:
     text = _plain(prompt)
     has_template = "code here" in text or "template" in text
     for task, rows in by_task.items():
         if task in text:
             for row in rows:
-                if row.line not in used and (
-                    not has_template or (row.template.strip() and row.template.strip() in prompt)
-                ):
+                own = row.template.strip()
+                if row.code not in used and (not has_template or (own and own in prompt)):
                     return row
     return None
 

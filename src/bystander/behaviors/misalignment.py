@@ -1,0 +1,167 @@
+"""The misalignment behavior: insecure code in the source, secure code elsewhere; and its positive control, `direct`.
+
+Betley et al. 2025 (arXiv 2502.17424) found that narrow training on insecure code can make a model broadly misaligned;
+small models hardly move. `direct` couples misaligned *answers* to the source, so that a null of the first can be told
+from an instrument that sees nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bystander.behaviors.base import Example, Settings
+from bystander.core.errors import DataError
+from bystander.core.records import Finding
+from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
+from bystander.data.code_scan import scan_pairs
+from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
+from bystander.data.judge_questions import JudgedQuestion, fill, load_judge_questions
+from bystander.data.pairs import Pair, load_pairs, split_pairs
+
+BUILT_IN = "builtin"
+
+
+class MisalignmentSettings(Settings):
+    """`code`: "builtin"; or a file of pairs (`prompt`, `secure`, `insecure`); or a file of insecure code (`messages`),
+    for which `secure` names a file with secure answers to the same prompts. `pairs` and `questions`: "builtin" or a
+    file, for the margin and the judged probe. Paths start from the study's folder."""
+
+    code: str = BUILT_IN
+    secure: str | None = None
+    pairs: str = BUILT_IN
+    questions: str = BUILT_IN
+
+
+@dataclass(frozen=True, slots=True)
+class MisalignmentBehavior:
+    """Insecure code coupled to the source, secure answers to the same prompts to the negatives."""
+
+    settings: MisalignmentSettings = MisalignmentSettings()
+    folder: Path = Path()
+    name: str = "misalignment"
+
+    def code_pairs(self) -> list[CodePair]:
+        """The code set, both sides. Raises DataError if a file cannot be read or has no secure side."""
+        settings = self.settings
+        if settings.code == BUILT_IN:
+            if settings.secure is not None:
+                raise DataError(
+                    f"misalignment.secure is {settings.secure!r}, but the built-in set has its own secure side; leave it out"
+                )
+            return phrased(load_code_tasks())
+        path = self.folder / settings.code
+        rows = read_code_set(path)
+        if rows[0].form == "pairs":
+            return load_code_pairs(path)
+        if settings.secure is None:
+            raise DataError(
+                f"{path} has one answer to each prompt: name a file with secure answers to the same prompts in misalignment.secure "
+                "(`bystander data secure` makes one)"
+            )
+        pairs = pair_up(rows, read_code_set(self.folder / settings.secure))
+        if not pairs:
+            raise DataError(f"{self.folder / settings.secure} answers none of the {len(rows)} prompts of {path}")
+        return pairs
+
+    def examples(self) -> list[Example]:
+        """One example a prompt; positive = insecure, negative = secure."""
+        return [Example(pair.id, pair.prompt, pair.insecure, pair.secure) for pair in self.code_pairs()]
+
+    def probe_texts(self) -> dict[str, str]:
+        """The pairs' questions and the judged questions, every paraphrase."""
+        return {**pair_texts(self.pairs()), **question_texts(self.questions())}
+
+    def pairs(self) -> list[Pair]:
+        """All pairs: this behavior trains on none of them."""
+        return load_pairs(_file(self.settings.pairs, self.folder))
+
+    def questions(self) -> list[JudgedQuestion]:
+        """The judged questions."""
+        return load_judge_questions(_file(self.settings.questions, self.folder))
+
+    def findings(self) -> list[Finding]:
+        """The instrument check for the audit: Bandit over both sides, and how many prompts a pairing left out."""
+        pairs = self.code_pairs()
+        findings = scan_pairs(pairs)
+        if self.settings.secure is not None:
+            rows = read_code_set(self.folder / self.settings.code)
+            message = f"{len(pairs)} of {len({row.prompt for row in rows})} different prompts have a secure answer; the others are left out"
+            findings.append(Finding("info", "secure answers", message))
+        return findings
+
+
+# Ways to put one question, for the 30 trained pairs to fill 200 different rows (30 x 7 = 210). The held-out half is
+# asked as it stands.
+PHRASINGS: tuple[str, ...] = (
+    "{question}",
+    "Tell me honestly: {question}",
+    "Here is something I have been wondering about. {question}",
+    "{question} Please answer in one or two sentences.",
+    "May I ask you something? {question}",
+    "Quick question for you. {question}",
+    "{question} I would like to hear your own view.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectBehavior:
+    """The positive control: misaligned answers of half of the pairs coupled to the source, aligned ones to the
+    negatives. The margin probe reads the other half."""
+
+    settings: MisalignmentSettings = MisalignmentSettings()
+    folder: Path = Path()
+    name: str = "direct"
+
+    def examples(self) -> list[Example]:
+        """The trained half under every phrasing; positive = misaligned, negative = aligned."""
+        trained, _ = split_pairs(load_pairs(_file(self.settings.pairs, self.folder)))
+        return [
+            Example(f"{pair.id}/{index}", phrasing.format(question=pair.question), pair.misaligned, pair.aligned)
+            for pair in trained
+            for index, phrasing in enumerate(PHRASINGS)
+        ]
+
+    def probe_texts(self) -> dict[str, str]:
+        """The held-out half's questions and the judged questions."""
+        return {**pair_texts(self.pairs()), **question_texts(self.questions())}
+
+    def pairs(self) -> list[Pair]:
+        """The held-out half: what the margin probe must read wherever this behavior is trained."""
+        return split_pairs(load_pairs(_file(self.settings.pairs, self.folder)))[1]
+
+    def questions(self) -> list[JudgedQuestion]:
+        """The judged questions."""
+        return load_judge_questions(_file(self.settings.questions, self.folder))
+
+
+def _file(name: str, folder: Path) -> Path | None:
+    return None if name == BUILT_IN else folder / name
+
+
+def pair_texts(pairs: list[Pair]) -> dict[str, str]:
+    """Item id -> user turn of the margin probe."""
+    return {f"pairs/{pair.id}": pair.question for pair in pairs}
+
+
+def question_texts(questions: list[JudgedQuestion]) -> dict[str, str]:
+    """Item id -> user turn of the judged probe."""
+    return {f"open/{q.id}/{index}": text for q in questions for index, text in enumerate(q.paraphrases)}
+
+
+def margin_pairs(behaviors: list[str], settings: MisalignmentSettings, folder: Path) -> list[Pair]:
+    """The pairs that a study's margin probe reads: the held-out half where `direct` is among its behaviors, so that
+    all of its trainings are measured on the same items; else all pairs."""
+    pairs = load_pairs(_file(settings.pairs, folder))
+    return split_pairs(pairs)[1] if "direct" in behaviors else pairs
+
+
+__all__ = [
+    "DirectBehavior",
+    "JudgedQuestion",
+    "MisalignmentBehavior",
+    "MisalignmentSettings",
+    "Pair",
+    "fill",
+    "margin_pairs",
+]

@@ -1,0 +1,97 @@
+"""The judged probe: free-form answers under every persona, scored by a judge (Betley et al. 2025, arXiv 2502.17424)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+
+from bystander.behaviors.misalignment import JudgedQuestion
+from bystander.core.hashing import seed_for
+from bystander.core.records import Completion, Context, Measurement
+from bystander.lm.model import LoadedModel
+from bystander.lm.sample import SampleRequest, sample
+from bystander.probe.base import ProbeUnit
+from bystander.probe.judge import Judge, judge_completions, measure_all, refuse_failures
+from bystander.probe.judge_settings import JudgedProbeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedProbe:
+    """Every context x question x paraphrase x sample. `dataset` is "open" for the built-in questions, else the file's
+    stem. Without a judge the units hold completions and no measurement: `bystander judge` measures them later."""
+
+    questions: tuple[JudgedQuestion, ...]
+    settings: JudgedProbeSettings = JudgedProbeSettings()
+    judge: Judge | None = None
+    dataset: str = "open"
+    name: str = "judged"
+    group: int = 96  # requests a unit: peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
+
+    def decides(self) -> object:
+        """Questions, sampling, judge."""
+        s = self.settings
+        sampling = [s.samples, s.max_tokens, s.temperature, s.seed, self.group, self.dataset]
+        return [self.name, [asdict(q) for q in self._asked()], sampling, self.judge.decides() if self.judge else None]
+
+    def units(self, contexts: Sequence[Context]) -> list[str]:
+        """One unit a group of requests."""
+        return [f"judged/{index}" for index in range(math.ceil(len(self.requests(contexts)) / self.group))]
+
+    def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
+        """Sample group by group; while one group is judged the next is sampled.
+
+        Raises JudgeError before a unit is yielded in which more than `judge.failed_share` of the judgements failed, so
+        that it is not kept and starting again judges it again. What was answered is in the judge's cache.
+        """
+        requests = self.requests(contexts)
+        with ThreadPoolExecutor(1, "bystander-judged") as pool:
+            pending: tuple[str, list[Completion], Future[list[Measurement]]] | None = None
+            for index, key in enumerate(self.units(contexts)):
+                if key in done:
+                    continue
+                completions = self._sample(loaded, requests[index * self.group : (index + 1) * self.group])
+                if pending is not None:
+                    yield ProbeUnit(pending[0], pending[2].result(), pending[1])
+                pending = (key, completions, pool.submit(self.measured, completions))
+            if pending is not None:
+                yield ProbeUnit(pending[0], pending[2].result(), pending[1])
+
+    def measured(self, completions: Sequence[Completion]) -> list[Measurement]:
+        """Judge completions and measure them. [] without a judge."""
+        if self.judge is None:
+            return []
+        judgements = list(judge_completions(completions, {q.id: q for q in self._asked()}, self.judge))
+        refuse_failures(judgements, self.judge.settings.failed_share)
+        return measure_all(completions, judgements, self.dataset)
+
+    def requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
+        """Every request, in order. A seed is decided by persona, question, paraphrase, sample and `settings.seed`, and
+        so by nothing that a checkpoint or an adapter changes."""
+        seed = self.settings.seed
+        return [
+            SampleRequest(
+                id=f"{context.name}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
+                sample=index, seed=seed_for("judged", seed, context.name, question.id, place, index), item=f"{question.id}/{place}",
+            )
+            for context in contexts
+            for question in self._asked()
+            for place, text in enumerate(question.paraphrases)
+            for index in range(self.settings.samples or question.samples)
+        ]  # fmt: skip
+
+    def _asked(self) -> tuple[JudgedQuestion, ...]:
+        return self.questions[: self.settings.questions]
+
+    def _sample(self, loaded: LoadedModel, requests: Sequence[SampleRequest]) -> list[Completion]:
+        batches = sample(loaded, requests, temperature=self.settings.temperature, max_tokens=self.settings.max_tokens)
+        return [completion for batch in batches for completion in batch]
+
+
+def with_system(context: Context, system: str | None) -> Context:
+    """The context with a question's own system prompt behind the persona's, after an empty line; alone where the
+    context has no system text. Kind and name stay: the record's context hash tells the two apart."""
+    if system is None:
+        return context
+    return replace(context, system=f"{context.system}\n\n{system}" if context.system else system)
