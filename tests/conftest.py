@@ -38,3 +38,23 @@ def tokenizer(embedded: Path):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(embedded)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialized model of three small layers with the embedded model's tokenizer: for tests in which
+    weights do not matter. Load it with `lm.model.load(str(path))`."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
+    tokenizer = AutoTokenizer.from_pretrained(embedded)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
