@@ -9,6 +9,8 @@ from typing import Literal
 
 from bystander.core.errors import BystanderError
 
+MESSAGE_CHARACTERS = 2_000  # an error's text goes into an event; some libraries write pages
+
 Deserves = Literal["smaller", "elsewhere", "again", "never", "stop"]
 
 
@@ -25,9 +27,11 @@ class Failure:
 def failure(error: BaseException) -> Failure:
     """What an error deserves; its causes count too, since a library's error often wraps the one that matters."""
     chain = list(_chain(error))
-    message = f"{error}".strip() or type(error).__name__
+    message = (f"{error}".strip() or type(error).__name__)[:MESSAGE_CHARACTERS]
     for one in chain:
         deserves = _deserves(one)
+        if deserves == "elsewhere":
+            message = f"the worker or its node died ({message.splitlines()[0]})"
         if deserves is not None:
             return Failure(deserves, message, type(error).__name__)
     # An error that nobody foresaw is a fault in the code: the same again on the same input.
