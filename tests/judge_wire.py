@@ -60,10 +60,11 @@ class Batches:
         self.status = "completed"
 
     async def upload(self, request: Request) -> Response:
-        form = await request.form()
-        upload: Any = form["file"]
         name = f"file-{len(self.files)}"
-        self.files[name] = (await upload.read()).decode()
+        async with request.form() as form:
+            upload: Any = form["file"]
+            self.files[name] = (await upload.read()).decode()
+            await upload.close()
         return JSONResponse(
             {
                 "id": name,

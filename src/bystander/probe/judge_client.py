@@ -207,6 +207,7 @@ class Client:
 
     def keep_answer(self, ask: Ask, answer: RawAnswer, rate: Rates) -> RawAnswer:
         """Keep an answer; token counts that the provider did not give are estimated, and the ledger says so."""
+        answer = replace(answer, text=self.hide(answer.text or ""), first=self.hide(answer.first))
         read, written, estimated = answer.input_tokens, answer.output_tokens, False
         if not read:
             read, written, estimated = (
