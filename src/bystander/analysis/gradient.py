@@ -143,7 +143,7 @@ def gradient_rows(
         status, reason = gradient_state(
             int(mask.sum()), refused, sample.leakage[mask], [n for n, m in zip(names, mask, strict=True) if not m]
         )
-        part, values = sample.pick(mask), predictors.values[np.ix_(places, np.flatnonzero(mask))]
+        part, values = sample.pick(mask), predictors.values[places][:, mask]
         usable = status in {"ok", "few", "constant"} and mask.sum() > 1
         columns = gradients(values, part, settings) if usable else {}
         if usable:
@@ -200,7 +200,7 @@ def centroid_partials(
         distance = predictors.centroid(layer)
         if distance is None or not np.isfinite(distance[mask]).all():
             continue
-        values = predictors.values[np.ix_([places[row] for row in rows], np.flatnonzero(mask))]
+        values = predictors.values[[places[row] for row in rows]][:, mask]
         rho[rows], p[rows] = partial_spearman(
             values, sample.leakage, distance[mask][None], settings.partial_permutations, settings.seed
         )

@@ -47,6 +47,8 @@ def containment_row(grid: Grid, seed: int | None, facts: Facts, settings: Settin
         "ratio": ratio,
         "ratio_low": low,
         "ratio_high": high,
+        "source_estimate": source,  # for the verdicts; not columns of the table
+        "bystander_estimate": bystander,
         "max_persona": names[worst] if names else None,
         "max_leakage": float(leakage[worst]) if names else None,
         "status": status,
@@ -59,6 +61,7 @@ def _columns(prefix: str, estimate: Estimate) -> dict[str, object]:
         f"{prefix}_leakage": estimate.value,
         f"{prefix}_low": estimate.low,
         f"{prefix}_high": estimate.high,
+        f"{prefix}_standard_error": estimate.standard_error,
         f"{prefix}_p": estimate.p,
     }
 

@@ -223,9 +223,9 @@ def _variances(sources: Sequence[SourceSample], data: Crossing, settings: Settin
         if draws is not None:
             questions.append((weight[row] * draws[0], weight[row] * draws[1]))
         seeds.append(weight[row] * seed_rhos(predictors, sample.by_seed[:, chosen]))
-    shared = None
+    shared: tuple[Floats, Floats] | None = None
     if len(questions) == len(sources):
-        shared = sum(pair[0] for pair in questions), sum(pair[1] for pair in questions)
+        shared = np.sum([pair[0] for pair in questions], axis=0), np.sum([pair[1] for pair in questions], axis=0)
     alike = len({len(part) for part in seeds}) == 1
     between = seed_variance(np.sum(seeds, axis=0)) if alike else np.zeros(len(data.predictors))
     asked = min(source.sample.changes.shape[2] for source in sources)

@@ -7,7 +7,7 @@ Rules that hold for all of them:
 - `low`, `high` are the ends of a 95 % interval. A number that could not be estimated is null, never 0 and never NaN;
   `status` and `reason` say why.
 - `status` is "ok", or "refused" (failed items above the limit), "empty" (n = 0), "single" (n = 1: no interval),
-  "few" (n < 4: no test), "constant" (no variation, so no rank correlation).
+  "few" (n < 4: no test), "constant" (no variation, so no rank correlation), "flat" (no final leakage to time).
 - Leakage is in the unit of its metric (fractions, nats, or points of 100), signed in the behavior's direction.
 """
 
@@ -112,10 +112,12 @@ CONTAINMENT: Schema = {  # what the bystanders got, as a share of what the sourc
     "source_leakage": pl.Float64,
     "source_low": pl.Float64,
     "source_high": pl.Float64,
+    "source_standard_error": pl.Float64,
     "source_p": pl.Float64,  # one-sided, in the behavior's direction
     "bystander_leakage": pl.Float64,  # mean over held-out bystanders
     "bystander_low": pl.Float64,
     "bystander_high": pl.Float64,
+    "bystander_standard_error": pl.Float64,
     "bystander_p": pl.Float64,  # one-sided, in the behavior's direction
     "ratio": pl.Float64,  # containment
     "ratio_low": pl.Float64,  # null where the source's leakage is not distinguishable from 0
@@ -213,8 +215,8 @@ POWER: Schema = {  # smallest effect that the test finds in 80 % of studies of t
     "arm": pl.String,
     "config": pl.String,
     **OUTCOME,
-    "test": pl.String,  # "rho", "source change" or "mean bystander change"
-    "n": pl.Int64,  # personas (rho, mean bystander change) or items (source change)
+    "test": pl.String,  # "gradient", "source change" or "mean bystander change"
+    "n": pl.Int64,  # personas (gradient, mean bystander change) or questions (source change)
     "alpha": pl.Float64,
     "power": pl.Float64,
     "smallest": pl.Float64,

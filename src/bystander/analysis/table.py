@@ -17,7 +17,7 @@ from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts, SimilarityTable
 from bystander.analysis.results import Analysis
 from bystander.analysis.settings import Settings
-from bystander.analysis.whole import assembled
+from bystander.analysis.whole import final_rows, packed
 from bystander.core.errors import DataError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -116,7 +116,7 @@ def analyze_table(
     notes = _notes(table, columns)
     grids = [_grid(part, columns) for part in table.partition_by("source", maintain_order=True)]
     similarities = SimilarityTable.read(_similarities(table, columns))
-    return assembled(grids, similarities, _facts(table), settings, notes)
+    return packed(final_rows(grids, similarities, _facts(table), settings), settings, notes)
 
 
 def _numbers(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:

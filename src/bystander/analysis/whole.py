@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import polars as pl
 
+from bystander.analysis.checks import instrument_rows, phase_row
+from bystander.analysis.evolution import courses, dynamics_rows, evolution_rows, quintile_rows, spread_rows
 from bystander.analysis.gradient import gradient_rows, sample_of
-from bystander.analysis.groups import category_rows, containment_row, role_rows
-from bystander.analysis.leakage import leakage_rows
+from bystander.analysis.groups import EVERYTHING, category_rows, containment_row, role_rows, source_change
+from bystander.analysis.hypotheses import HYPOTHESES, Hypothesis
+from bystander.analysis.intervals import NONE, Estimate, crossed
+from bystander.analysis.leakage import leakage_rows, names_of, record
 from bystander.analysis.multiplicity import adjust
 from bystander.analysis.pairs import Grid, grids, prepared
 from bystander.analysis.pooled import SourceSample, mixed_model, pooled_columns
+from bystander.analysis.power import smallest_change, smallest_rho, width_of_mean, width_of_rho
 from bystander.analysis.predictors import Facts, SimilarityTable, facts
 from bystander.analysis.results import Analysis, tidy
 from bystander.analysis.schemas import TABLES
 from bystander.analysis.settings import OUTCOME_KEYS, Settings
+from bystander.analysis.uncertainty import reliability
+from bystander.analysis.verdicts import verdicts
 from bystander.core.metrics import PRIMARY
+from bystander.core.records import Verdict
 
+ALPHA, POWER = 0.05, 0.8  # the level and the chance that the power table speaks of
 Rows = list[dict[str, object]]
 
 
@@ -29,6 +38,7 @@ def analyze(
     personas: pl.DataFrame,
     *,
     settings: Settings | None = None,
+    hypotheses: Sequence[Hypothesis] = HYPOTHESES,
 ) -> Analysis:
     """Every table and verdict of a study from its records.
 
@@ -37,13 +47,19 @@ def analyze(
     """
     settings = settings or Settings()
     table, notes = prepared(measurements)
-    return assembled(list(grids(table)), SimilarityTable.read(similarities), facts(personas), settings, notes)
+    known, similar = facts(personas), SimilarityTable.read(similarities)
+    whole = list(grids(table))
+    rows = final_rows(whole, similar, known, settings)
+    rows["instrument"] = instrument_rows(whole, table, settings)
+    over_time(rows, table, similar, known, settings)
+    said = verdicts(rows, whole, hypotheses, settings)
+    return packed(rows, settings, [*notes, *_left_out(whole, settings)], said)
 
 
-def assembled(
-    whole: Sequence[Grid], similarities: SimilarityTable, known: Facts, settings: Settings, notes: Sequence[str]
-) -> Analysis:
-    """The tables that need the last checkpoint only."""
+def final_rows(
+    whole: Sequence[Grid], similarities: SimilarityTable, known: Facts, settings: Settings
+) -> dict[str, Rows]:
+    """Rows of every table that needs the last checkpoint only; the others are there and empty."""
     rows: dict[str, Rows] = {name: [] for name in TABLES}
     for grid in whole:
         for seed, part in parts(grid):
@@ -54,15 +70,55 @@ def assembled(
             rows["roles"] += role_rows(part, seed, known, settings)
     rows["pooled"] = pooled_rows(whole, similarities, known, settings)
     declared = primary_outcomes(whole)
+    for grid in whole:
+        if declared.get(grid.key[0], grid.outcome) == grid.outcome:
+            rows["phase"].append(phase_row(grid, whole, similarities, known, settings))
+            rows["power"] += power_rows(grid, known, settings)
     for name, column in (("gradient", "p"), ("pooled", "p_matrix")):
         for row in rows[name]:
             row["preregistered"] = preregistered(row, declared, settings)
         adjust(rows[name], column)
-    return Analysis(
-        **{name: tidy(rows[name], TABLES[name]) for name in TABLES},
-        notes=tuple(notes),
-        settings=_settings(settings),
-    )
+    return rows
+
+
+def over_time(
+    rows: dict[str, Rows], table: pl.DataFrame, similarities: SimilarityTable, known: Facts, settings: Settings
+) -> None:
+    """Add the tables that need every checkpoint."""
+    trained = table.filter(pl.col("source").is_not_null())
+    steps = trained["checkpoint"].unique().sort().to_list()
+    for course in courses([(float(step), list(grids(table, step))) for step in steps if step > 0]):
+        rows["evolution"] += evolution_rows(course, similarities, known, settings)
+        found = dynamics_rows(course, similarities, known, settings)
+        rows["dynamics"] += found
+        rows["spread"] += spread_rows(course, found, settings)
+        rows["quintiles"] += quintile_rows(course, similarities, settings)
+
+
+def packed(
+    rows: Mapping[str, Rows], settings: Settings, notes: Sequence[str], said: Sequence[Verdict] = ()
+) -> Analysis:
+    """The result from its rows."""
+    plain = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
+    tables = {name: tidy(rows[name], TABLES[name]) for name in TABLES}
+    return Analysis(verdicts=tuple(said), notes=tuple(notes), settings=plain, **tables)  # pyright: ignore[reportArgumentType]
+
+
+def _left_out(whole: Sequence[Grid], settings: Settings) -> list[str]:
+    """Who is not in the gradients because of its role, by training design."""
+    said: dict[str, None] = {}
+    for grid in whole:
+        behavior, source, arm, config = grid.key
+        names = [
+            name
+            for kind, name, role in zip(grid.kinds, grid.names, grid.roles, strict=True)
+            if kind == "persona" and role not in settings.gradient_over and role != "source"
+        ]
+        if names:
+            said[
+                f"{behavior}, {source}, {arm}{', ' if config else ''}{config}: trained, so in no gradient: {', '.join(names)}"
+            ] = None
+    return list(said)
 
 
 def parts(grid: Grid) -> Iterable[tuple[int | None, Grid]]:
@@ -142,12 +198,45 @@ def source_samples(
     sources: list[SourceSample] = []
     for sample, names, predictors in found:
         values = predictors.values[[predictors.names.index(name) for name in shared]]
-        mask = np.isfinite(values).all(axis=0)
+        mask = np.logical_and.reduce(np.isfinite(values), axis=0)
         kept = tuple(name for name, keep in zip(names, mask, strict=True) if keep)
         sources.append(SourceSample(kept, sample.pick(mask), values[:, mask]))
     return shared, [source for source in sources if len(source.names) > 3]
 
 
-def _settings(settings: Settings) -> dict[str, float | int | str | bool | None]:
-    plain = asdict(replace(settings))
-    return {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+def power_rows(grid: Grid, known: Facts, settings: Settings) -> Rows:
+    """Smallest effects that the tests of this design find in 80 % of studies of its size, under its measured noise."""
+    sample, names, _ = sample_of(grid, known, settings)
+    share = reliability(sample.over_seeds) if len(names) > 1 else np.nan
+    own = source_change(grid, settings)
+    source = crossed(own, (0, 1)) if own is not None else NONE
+    bystander = crossed(sample.changes, EVERYTHING) if names else NONE
+    least = smallest_rho(len(names), ALPHA, POWER, share if share > 0 else 1.0)
+    sizes: list[tuple[str, int, float, float]] = [
+        ("gradient", len(names), least, width_of_rho(len(names), least if np.isfinite(least) else 0.0)),
+        ("source change", source.n, smallest_change(source.standard_error, source.df, ALPHA, POWER), _width(source)),
+        (
+            "mean bystander change",
+            len(names),
+            smallest_change(bystander.standard_error, bystander.df, ALPHA, POWER),
+            _width(bystander),
+        ),
+    ]
+    return [
+        {
+            "record": record("power", grid, None, test),
+            **names_of(grid, None),
+            "test": test,
+            "n": n,
+            "alpha": ALPHA,
+            "power": POWER,
+            "smallest": smallest,
+            "interval_width": width,
+            "reliability": share,
+        }
+        for test, n, smallest, width in sizes
+    ]
+
+
+def _width(estimate: Estimate) -> float:
+    return width_of_mean(estimate.standard_error, estimate.df)
