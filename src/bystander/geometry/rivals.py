@@ -19,13 +19,13 @@ def whitened_cosine(states: Floats) -> Floats:
 
     A few directions of huge variance dominate the plain cosine (Mu and Viswanath 2018, arXiv 1702.01417). Full whitening
     with fewer personas than dimensions would make all pairs equally unlike, so each singular value s is divided by
-    sqrt(s**2 + mean(s**2)): directions above the mean variance are flattened, those below keep their order.
+    sqrt(s**2 + median(s**2)): directions above the median variance are flattened, those below keep their order.
     """
     centered = states - states.mean(axis=0, keepdims=True)
     layers: list[Floats] = []
     for layer in range(states.shape[1]):
         left, singular, _ = np.linalg.svd(centered[:, layer], full_matrices=False)
-        ridge = np.sqrt(singular**2 + (singular**2).mean())
+        ridge = np.sqrt(singular**2 + np.median(singular**2))
         scores = left * np.where(ridge > 0, singular / np.where(ridge > 0, ridge, 1.0), 0.0)
         layers.append(cosine(scores[:, None])[0])
     return np.stack(layers)

@@ -6,12 +6,8 @@ place from which the first token of the answer is predicted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
-
-from bystander.core.records import Context, Similarity
 
 Floats = NDArray[np.float64]
 
@@ -30,19 +26,6 @@ def cosine(states: Floats) -> Floats:
     length = np.linalg.norm(states, axis=-1, keepdims=True)
     unit = states / np.where(length > 0, length, 1.0)
     return np.einsum("alh,blh->lab", unit, unit)
-
-
-def similarities(
-    method: str, matrix: Floats, contexts: Sequence[Context], sources: Sequence[str], layers: Sequence[int]
-) -> Iterator[Similarity]:
-    """Rows of a [layers, personas, personas] matrix that start at a source, as records."""
-    place = {context.name: index for index, context in enumerate(contexts)}
-    for source in sources:
-        for row, layer in enumerate(layers):
-            for context in contexts:
-                yield Similarity(
-                    source, context.name, method, layer, float(matrix[row, place[source], place[context.name]])
-                )
 
 
 def spread_over_ranking(similarity: dict[str, float], source: str, count: int) -> list[str]:
