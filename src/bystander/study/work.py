@@ -16,7 +16,8 @@ from bystander.core.hashing import seed_for
 from bystander.core.records import Context, Measurement, as_dict
 from bystander.design.arms import Design
 from bystander.design.audit import render
-from bystander.geometry.similarity import centered_cosine, similarities, spread_over_ranking
+from bystander.geometry.predictors import from_answers, from_prompts, from_states
+from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.hidden import last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
@@ -70,13 +71,18 @@ class Worker:
         for _, state in last_token_states(loaded, contexts, self.plan.open_questions, layers):
             states.append(state)
             self.bar.advance()
-        matrix = centered_cosine(np.stack(states).astype(np.float64))
-        records = similarities("cosine", matrix, contexts, spec.sources, layers)
+        tokens = self._prompt_tokens()
+        sources = spec.sources
+        records = [
+            *from_states(np.stack(states).astype(np.float64), contexts, sources, layers),
+            *from_prompts(contexts, sources, tokens),
+            *from_answers(loaded, contexts, sources, self.plan.open_questions),
+        ]
         write_parquet(
             directory.path / "similarities.parquet",
             pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA),
         )
-        directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=self._prompt_tokens()))
+        directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=tokens))
 
     def _prompt_tokens(self) -> dict[str, int]:
         tokenizer = self.loaded.tokenizer
