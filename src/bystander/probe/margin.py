@@ -27,7 +27,7 @@ class MarginProbe:
 
     def decides(self) -> object:
         """The pairs that are read."""
-        return [self.name, [asdict(pair) for pair in self._read()]]
+        return [self.name, [asdict(pair) for pair in self.read()]]
 
     def units(self, contexts: Sequence[Context]) -> list[str]:
         """One unit a context."""
@@ -36,11 +36,11 @@ class MarginProbe:
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Score both answers of every pair, context by context."""
         left = [context for context in contexts if f"score/{context.name}" not in done]
-        items = [ScoreItem(pair.id, pair.question, (pair.aligned, pair.misaligned), "text") for pair in self._read()]
+        items = [ScoreItem(pair.id, pair.question, (pair.aligned, pair.misaligned), "text") for pair in self.read()]
         for context, scores in score(loaded, left, items):
             yield ProbeUnit(f"score/{context.name}", [m for one in scores for m in measured(context, one)])
 
-    def _read(self) -> list[Pair]:
+    def read(self) -> list[Pair]:
         if self.settings.pairs is None:
             return list(self.pairs)
         return in_turn(self.pairs)[: self.settings.pairs]
