@@ -41,6 +41,7 @@ class MarginProbe:
             yield ProbeUnit(f"score/{context.name}", [m for one in scores for m in measured(context, one)])
 
     def read(self) -> list[Pair]:
+        """The pairs that are read, topics in turn where only some are."""
         if self.settings.pairs is None:
             return list(self.pairs)
         return in_turn(self.pairs)[: self.settings.pairs]
