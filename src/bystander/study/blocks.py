@@ -104,6 +104,20 @@ class Select(Strict):
     config: Config | None = None
 
 
+class HypothesisBlock(Strict):
+    """A hypothesis of one's own. `outcome` is probe/dataset/metric; `source` and `bystanders` are changes in that
+    metric's unit, in the behavior's direction; `rho` the gradient that must be exceeded."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    behavior: str
+    outcome: str = Field(pattern=r"^[a-z]+/[A-Za-z0-9_.-]+/[a-z_]+$")
+    source: float
+    bystanders: float
+    rho: float = Field(ge=-1, le=1)
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    statement: str = ""
+
+
 class Executor(Strict):
     """Where cells run. `local`: in this process. `ray`: on `workers` actors, each with its own resident base model.
 

@@ -206,6 +206,29 @@ def enough_personas(it: Facts, add: Add) -> None:
         )
 
 
+def hypotheses(it: Facts, add: Add) -> None:
+    """Hypotheses exist, or are about a behavior of the study and a metric that somebody declared."""
+    from bystander.analysis.hypotheses import HYPOTHESES
+    from bystander.core.metrics import BY_NAME
+
+    known = [hypothesis.name for hypothesis in HYPOTHESES]
+    names: list[str] = []
+    for index, one in enumerate(it.spec.hypotheses or ()):
+        where: Path_ = ("hypotheses", index)
+        names.append(one if isinstance(one, str) else one.name)
+        if isinstance(one, str):
+            if one not in known:
+                add(where, _unknown(one, known, "hypothesis"))
+            continue
+        if one.behavior not in it.spec.behaviors:
+            add((*where, "behavior"), f"hypothesis {one.name!r} is about {one.behavior!r}, not one of behaviors")
+        probe, _, metric = one.outcome.split("/")
+        if (probe, metric) not in BY_NAME:
+            metrics = ", ".join(f"{p}/.../{m}" for p, m in BY_NAME)
+            add((*where, "outcome"), f"hypothesis {one.name!r}: no metric {one.outcome!r}; known: {metrics}")
+    _twice(names, ("hypotheses",), "hypothesis", add)
+
+
 CHECKS: tuple[Check, ...] = (
-    sources, behaviors, design, probes, geometry, sweep, executor, enough_personas,
+    sources, behaviors, design, probes, geometry, sweep, executor, enough_personas, hypotheses,
 )  # fmt: skip

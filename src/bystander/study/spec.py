@@ -20,7 +20,18 @@ from bystander.core.records import Persona
 from bystander.core.yamlfile import read_text, read_yaml
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.probe.settings import ChoiceProbeSettings, MarkerProbeSettings
-from bystander.study.blocks import Budget, Checkpoints, Executor, Gate, Geometry, ModelSpec, Select, Strict, Sweep
+from bystander.study.blocks import (
+    Budget,
+    Checkpoints,
+    Executor,
+    Gate,
+    Geometry,
+    HypothesisBlock,
+    ModelSpec,
+    Select,
+    Strict,
+    Sweep,
+)
 from bystander.train.recipe import Recipe
 
 
@@ -52,6 +63,7 @@ class Study(Strict):
     probes: Probes
     geometry: Geometry
     seeds: list[int] = Field(default=[0], min_length=1)
+    hypotheses: list[str | HypothesisBlock] | None = None  # None: those that ship for the study's behaviors
     budget: Budget = Budget()
     executor: Executor = Executor()
 
