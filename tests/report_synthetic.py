@@ -156,10 +156,20 @@ def _summaries(
         "ratio": mean / (0.95 * scale), "ratio_low": mean / scale - 0.02, "ratio_high": mean / scale + 0.03,
         "max_persona": "hacker_villain", "max_leakage": max(finals),
     })  # fmt: skip
-    for method in ("cosine", "raw", "whitened", "jensen_shannon", "lexical", "prompt_length", "random"):
-        layers = maker.size.layers if method in ("cosine", "raw", "whitened", "random") else (-1,)
+    for method in (
+        "cosine",
+        "cosine_raw",
+        "cosine_whitened",
+        "random_direction",
+        "jensen_shannon",
+        "lexical_overlap",
+        "prompt_length",
+    ):
+        layers = (
+            maker.size.layers if method in ("cosine", "cosine_raw", "cosine_whitened", "random_direction") else (-1,)
+        )
         for layer in layers:
-            rho = float(np.clip({"cosine": 0.6, "raw": 0.5, "whitened": 0.45, "jensen_shannon": 0.4}.get(method, 0.1)
+            rho = float(np.clip({"cosine": 0.6, "cosine_raw": 0.5, "cosine_whitened": 0.45, "jensen_shannon": 0.4}.get(method, 0.1)
                                 - abs(layer - 25) * 0.006 + rng.normal(0, 0.06), -1, 1))  # fmt: skip
             partials = {
                 f"partial_{name}{tail}": value
@@ -223,7 +233,7 @@ def _summaries(
 
 def _pooled(maker: Maker, behavior: str, arm: str) -> None:
     probe, dataset, metric = OUTCOMES[behavior]
-    for method in ("cosine", "raw", "whitened"):
+    for method in ("cosine", "cosine_raw", "cosine_whitened"):
         for layer in maker.size.layers:
             maker.rows["pooled"].append({
                 "record": f"pooled/{behavior}/{arm}/{metric}/{method}/{layer}", "behavior": behavior, "arm": arm,

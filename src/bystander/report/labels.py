@@ -19,19 +19,15 @@ UNITS: dict[str, str] = {
     "score": "points of 100",
 }
 DIGITS: dict[str, int] = {"fraction": 3, "nats": 2, "nats/token": 3, "score": 1, "rho": 2, "signed": 3}
-PREDICTORS: dict[str, str] = {
-    "cosine": "cosine, centered over personas",
-    "cosine_raw": "cosine, not centered",
-    "cosine_centered": "cosine, centered over personas",
+PREDICTORS: dict[str, str] = {  # the methods that `geometry` yields, in words short enough for a legend
+    "cosine": "cosine, centered",
+    "cosine_raw": "cosine, raw",
     "cosine_whitened": "cosine, whitened",
-    "whitened": "cosine, whitened",
-    "raw": "cosine, not centered",
-    "js": "Jensen-Shannon similarity of next-token distributions",
-    "jensen_shannon": "Jensen-Shannon similarity of next-token distributions",
-    "lexical": "lexical overlap of the prompts",
-    "length": "prompt length alone",
-    "prompt_length": "prompt length alone",
-    "random": "a random direction of equal norm",
+    "random_direction": "random direction",
+    "distance_to_centroid": "distance to centroid",
+    "lexical_overlap": "lexical overlap",
+    "prompt_length": "prompt length",
+    "jensen_shannon": "Jensen-Shannon, next token",
 }
 MINUS = "−"
 
@@ -80,10 +76,9 @@ def short_name(metric: Metric) -> str:
     }.get(metric.name, metric.name)
 
 
-def similarity_title(method: str, layer: int) -> str:
-    """Axis title of a predictor: "Similarity to the source (cosine, centered over personas; layer 25)"."""
-    name = PREDICTORS.get(method, method.replace("_", " "))
-    return f"Similarity to the source ({name}{f'; layer {layer}' if layer >= 0 else ''})"
+def similarity_title(method: str, layer: int) -> list[str]:
+    """Axis title of a predictor, in two lines for a narrow page."""
+    return ["Similarity to the source", f"({predictor_name(method, layer)})"]
 
 
 def predictor_name(method: str, layer: int) -> str:

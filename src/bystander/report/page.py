@@ -105,7 +105,7 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
     numbers = Numbers(analysis, inputs)
     tables = _tables(analysis, inputs, chosen, arms)
     read = kept(analysis, inputs, chosen)
-    heatmaps = [(name, readable(name.removeprefix("heatmap-"))) for name in specs if name.startswith("heatmap-")]
+    groups = _groups(specs, chosen)
     packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
     packed |= {f"figure/{name}": spec for name, spec in specs.items()}
     packed |= {f"table/{table.id}": table.packed() for table in tables.values() if table.long}
@@ -125,13 +125,14 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
         leads=chosen,
         arms=arms,
         people=_people(analysis),
-        figures=specs,
-        heatmaps=heatmaps,
+        groups=groups,
         t=tables,
         findings=_findings(inputs),
         completions_total=len(inputs.completions),
         completions_kept=len(read),
-        contents=_contents(bool(analysis.verdicts or inputs.hypotheses), bool(heatmaps), bool(inputs.completions)),
+        contents=_contents(analysis, inputs, groups),
+        exploratory=sections.exploratory(analysis),
+        registered=[(f"inputs/registered/{i}", line.name) for i, line in enumerate(inputs.registered)],
     )
 
 
@@ -193,16 +194,30 @@ def _findings(inputs: ReportInput) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: order[row["level"]])
 
 
-def _contents(hypotheses: bool, heatmaps: bool, completions: bool) -> list[tuple[str, str]]:
+def _groups(specs: Mapping[str, object], chosen: Sequence[Lead]) -> dict[str, list[tuple[str, str]]]:
+    """Figures that stand in one place of the page with a switch between them: (name, label of the switch)."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name in specs:
+        behaviors = [lead.behavior for lead in chosen if f"-{lead.behavior}" in name]
+        group = name.split("-", 1)[0] if behaviors else name
+        label = readable(name.removeprefix(f"{group}-").replace("-", ", "))
+        found.setdefault(group, []).append((name, visible(label)))
+    return found
+
+
+def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, object]) -> list[tuple[str, str]]:
     entries = (
         ("verdict", "Verdict", True),
-        ("hypotheses", "Hypotheses", hypotheses),
+        ("hypotheses", "Hypotheses", bool(analysis.verdicts or inputs.hypotheses)),
         ("gradient", "Leakage and similarity", True),
-        ("training", "Over training", heatmaps),
+        ("training", "Over training", bool(groups.keys() & {"heatmap", "quintiles", "timing"})),
+        ("sweep", "Phase diagram", "phase" in groups),
         ("breakdown", "Category and role", True),
+        ("rivals", "Rivals and partials", bool(analysis.gradient.height)),
         ("instrument", "Instrument and audit", True),
-        ("completions", "Completions", completions),
+        ("completions", "Completions", bool(inputs.completions)),
         ("provenance", "Cost and provenance", True),
+        ("exploratory", "What was exploratory", True),
     )
     return [(identifier, label) for identifier, label, there in entries if there]
 

@@ -17,15 +17,15 @@ from bystander.report.tables import Column, Table, outcome_column, table
 TRAINING = (
     Column("behavior", "Behavior", "name"),
     Column("source", "Source", "name"),
-    Column("arm", "Arm"),
+    Column("arm", "Arm", "name"),
     Column("config", "Config"),
     Column("seed", "Seed", "count"),
 )
 ESTIMATE = (
     Column("leakage", "Leakage", "unit", "mean change, in the behavior's direction and the metric's unit"),
-    Column("low", "from", "unit", "lower end of the 95 % interval"),
-    Column("high", "to", "unit", "upper end of the 95 % interval"),
+    Column("low", "95 % interval", "unit", to="high"),
 )
+DESIGN = ("behavior", "arm", "config", "seed")  # left out where they are the same throughout
 STATE = (Column("status", "Status"), Column("reason", "Reason"))
 
 
@@ -54,8 +54,7 @@ def gradients(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) ->
         *TRAINING[:4],
         Column("n", "n", "count", "held-out bystanders"),
         Column("rho", "ρ", "rho", "Spearman's rank correlation of leakage with similarity"),
-        Column("low", "from", "rho", "lower end of the 95 % interval"),
-        Column("high", "to", "rho", "upper end of the 95 % interval"),
+        Column("low", "95 % interval", "rho", to="high"),
         Column("p", "p", "p", "two-sided, permutation of personas"),
         Column("p_holm", "p, Holm", "p", "over the pre-registered tests"),
         Column("p_bh", "p, BH", "p", "over the exploratory tests, Benjamini-Hochberg"),
@@ -64,7 +63,7 @@ def gradients(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) ->
         Column("reliability", "Reliability", "rho", "share of the variance over personas that is not noise"),
         *STATE,
     )
-    return table("gradients", faults_only(frame), columns, emphasis="preregistered")
+    return table("gradients", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
 
 
 def partials(analysis: Analysis, leads: Sequence[Lead]) -> Table:
@@ -76,7 +75,7 @@ def partials(analysis: Analysis, leads: Sequence[Lead]) -> Table:
     columns = [*TRAINING[:4], Column("rho", "ρ, raw", "rho")]
     for key, label in held:
         columns += [Column(f"partial_{key}", f"ρ | {label}", "rho"), Column(f"partial_{key}_p", "p", "p")]
-    return table("partials", frame, columns)
+    return table("partials", frame, columns, constant=DESIGN)
 
 
 def rivals(analysis: Analysis, leads: Sequence[Lead]) -> Table:
@@ -94,8 +93,7 @@ def rivals(analysis: Analysis, leads: Sequence[Lead]) -> Table:
         Column("predictor", "Predictor"),
         Column("layer_shown", "Layer", "count"),
         Column("rho", "ρ", "rho"),
-        Column("low", "from", "rho"),
-        Column("high", "to", "rho"),
+        Column("low", "95 % interval", "rho", to="high"),
         Column("p", "p", "p"),
         Column("p_holm", "p, Holm", "p"),
         Column("p_bh", "p, BH", "p"),
@@ -103,7 +101,7 @@ def rivals(analysis: Analysis, leads: Sequence[Lead]) -> Table:
         Column("p_within_category", "p within category", "p"),
         *STATE,
     )
-    return table("rivals", faults_only(frame), columns, emphasis="preregistered")
+    return table("rivals", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
 
 
 def pooled(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
@@ -121,58 +119,52 @@ def pooled(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Ta
         Column("n_sources", "Sources", "count"),
         Column("n", "Pairs", "count", "source and bystander pairs"),
         Column("rho", "ρ within source", "rho", "ranked within source, then combined"),
-        Column("low", "from", "rho"),
-        Column("high", "to", "rho"),
+        Column("low", "95 % interval", "rho", to="high"),
         Column("p_stratified", "p, stratified", "p", "personas permuted within each source"),
         Column("p_matrix", "p, matrix", "p", "personas permuted jointly over the sources"),
         Column("p_holm", "p, Holm", "p"),
         Column("p_bh", "p, BH", "p"),
         Column("slope", "Slope", "rho", "mixed model on standardized ranks; random effects of source and persona"),
-        Column("slope_low", "from", "rho"),
-        Column("slope_high", "to", "rho"),
+        Column("slope_low", "95 % interval", "rho", to="slope_high"),
         Column("rho_all_pairs", "ρ, all pairs", "rho", "mixes sources: descriptive only"),
         *STATE,
     )
-    return table("pooled", faults_only(frame), columns, emphasis="preregistered")
+    return table("pooled", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
 
 
 def containment(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
     """What the source got, what the bystanders got, and the ratio."""
-    frame = outcome_column(_over(analysis.containment, leads, arms))
+    frame = _over(analysis.containment, leads, arms)
     columns = (
         *TRAINING[:4],
-        Column("outcome", "Outcome"),
         Column("source_leakage", "Source", "unit"),
-        Column("source_low", "from", "unit"),
-        Column("source_high", "to", "unit"),
+        Column("source_low", "95 % interval", "unit", to="source_high"),
         Column("bystander_leakage", "Bystanders", "unit", "mean over held-out bystanders"),
-        Column("bystander_low", "from", "unit"),
-        Column("bystander_high", "to", "unit"),
+        Column("bystander_low", "95 % interval", "unit", to="bystander_high"),
         Column("bystander_p", "p", "p", "one-sided, in the behavior's direction"),
         Column("n", "n", "count"),
         Column("ratio", "Containment", "rho", "bystanders' mean over the source's; smaller is better contained"),
-        Column("ratio_low", "from", "rho"),
-        Column("ratio_high", "to", "rho"),
+        Column("ratio_low", "95 % interval", "rho", to="ratio_high"),
         Column("max_persona", "Furthest into", "name"),
         Column("max_leakage", "by", "unit"),
         *STATE,
     )
-    return table("containment", faults_only(frame), columns)
+    return table("containment", faults_only(frame), columns, constant=DESIGN)
 
 
 def categories(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
     """Mean leakage by category."""
-    columns = (*TRAINING[:4], Column("category", "Category"), Column("n", "n", "count"), *ESTIMATE, *STATE)
-    return table("categories", faults_only(_over(analysis.categories, leads, arms)), columns)
+    columns = (*TRAINING[:4], Column("category", "Category", "name"), Column("n", "n", "count"), *ESTIMATE, *STATE)
+    return table("categories", faults_only(_over(analysis.categories, leads, arms)), columns, constant=DESIGN)
 
 
 def roles(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
     """Mean leakage by role in training."""
     columns = (
-        *TRAINING[:4], Column("role", "Role"), Column("contexts", "Contexts"), Column("n", "n", "count"), *ESTIMATE,
+        *TRAINING[:4], Column("role", "Role", "name"), Column("contexts", "Contexts"), Column("n", "n", "count"), *ESTIMATE,
         *STATE,
     )  # fmt: skip
-    return table("roles", faults_only(_over(analysis.roles, leads, arms)), columns)
+    return table("roles", faults_only(_over(analysis.roles, leads, arms)), columns, constant=DESIGN)
 
 
 def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
@@ -189,9 +181,9 @@ def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arm
     columns = (
         *TRAINING[:4],
         Column("persona", "Persona", "name"),
-        Column("category", "Category"),
+        Column("category", "Category", "name"),
         Column("context", "Context"),
-        Column("role", "Role"),
+        Column("role", "Role", "name"),
         *ESTIMATE,
         Column("before", "Before", "unit"),
         Column("after", "After", "unit"),
@@ -200,7 +192,7 @@ def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arm
         Column("p_mcnemar", "p, McNemar", "p"),
         *STATE,
     )
-    return table("personas", faults_only(frame), columns)
+    return table("personas", faults_only(frame), columns, constant=DESIGN)
 
 
 def instrument(analysis: Analysis) -> Table:
@@ -210,7 +202,7 @@ def instrument(analysis: Analysis) -> Table:
         *TRAINING[:4],
         Column("outcome", "Outcome"),
         Column("mode", "Mode"),
-        Column("control", "Control", "flag", "a metric that the behavior should not move"),
+        Column("control", "Control", "plain", "a metric that the behavior should not move"),
         Column("n_values", "Values", "count"),
         Column("n_failed", "Failed", "count"),
         Column("failed_share", "Share failed", "fraction"),
@@ -218,11 +210,10 @@ def instrument(analysis: Analysis) -> Table:
         Column("before", "Before", "unit"),
         Column("after", "After", "unit"),
         Column("change", "Change", "unit"),
-        Column("low", "from", "unit"),
-        Column("high", "to", "unit"),
+        Column("low", "95 % interval", "unit", to="high"),
         *STATE,
     )
-    return table("instrument", faults_only(frame), columns, emphasis="control")
+    return table("instrument", faults_only(frame), columns, emphasis="control", constant=DESIGN)
 
 
 def spread(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
@@ -235,7 +226,7 @@ def spread(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Ta
         Column("p", "p", "p"),
         *STATE,
     )
-    return table("spread", faults_only(_over(analysis.spread, leads, arms)), columns)
+    return table("spread", faults_only(_over(analysis.spread, leads, arms)), columns, constant=DESIGN)
 
 
 def power(analysis: Analysis) -> Table:
@@ -250,7 +241,7 @@ def power(analysis: Analysis) -> Table:
         Column("interval_width", "Interval width", "plain"),
         Column("reliability", "Reliability", "rho"),
     )
-    return table("power", analysis.power, columns)
+    return table("power", analysis.power, columns, constant=DESIGN)
 
 
 def phase(analysis: Analysis) -> Table:
@@ -266,9 +257,9 @@ def phase(analysis: Analysis) -> Table:
         Column("rho", "ρ", "rho"),
         Column("p", "p", "p"),
         Column("control_change", "Control changed by", "fraction"),
-        Column("broke", "Broke", "flag", "the control fell by more than the limit"),
+        Column("broke", "Broke", "plain", "the control fell by more than the limit"),
     )
-    return table("phase", analysis.phase, columns)
+    return table("phase", analysis.phase, columns, constant=DESIGN)
 
 
 def settings(inputs: ReportInput) -> Table:
@@ -308,3 +299,19 @@ def verdict_numbers(analysis: Analysis) -> dict[str, list[dict[str, Cell]]]:
     for row in analysis.tables()["verdict_numbers"].iter_rows(named=True):
         found.setdefault(cast("str", row["hypothesis"]), []).append(row)
     return found
+
+
+def exploratory(analysis: Analysis) -> Table:
+    """How many gradients were pre-registered: those rows themselves."""
+    rows = analysis.gradient.filter(pl.col("preregistered").fill_null(False))
+    columns = (
+        *TRAINING[:4],
+        Column("predictor", "Predictor"),
+        Column("outcome", "Outcome"),
+        Column("rho", "ρ", "rho"),
+        Column("p", "p", "p"),
+        Column("p_holm", "p, Holm", "p"),
+    )
+    named = [predictor_name(m or "", -1 if k is None else k) for m, k in rows.select("method", "layer").iter_rows()]
+    frame = outcome_column(rows).with_columns(pl.Series("predictor", named, pl.String))
+    return table("registered", frame, columns, constant=DESIGN)

@@ -56,19 +56,16 @@ def _source(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
     what, way = _what(lead)
     form = unit_of(lead.probe, lead.metric)
     moved = [r for r in ends if isinstance(r["source_p"], float) and r["source_p"] < LEVEL]
-    opening = "Training took hold: in" if len(moved) == len(ends) else "Training did not clearly take hold: in"
+    opening = "Training took hold" if len(moved) == len(ends) else "Training did not clearly take hold"
     parts = [
-        Markup("{} the {} {} by {} {}").format(
-            prose(readable(str(r["source"] or "the source"))),
-            what,
-            way,
+        Markup("{} {} in {}").format(
             numbers.number(str(r["record"]), "source_leakage", form),
             numbers.interval(str(r["record"]), "source_low", "source_high", form),
+            prose(readable(str(r["source"] or "the source"))),
         )
         for r in ends
     ]
-    joined = Markup(", in ").join(reversed(parts)) if len(parts) > 1 else parts[0]
-    return Markup("{} {}.").format(opening, joined)
+    return Markup("{}: the source's {} {} by {}.").format(opening, what, way, Markup(" to ").join(parts))
 
 
 def _bystanders(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
@@ -78,12 +75,10 @@ def _bystanders(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | No
         return None
     form = unit_of(lead.probe, lead.metric)
     parts = [
-        Markup("{}{} {}").format(
-            numbers.number(str(r["record"]), "bystander_leakage", form),
-            Markup(" with {} as the source,").format(prose(readable(str(r["source"])))) if len(ends) > 1 else "",
-            _share(numbers, r),
+        Markup("{}{}").format(
+            numbers.number(str(r["record"]), "bystander_leakage", form), _share(numbers, r, named=len(ends) > 1)
         )
-        for r in reversed(ends)
+        for r in ends
     ]
     most = rows.filter(pl.col("max_leakage").is_not_null()).sort("max_leakage", descending=True).head(1).to_dicts()
     furthest = (
@@ -93,13 +88,17 @@ def _bystanders(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | No
         if most
         else ""
     )
-    return Markup("Held-out bystanders changed on average by {}{}.").format(Markup(" and ").join(parts), furthest)
+    joined = Markup(" to ").join(parts)
+    return Markup("Held-out bystanders changed on average by {}{}.").format(joined, furthest)
 
 
-def _share(numbers: Numbers, row: dict[str, object]) -> Markup:
-    if row["ratio"] is None:
-        return Markup("")
-    return Markup("{} of what the source got").format(numbers.number(str(row["record"]), "ratio", "rho"))
+def _share(numbers: Numbers, row: dict[str, object], *, named: bool) -> Markup:
+    """Containment, said beside the change itself, and whose it is where there are several."""
+    ratio = numbers.number(str(row["record"]), "ratio", "rho") if row["ratio"] is not None else None
+    of = Markup("{} of what the source got").format(ratio) if ratio else Markup("")
+    whose = Markup("source {}").format(prose(readable(str(row["source"])))) if named else Markup("")
+    said = Markup(", ").join(part for part in (whose, of) if part)
+    return Markup(" ({})").format(said) if said else Markup("")
 
 
 def _gradient(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:

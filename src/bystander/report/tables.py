@@ -15,26 +15,30 @@ LONG = 150  # rows above which a table is drawn by the script
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`form`: a format of `labels.format_number`, or "unit": that of the row's outcome. `hint` is the header's tooltip."""
+    """`form`: a format of `labels.format_number`, or "unit": that of the row's outcome. `hint` is the header's tooltip.
+
+    With `to` the column is an interval from the cell `key` to the cell `to`.
+    """
 
     key: str
     label: str
     form: str = "text"
     hint: str = ""
+    to: str = ""
 
     @property
     def numeric(self) -> bool:
+        """Whether its cells are numbers, which carry a record."""
         return self.form not in ("text", "name")
 
 
 @dataclass(frozen=True, slots=True)
 class CellView:
-    """One cell as the template prints it."""
+    """One cell as the template prints it: `parts` are (column key, text, raw value); an interval has two."""
 
-    text: str
-    value: str
     column: Column
     form: str
+    parts: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,12 @@ class Table:
     id: str
     columns: tuple[Column, ...]
     rows: tuple[Mapping[str, Cell], ...]
-    file: str = ""
+    file: str
     emphasis: str = ""  # name of a boolean column: rows where it holds are set in bold
 
     @property
     def long(self) -> bool:
+        """Whether the script draws it."""
         return len(self.rows) > LONG
 
     def cells(self, row: Mapping[str, Cell]) -> list[CellView]:
@@ -56,24 +61,29 @@ class Table:
         found: list[CellView] = []
         for column in self.columns:
             form = row_form(row) if column.form == "unit" else column.form
-            value = row.get(column.key)
-            text = readable(str(value)) if column.form == "name" and value is not None else format_number(value, form)
-            found.append(CellView(visible(text), "" if value is None else visible(str(value)), column, form))
+            keys = (column.key, column.to) if column.to else (column.key,)
+            parts = tuple((key, _text(row.get(key), form), _raw(row.get(key))) for key in keys)
+            found.append(CellView(column, form, parts))
         return found
 
     def packed(self) -> dict[str, object]:
         """The table by columns, for the script. Numbers keep six digits: the run directory has all of them."""
-        keys = dict.fromkeys(["record", *(column.key for column in self.columns)])
+        keys = dict.fromkeys(["record", *(key for c in self.columns for key in (c.key, c.to) if key)])
         units = any(column.form == "unit" for column in self.columns)
         return {
-            "columns": [
-                {"key": c.key, "label": c.label, "form": c.form, "hint": c.hint, "numeric": c.numeric}
-                for c in self.columns
-            ],
+            "columns": [{"key": c.key, "form": c.form, "numeric": c.numeric, "to": c.to} for c in self.columns],
             "cells": {key: [_short(row.get(key)) for row in self.rows] for key in keys},
-            **({"units": [row_form(row) for row in self.rows]} if units else {}),
-            "emphasis": [bool(row.get(self.emphasis)) for row in self.rows] if self.emphasis else [],
+            "units": [row_form(row) for row in self.rows] if units else None,
+            "emphasis": [bool(row.get(self.emphasis)) for row in self.rows] if self.emphasis else None,
         }
+
+
+def _text(value: Cell, form: str) -> str:
+    return visible(readable(str(value)) if form == "name" and value is not None else format_number(value, form))
+
+
+def _raw(value: Cell) -> str:
+    return "" if value is None else visible(str(value))
 
 
 def _short(value: Cell) -> Cell:
@@ -93,11 +103,17 @@ def table(
     columns: Sequence[Column],
     *,
     emphasis: str = "",
+    constant: Sequence[str] = (),
 ) -> Table:
-    """A table of those columns that hold something at all; columns that are empty throughout are left out."""
+    """A table of those columns that hold something at all. Of the columns named in `constant`, those that are the same
+    in all of several rows are left out: they say nothing there."""
     rows = tuple(frame.iter_rows(named=True)) if isinstance(frame, pl.DataFrame) else tuple(frame)
-    kept = tuple(c for c in columns if any(row.get(c.key) not in (None, "") for row in rows))
-    return Table(identifier, kept, rows, emphasis=emphasis, file=f"{identifier}.csv")
+
+    def told(column: Column) -> bool:
+        values = {row.get(column.key) for row in rows}
+        return not values <= {None, ""} and not (column.key in constant and len(values) == 1)
+
+    return Table(identifier, tuple(filter(told, columns)), rows, f"{identifier}.csv", emphasis)
 
 
 def outcome_column(frame: pl.DataFrame) -> pl.DataFrame:

@@ -25,8 +25,9 @@ class Palette:
     category: tuple[str, ...]
     diverging: tuple[str, ...]
     ramp: tuple[str, ...]
+    ordinal: tuple[str, ...]  # five steps, each readable as a line on the background
     accent: str
-    missing: str
+    strong: str  # text on the ends of the diverging ramp
 
 
 LIGHT = Palette(
@@ -35,9 +36,10 @@ LIGHT = Palette(
     hairline="#e6e2d8",
     category=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a6a00", "#5c5c5c"),
     diverging=("#0b4a78", "#3f8cc0", "#a9cbe2", "#f4f1ea", "#f2bd93", "#d9702a", "#8f3a00"),
+    ordinal=("#a9c6dc", "#76aacf", "#4187ba", "#1b6299", "#0a3a61"),
     ramp=("#f4f1ea", "#cfe0ea", "#8fbcd9", "#4a8fc0", "#1c649a", "#0a3d66"),
     accent="#b3261e",
-    missing="#efece4",
+    strong="#ffffff",
 )
 DARK = Palette(
     ink="#ebe8e1",
@@ -45,9 +47,10 @@ DARK = Palette(
     hairline="#2f3238",
     category=("#62b5ea", "#f08a3c", "#35c79b", "#e3a0c6", "#9bd0f2", "#f2c14e", "#c9bb58", "#b5b5b5"),
     diverging=("#8fd0ff", "#3c8fca", "#1f4f73", "#23262b", "#74401d", "#d9772f", "#ffc08a"),
+    ordinal=("#2c5878", "#2f77a8", "#4a9fd4", "#8cc9ef", "#dcf1ff"),
     ramp=("#23262b", "#1d4361", "#256f9f", "#4a9fd4", "#8cc9ef", "#d8effd"),
     accent="#ff8a80",
-    missing="#1d2024",
+    strong="#14161a",
 )
 PAPER = Palette(
     ink="#000000",
@@ -55,9 +58,10 @@ PAPER = Palette(
     hairline="#dddddd",
     category=LIGHT.category,
     diverging=(*LIGHT.diverging[:3], "#ffffff", *LIGHT.diverging[4:]),
+    ordinal=LIGHT.ordinal,
     ramp=("#ffffff", *LIGHT.ramp[1:]),
     accent=LIGHT.accent,
-    missing="#f2f2f2",
+    strong="#ffffff",
 )
 PALETTES: dict[Look, Palette] = {"light": LIGHT, "dark": DARK, "paper": PAPER}
 
@@ -90,6 +94,7 @@ def config(look: Look) -> dict[str, object]:
             "labelFontSize": small,
             "titleFontSize": small,
             "titleFontWeight": "normal",
+            "titleLimit": 460,
             "labelColor": colors.ink,
             "titleColor": colors.muted,
             "orient": "top",
@@ -110,24 +115,32 @@ def config(look: Look) -> dict[str, object]:
             "diverging": list(colors.diverging),
             "heatmap": list(colors.ramp),
             "ramp": list(colors.ramp),
+            "ordinal": list(colors.ordinal),
         },
         "point": {"size": 22 if paper else 42, "filled": True, "strokeWidth": 0},
         "rect": {"stroke": None},
-        "style": _styles(colors, small),
+        "style": _styles(colors, small, PRINT_SANS if paper else SANS),
     }
 
 
-def _styles(colors: Palette, small: int) -> dict[str, object]:
+def _styles(colors: Palette, small: int, font: str) -> dict[str, object]:
     return {
         "note": {**_ink(colors.muted), "fontSize": small, "align": "left", "baseline": "bottom"},
         "name": {**_ink(colors.ink), "fontSize": small, "align": "left", "baseline": "middle"},
         "name-left": {**_ink(colors.ink), "fontSize": small, "align": "right", "baseline": "middle"},
-        "axis-title": {**_ink(colors.ink), "fontSize": small, "fontWeight": "normal"},
+        "axis-title": {
+            **_ink(colors.ink),
+            "font": font,
+            "fontSize": max(small, min(small + 1, 12)),
+            "fontWeight": "normal",
+        },
         "followed": {**_ink(colors.accent), "fontSize": small + 1, "fontWeight": 600, "align": "left"},
         "ring": {"stroke": colors.accent, "strokeWidth": 2, "filled": False, "fill": None},
         "outline": {"stroke": colors.accent, "strokeWidth": 2, "fill": None},
         "zero": {"stroke": colors.muted, "strokeWidth": 1, "strokeDash": [3, 3]},
-        "cross": {**_ink(colors.ink), "fontSize": small + 2, "fontWeight": 600},
+        "dot": {"stroke": colors.category[0], "fill": colors.category[0], "color": colors.category[0]},
+        "value": {**_ink(colors.ink), "fontSize": small, "baseline": "middle", "align": "center"},
+        "value-strong": {**_ink(colors.strong), "fontSize": small, "baseline": "middle", "align": "center"},
     }
 
 

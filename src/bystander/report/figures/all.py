@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.report.figures import frames
@@ -13,35 +16,72 @@ from bystander.report.leads import Lead, leads
 if TYPE_CHECKING:
     import altair as alt
 
+    from bystander.report.figures.marks import Compound
+
+    Figure = Compound | alt.Chart
+
 
 def charts(analysis: Analysis, inputs: ReportInput | None = None) -> dict[str, alt.Chart]:
     """Altair charts by name: "scatter", "heatmap-marker", ... A figure without records is left out."""
     given = inputs or ReportInput()
     chosen = leads(analysis, given.leads)
     names = frames.arms(analysis, chosen)
-    found: dict[str, alt.Chart] = {}
+    found: dict[str, Figure] = {}
     found.update(_scatter(analysis, given, chosen, names))
     for lead in chosen:
-        found.update(_heat(analysis, given, lead, names))
-    return found
+        found.update(_of_behavior(analysis, given, lead, names))
+    found.update(_losses(given))
+    return {name: cast("alt.Chart", chart) for name, chart in found.items()}
 
 
-def _scatter(analysis: Analysis, inputs: ReportInput, chosen: list[Lead], names: list[str]) -> dict[str, alt.Chart]:
+def _scatter(analysis: Analysis, inputs: ReportInput, chosen: list[Lead], names: list[str]) -> dict[str, Figure]:
     from bystander.report.figures import scatter
 
-    rows = []
+    rows: list[alt.FacetChart] = []
     for lead in chosen:
         frame = frames.scatter(analysis, inputs, lead, names)
         if frame.filter(kind="persona").height:
             title = readable(lead.behavior) if len(chosen) > 1 else ""
             rows.append(scatter.scatter(frame, lead, title=title))
-    return {"scatter": scatter.grid(rows, names)} if rows else {}  # pyright: ignore[reportReturnType]
+    return {"scatter": scatter.grid(rows, names)} if rows else {}
 
 
-def _heat(analysis: Analysis, inputs: ReportInput, lead: Lead, names: list[str]) -> dict[str, alt.Chart]:
-    from bystander.report.figures import heat
+def _of_behavior(analysis: Analysis, inputs: ReportInput, lead: Lead, names: list[str]) -> dict[str, Figure]:
+    """Figures that stand once per behavior; in the page a switch between behaviors."""
+    from bystander.report.figures import breakdown, course, heat, sweep
 
-    frame = frames.heat(analysis, inputs, lead, names)
-    if not frame.height:
-        return {}
-    return {f"heatmap-{lead.behavior}": heat.heat(frame, lead, names)}  # pyright: ignore[reportReturnType]
+    frame = {
+        "heatmap": frames.heat(analysis, inputs, lead, names),
+        "quintiles": frames.quintiles(analysis, lead, names),
+        "timing": frames.timing(analysis, lead, names),
+        "category": frames.category_rows(analysis.categories, lead, names),
+        "role": frames.category_rows(analysis.roles, lead, names),
+        "layers": frames.layers(analysis, lead, names),
+        "rivals": frames.rivals(analysis, lead, names),
+        "partials": frames.partials(analysis, lead, names),
+    }
+    make: dict[str, Callable[[pl.DataFrame], Figure]] = {
+        "heatmap": lambda rows: heat.heat(rows, lead, names),
+        "quintiles": lambda rows: course.quintiles(rows, lead, names),
+        "timing": lambda rows: course.timing(rows, lead, names),
+        "category": lambda rows: breakdown.groups(rows, lead, names, "category"),
+        "role": lambda rows: breakdown.groups(rows, lead, names, "role"),
+        "layers": lambda rows: breakdown.layers(rows, names),
+        "rivals": lambda rows: breakdown.rivals(rows, names),
+        "partials": lambda rows: breakdown.partials(rows, names),
+    }
+    if frame["layers"]["layer"].n_unique() < 2:  # one layer makes no line
+        del frame["layers"]
+    found = {f"{name}-{lead.behavior}": make[name](rows) for name, rows in frame.items() if rows.height}
+    swept = frames.phase(analysis, lead)
+    for source, rows in swept.items():
+        name = f"phase-{lead.behavior}" + (f"-{source}" if len(swept) > 1 else "")
+        found[name] = sweep.phase(rows, lead)
+    return found
+
+
+def _losses(inputs: ReportInput) -> dict[str, Figure]:
+    from bystander.report.figures import course
+
+    frame = frames.losses(inputs)
+    return {"losses": course.losses(frame)} if frame.height else {}

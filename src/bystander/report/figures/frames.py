@@ -10,12 +10,13 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import format_number, readable
+from bystander.report.labels import format_number, predictor_name, readable
 from bystander.report.leads import Lead
 from bystander.report.text import visible
 
 NAMED_PER_PANEL = 3  # personas whose name stands in a scatter panel: more than that overlaps at grid size
 TOP = 6  # only the most leaked-to are worth a name
+LOSS_POINTS = 200
 LABEL_GAP = 0.075  # of the panel's height: a line of text
 
 
@@ -150,3 +151,102 @@ def heat(analysis: Analysis, inputs: ReportInput, lead: Lead, names: Sequence[st
 def category_rows(table: pl.DataFrame, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
     """The rows of the category or role table in every arm, with an interval where there is one."""
     return shown(of_arms(table, lead, names).filter(pl.col("leakage").is_not_null()))
+
+
+HELD = (("", "nothing (raw)"), ("prompt_length", "prompt length"), ("baseline", "baseline metric"),
+        ("centroid", "distance to centroid"), ("category", "category"))  # fmt: skip
+
+
+def rivals(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """One row per source x arm x predictor, at the lead's layer where the predictor has layers; the lead's own first."""
+    rows = of_arms(analysis.gradient, lead, names).filter(
+        pl.col("rho").is_not_null() & ((pl.col("layer") == lead.layer) | (pl.col("layer") < 0))
+    )
+    place = pl.when(pl.col("method") == lead.method).then(0).when(pl.col("layer") >= 0).then(1).otherwise(2)
+    return shown(_predictors(rows).with_columns(place.alias("place")))
+
+
+def layers(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """One row per source x arm x predictor x layer; `primary` marks the lead's predictor, `registered` its layer too."""
+    rows = of_arms(analysis.gradient, lead, names).filter(pl.col("rho").is_not_null() & (pl.col("layer") >= 0))
+    primary = pl.col("method") == lead.method
+    frame = _predictors(rows).with_columns(
+        primary.alias("primary"), (primary & (pl.col("layer") == lead.layer)).alias("registered")
+    )
+    return shown(frame.sort(pl.col("primary"), descending=True, maintain_order=True))
+
+
+def _predictors(rows: pl.DataFrame) -> pl.DataFrame:
+    named = [predictor_name(method or "", -1) for method in rows["method"].to_list()]
+    columns = ["record", "source", "arm", "method", "layer", "rho", "low", "high", "p", "n"]
+    return rows.select(columns).with_columns(pl.Series("predictor", named, pl.String))
+
+
+def partials(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """One row per source x arm x explanation held constant; the raw rho first, with its interval."""
+    rows = of_arms(analysis.gradient, lead, names).filter(
+        (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
+    )
+    found: list[dict[str, object]] = []
+    for row in rows.iter_rows(named=True):
+        cells = {
+            label: (row[f"partial_{key}"], row[f"partial_{key}_p"]) if key else (row["rho"], row["p"])
+            for key, label in HELD
+        }
+        cells["category (ranks within it)"] = (row["rho_within_category"], row["p_within_category"])
+        for label, (rho, p) in cells.items():
+            raw = label == HELD[0][1]
+            ends = (row["low"], row["high"]) if raw else (None, None)
+            found.append({"record": row["record"], "source": row["source"] or "", "arm": row["arm"] or "", "held": label,
+                          "rho": rho, "p": p, "low": ends[0], "high": ends[1]})  # fmt: skip
+    schema = {"record": pl.String, "source": pl.String, "arm": pl.String, "held": pl.String, "rho": pl.Float64,
+              "p": pl.Float64, "low": pl.Float64, "high": pl.Float64}  # fmt: skip
+    return shown(pl.DataFrame(found, schema=schema).filter(pl.col("rho").is_not_null()))
+
+
+def quintiles(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """The table of fifths of similarity, in every arm."""
+    return shown(of_arms(analysis.quintiles, lead, names).filter(pl.col("leakage").is_not_null()))
+
+
+def timing(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+    """Bystanders whose half point is known, in every arm."""
+    rows = of_arms(analysis.dynamics, lead, names)
+    known = pl.col("half_point").is_not_null() & pl.col("similarity").is_not_null() & (pl.col("role") != "source")
+    return shown(rows.filter(known))
+
+
+def phase(analysis: Analysis, lead: Lead) -> dict[str, pl.DataFrame]:
+    """Per source the designs of the sweep in the lead's outcome; `rate` is the learning rate as text."""
+    rows = analysis.phase.filter(
+        (pl.col("behavior").fill_null("") == lead.behavior)
+        & (pl.col("arm").fill_null("") == lead.arm)
+        & (pl.col("metric") == lead.metric)
+        & (pl.col("dataset").fill_null("") == lead.dataset)
+        & pl.col("learning_rate").is_not_null()
+        & pl.col("epochs").is_not_null()
+    )
+    rates = [f"{rate:g}" for rate in rows["learning_rate"].to_list()]
+    rows = shown(rows.with_columns(pl.Series("rate", rates, pl.String)))
+    designs = rows.select("learning_rate", "epochs").n_unique()
+    return {str(key[0]): part for key, part in rows.group_by("source", maintain_order=True)} if designs > 1 else {}
+
+
+def losses(inputs: ReportInput) -> pl.DataFrame:
+    """Loss by step of every training; long trainings are thinned to about `LOSS_POINTS` steps each."""
+    found: list[dict[str, object]] = []
+    for curve in inputs.curves:
+        stride = max(1, len(curve.steps) // LOSS_POINTS)
+        found += [
+            {"label": curve.label, "behavior": curve.behavior, "step": step.step, "loss": step.loss,
+             "learning_rate": step.learning_rate}
+            for step in curve.steps[::stride]
+        ]  # fmt: skip
+    schema = {
+        "label": pl.String,
+        "behavior": pl.String,
+        "step": pl.Int64,
+        "loss": pl.Float64,
+        "learning_rate": pl.Float64,
+    }
+    return shown(pl.DataFrame(found, schema=schema).filter(pl.col("loss").is_finite()))

@@ -6,7 +6,7 @@ study has several arms, `arm`; in a notebook they are input fields below the cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 
@@ -26,15 +26,21 @@ def arm_switch(names: Sequence[str]) -> alt.Parameter:
     return alt.param(name="arm", value=names[0] if names else "", bind=bind)
 
 
-def switchable(
-    chart: alt.FacetChart | alt.VConcatChart | alt.LayerChart | alt.HConcatChart, names: Sequence[str]
-) -> None:
-    """Give a compound chart its top-level parameters. `add_params` would push them into subcharts, and fails on facets
-    of layers (Altair 6.3)."""
+Compound = alt.FacetChart | alt.VConcatChart | alt.LayerChart | alt.ConcatChart
+
+
+def switchable(chart: Compound, names: Sequence[str], hints: Mapping[str, float]) -> None:
+    """Give a compound chart its top-level parameters, and the page its hints on how to re-flow panels (px).
+
+    `add_params` would push the parameters into subcharts, and fails on facets of layers (Altair 6.3).
+    """
     chart.params = [follow().param, arm_switch(names).param]
+    chart.usermeta = dict(hints)
 
 
-def panels(chart: alt.LayerChart, order: Sequence[str], *, above: str, below: str, gap: int = 2) -> alt.FacetChart:
+def panels(
+    chart: alt.LayerChart, order: Sequence[str], *, above: str, below: str | list[str], gap: int = 2
+) -> alt.FacetChart:
     """One panel per source, re-flowed by the page to its width. `below`: the axis title that all panels share."""
     header = alt.Header(
         labelAnchor="start", labelPadding=gap, labelExpr="replace(datum.label, /_/g, ' ')", titleAnchor="start",
@@ -53,16 +59,24 @@ def of_arm() -> str:
     return "datum.arm === arm"
 
 
-def role_color(**legend: object) -> alt.Color:
+def role_color(*, legend: bool = True) -> alt.Color:
     """Color by role, in the fixed order that gives each role its color whatever roles are there."""
     scale = alt.Scale(domain=ROLES, range="category")
-    return alt.Color("role:N", scale=scale, legend=alt.Legend(title="Role in training", **legend))
+    return alt.Color("role:N", scale=scale, legend=alt.Legend(title="Role in training") if legend else None)
 
 
-def role_shape() -> alt.Shape:
+def role_shape(*, legend: bool = True) -> alt.Shape:
     """Shape by role as well, for print in black and for readers who do not see the colors."""
     scale = alt.Scale(domain=ROLES, range=["circle", "diamond", "triangle-up"])
-    return alt.Shape("role:N", scale=scale, legend=alt.Legend(title="Role in training"))
+    return alt.Shape("role:N", scale=scale, legend=alt.Legend(title="Role in training") if legend else None)
+
+
+def interval_tooltip(form: str) -> list[alt.Tooltip]:
+    """The two ends of the interval; the page leaves out what is null."""
+    return [
+        alt.Tooltip("low:Q", title="95 % interval, from", format=form),
+        alt.Tooltip("high:Q", title="to", format=form),
+    ]
 
 
 def persona_tooltip() -> list[alt.Tooltip]:
@@ -73,8 +87,7 @@ def persona_tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("role:N", title="role"),
         alt.Tooltip("similarity:Q", title="similarity", format=".3f"),
         alt.Tooltip("leakage:Q", title="leakage", format="+.3~r"),
-        alt.Tooltip("low:Q", title="95 % interval, from", format="+.3~r"),
-        alt.Tooltip("high:Q", title="to", format="+.3~r"),
+        *interval_tooltip("+.3~r"),
         alt.Tooltip("before:Q", title="before training", format=".3~r"),
         alt.Tooltip("after:Q", title="after training", format=".3~r"),
         alt.Tooltip("n_items:Q", title="items", format="d"),
@@ -83,4 +96,10 @@ def persona_tooltip() -> list[alt.Tooltip]:
     ]
 
 
-ZERO_LINE: dict[str, object] = {"gridWidth": {"condition": {"test": "datum.value === 0", "value": 2}, "value": 0.7}}
+def value_axis(ticks: int) -> alt.Axis:
+    """An axis in plain decimals whose line at zero, no change at all, is the heavier one."""
+    return alt.Axis(
+        format="~r",
+        tickCount=ticks,
+        gridWidth=alt.when("datum.value === 0").then(alt.value(2)).otherwise(alt.value(0.7)),
+    )

@@ -21,7 +21,7 @@ def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetCha
     people = base.transform_filter("datum.kind === 'persona'")
     below = similarity_title(lead.method, lead.layer)
     x = alt.X("similarity:Q", title=below if single else None, scale=alt.Scale(zero=False, nice=True))
-    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=alt.Axis(**_y_axis()))
+    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=marks.value_axis(5))
     faded = alt.when("follow === '' || datum.persona === follow").then(alt.value(0.8)).otherwise(alt.value(0.18))
     points = people.mark_point(tooltip=True, cursor="pointer").encode(
         x=x, y=y, color=marks.role_color(), shape=marks.role_shape(), opacity=faded,
@@ -42,10 +42,6 @@ def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetCha
     ]
     chart = alt.layer(*layers).properties(width=width, height=height)
     return marks.panels(chart, panels, above=title, below="" if single else below, gap=16)
-
-
-def _y_axis() -> dict[str, object]:
-    return {"format": "~r", "tickCount": 5, **marks.ZERO_LINE}
 
 
 def _names(people: alt.Chart, *, single: bool) -> list[alt.Chart]:
@@ -71,5 +67,5 @@ def _followed(people: alt.Chart) -> list[alt.Chart]:
 def grid(rows: Sequence[alt.FacetChart], names: Sequence[str]) -> alt.VConcatChart:
     """All behaviors, one row each; y axes are their own, since their units differ."""
     chart = alt.vconcat(*rows, spacing=26).resolve_scale(y="independent", color="shared", shape="shared")
-    marks.switchable(chart, names)
+    marks.switchable(chart, names, {"least": 130, "widest": 860, "aspect": 0.9})
     return chart

@@ -84,7 +84,7 @@
   function fit(node, width, hints) {
     if (node.facet && node.spec) {
       const count = (node.facet.sort || []).length || 1;
-      const gutter = hints.gutter ?? 78, least = hints.least ?? 150, gap = 22;
+      const gutter = Math.min(hints.gutter ?? 78, width * 0.5) + (hints.over ?? 0), least = hints.least ?? 150, gap = 24;
       const columns = Math.max(1, Math.min(count, hints.columns ?? 5, Math.floor((width - gutter + gap) / (least + gap))));
       const inner = Math.floor((width - gutter - (columns - 1) * gap) / columns);
       node.columns = columns;
@@ -93,21 +93,28 @@
       if (hints.aspect && count > 1) node.spec.height = Math.round(Math.max(150, Math.min(inner * hints.aspect, 260)));
       return;
     }
+    if (node.concat) {
+      const least = hints.least ?? 200, gap = 26;
+      const columns = Math.max(1, Math.min(node.concat.length, hints.columns ?? 4, Math.floor((width + gap) / (least + gap))));
+      node.columns = columns;
+      for (const part of node.concat) part.width = Math.floor((width - (hints.over ?? 0) - (columns - 1) * gap) / columns) - (hints.gutter ?? 60);
+      return;
+    }
     for (const part of node.vconcat || []) fit(part, width, hints);
-    if (!node.vconcat && (node.layer || node.mark)) node.width = Math.min(width - (hints.gutter ?? 78), hints.widest ?? 720);
+    if (!node.vconcat && (node.layer || node.mark)) node.width = Math.min(width - (hints.gutter ?? 78), hints.widest ?? 860);
   }
 
-  async function draw(figure) {
+  async function draw(figure, over = 0) {
     const slot = $(".canvas", figure);
     const name = slot.dataset.canvas;
     const known = views.get(figure);
     const width = Math.floor(slot.clientWidth);
     const theme = document.documentElement.dataset.theme;
-    if (known && known.name === name && known.width === width && known.theme === theme) return;
+    if (!over && known && known.name === name && known.width === width && known.theme === theme) return;
     const [source, configs] = await Promise.all([data(`figure/${name}`), data("configs")]);
     if (!source) return;
     const spec = structuredClone(source);
-    fit(spec, width - 10, spec.usermeta || {});
+    fit(spec, width - 10, { ...spec.usermeta, over: over || (known && known.name === name && known.width === width ? known.over : 0) });
     spec.config = configs[theme];
     for (const parameter of spec.params || []) {
       delete parameter.bind;
@@ -119,7 +126,9 @@
         ast: true, actions: false, defaultStyle: false, renderer: "canvas", tooltip: showTip, loader: refuse, logLevel: 1,
       });
       if (known) known.view.finalize();
-      views.set(figure, { view: result.view, name, width, theme });
+      views.set(figure, { view: result.view, name, width, theme, over });
+      const beyond = Math.ceil($("canvas", slot).getBoundingClientRect().width - width);
+      if (beyond > 1 && !over && width > 300) return draw(figure, beyond); // labels that stick out: once more, narrower
       figure.dataset.drawn = name;
       result.view.addEventListener("click", (event, item) => {
         const persona = item && item.datum && item.datum.persona;
@@ -180,7 +189,7 @@
   }
 
   /* ---- tables ---- */
-  const STEP = 50;
+  const FIRST = 10, STEP = 100; // rows shown at first, and more at each demand
   const csvCell = (value) => {
     const text = value === null || value === undefined ? "" : String(value);
     /* a cell that a spreadsheet would run as a formula is quoted with an apostrophe; numbers are left alone */
@@ -193,15 +202,15 @@
       this.body = $("tbody", element);
       this.heads = $$("thead th", element);
       this.packed = "packed" in element.dataset;
-      this.limit = STEP;
+      this.limit = FIRST;
       this.order = null;
       this.query = "";
       this.heads.forEach((head, column) => $("button", head).addEventListener("click", () => this.sort(column)));
       const search = $("input[type=search]", element);
-      if (search) search.addEventListener("input", () => { this.query = search.value.toLowerCase(); this.limit = STEP; this.show(); });
+      if (search) search.addEventListener("input", () => { this.query = search.value.toLowerCase(); this.limit = FIRST; this.show(); });
       $("[data-csv]", element).addEventListener("click", async () => { await this.ready(); save(new Blob([this.csv()], { type: "text/csv" }), element.dataset.file); });
       const more = $("[data-more]", element);
-      if (more) more.addEventListener("click", () => { this.limit += 4 * STEP; this.show(); });
+      if (more) more.addEventListener("click", () => { this.limit += STEP; this.show(); });
     }
     async ready() {
       if (this.rows) return this;
@@ -210,34 +219,43 @@
     }
     readRows() {
       return $$("tr", this.body).map((row) => ({
-        row, record: (row.querySelector("[data-record]") || { dataset: {} }).dataset.record || "",
+        row, record: row.dataset.row,
         cells: [...row.cells].map((cell) => (cell.classList.contains("num") ? number(cell.dataset.value) : cell.dataset.value)),
+        others: [...row.cells].map((cell) => ("other" in cell.dataset ? number(cell.dataset.other) : undefined)),
       }));
     }
     async unpackRows() {
-      const packed = await data(`table/${this.element.dataset.table}`);
-      this.columns = packed.columns;
-      return packed.cells.record.map((record, index) => ({
-        record, strong: packed.emphasis[index], form: packed.units ? packed.units[index] : "plain",
-        cells: packed.columns.map((column) => packed.cells[column.key][index]),
+      const { columns, cells, units, emphasis } = await data(`table/${this.element.dataset.table}`);
+      this.columns = columns;
+      return cells.record.map((record, index) => ({
+        record, strong: emphasis && emphasis[index], form: units ? units[index] : "plain",
+        cells: columns.map((column) => cells[column.key][index]),
+        others: columns.map((column) => (column.to ? cells[column.to][index] : undefined)),
       }));
     }
     build(entry) {
       if (entry.row) return entry.row;
       const row = make("tr", undefined, entry.strong ? "strong" : "");
-      this.columns.forEach((column, index) => {
-        const value = entry.cells[index];
-        const form = column.form === "unit" ? entry.form : column.form;
-        const cell = make("td", undefined, column.numeric ? `num ${column.key}` : "");
-        if (column.numeric) {
-          Object.assign(cell.dataset, { record: entry.record, column: column.key, form });
-          cell.textContent = formatNumber(value, form);
-        } else cell.append(make("bdi", value === null ? "" : formatNumber(value, form)));
-        cell.dataset.value = value === null ? "" : value;
-        row.append(cell);
-      });
+      row.dataset.row = entry.record;
+      this.columns.forEach((column, index) => row.append(this.cell(entry, column, index)));
       entry.row = row;
       return row;
+    }
+    cell(entry, column, index) {
+      const value = entry.cells[index];
+      const form = column.form === "unit" ? entry.form : column.form;
+      const cell = make("td", undefined, column.to ? "num interval" : column.numeric ? `num ${column.key}` : "");
+      if (column.form === "name") cell.className = "name";
+      const label = (element, key, shown) => {
+        Object.assign(element.dataset, { record: entry.record, column: key, form });
+        element.textContent = formatNumber(shown, form);
+        return element;
+      };
+      if (column.to && value !== null) {
+        cell.append("[", label(make("data"), column.key, value), ", ", label(make("data"), column.to, entry.others[index]), "]");
+      } else if (column.numeric && !column.to) label(cell, column.key, value);
+      else if (!column.numeric) cell.append(make("bdi", value === null ? "" : formatNumber(value, form)));
+      return cell;
     }
     sort(column) {
       const head = this.heads[column];
@@ -260,10 +278,11 @@
     async show() {
       await this.ready();
       const rows = this.matching();
-      const part = this.packed ? rows.slice(0, this.limit) : rows;
+      const limit = rows.length <= FIRST + 6 ? rows.length : this.limit; // never a button for a handful
+      const part = rows.slice(0, limit);
       this.body.replaceChildren(...part.map((entry) => this.build(entry)));
       const count = $(".count", this.element);
-      if (this.packed || this.query) count.textContent = `${formatNumber(part.length, "count")} of ${formatNumber(this.rows.length, "count")} rows`;
+      if (part.length < this.rows.length) count.textContent = `${formatNumber(part.length, "count")} of ${formatNumber(this.rows.length, "count")} rows`;
       else count.textContent = "";
       const more = $("[data-more]", this.element);
       if (more) more.hidden = part.length >= rows.length;
@@ -276,8 +295,10 @@
       for (const row of this.body.rows) row.classList.toggle("followed", wanted !== "" && row.cells[column].textContent === wanted);
     }
     csv() {
-      const keys = ["record", ...this.heads.map((head) => head.dataset.key)];
-      const lines = this.matching().map((entry) => [entry.record, ...entry.cells].map(csvCell).join(","));
+      const keys = ["record", ...this.heads.flatMap((head) => (head.dataset.to ? [head.dataset.key, head.dataset.to] : [head.dataset.key]))];
+      const lines = this.matching().map((entry) =>
+        [entry.record, ...entry.cells.flatMap((cell, index) => (this.heads[index].dataset.to ? [cell, entry.others[index]] : [cell]))]
+          .map(csvCell).join(","));
       return [keys.join(","), ...lines].join("\n") + "\n";
     }
   }
@@ -295,7 +316,10 @@
       tables.find((table) => table.element === entry.target).show();
     }
   }, { rootMargin: "300px" });
-  for (const table of tables) if (table.packed) seenTable.observe(table.element);
+  for (const table of tables) {
+    if (table.packed) seenTable.observe(table.element);
+    else table.show();
+  }
 
   /* ---- completions ---- */
   const reader = $("#completions-list");
