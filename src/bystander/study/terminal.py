@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,34 +12,36 @@ from rich.table import Table
 
 from bystander.core.errors import DataError
 from bystander.core.records import Finding, as_dict
-from bystander.design.audit import refuse
-from bystander.study.cells import plan_cells
-from bystander.study.progress import Silent, terminal
-from bystander.study.run import audit_study, dump, run_study
 from bystander.study.spec import built_in, load
-from bystander.study.work import Worker
 
 console = Console(highlight=False)
 COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
 
 
+def print_json(value: object) -> None:
+    """JSON on standard output, for a program to read."""
+    console.print_json(json.dumps(value, ensure_ascii=False))
+
+
 def run_in_terminal(study: str, overrides: Sequence[str], out: Path | None, as_json: bool) -> None:
     """`bystander run`."""
+    from bystander.study.progress import terminal
+    from bystander.study.results import Results, headline_table
+    from bystander.study.run import run_study
+
     loaded = load(study, overrides)
     folder = out or Path("runs") / loaded.spec.name
     screen = Console(stderr=True) if as_json else console
     screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
     with terminal(screen) as bar:
         ran = run_study(loaded, folder, bar)
-    from bystander.study.results import Results, headline_table
-
     results = Results.open(folder)
     path = results.report()
     if as_json:
         tables = results.analysis.tables()
         summary = {name: tables[name].to_dicts() for name in ("verdicts", "containment", "gradient")}
         console.print_json(
-            dump({"run": str(folder), "report": str(path), "done": ran.done_now, "found": ran.found, **summary})
+            json.dumps({"run": str(folder), "report": str(path), "done": ran.done_now, "found": ran.found, **summary})
         )
         return
     console.print(headline_table(results.analysis))
@@ -48,6 +51,12 @@ def run_in_terminal(study: str, overrides: Sequence[str], out: Path | None, as_j
 
 def audit_in_terminal(study: str, overrides: Sequence[str], as_json: bool) -> None:
     """`bystander audit`: all findings, then exit code 2 if one is an error."""
+    from bystander.design.audit import refuse
+    from bystander.study.cells import plan_cells
+    from bystander.study.progress import Silent
+    from bystander.study.run import audit_study
+    from bystander.study.work import Worker
+
     plan = plan_cells(load(study, overrides))
     findings = audit_study(plan, Worker(plan, Path(), Silent()), None)
     print_findings(findings, as_json)
@@ -57,7 +66,7 @@ def audit_in_terminal(study: str, overrides: Sequence[str], as_json: bool) -> No
 def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
     """Findings, errors first."""
     if as_json:
-        console.print_json(dump([as_dict(finding) for finding in findings]))
+        print_json([as_dict(finding) for finding in findings])
         return
     for finding in findings:
         console.print(
@@ -74,10 +83,10 @@ def analyze_in_terminal(table: Path, leakage: str | None, similarity: Sequence[s
     from bystander.analysis import analyze_table
     from bystander.study.results import table_of_gradients
 
-    analysis = analyze_table(read_table(table), leakage=leakage, similarity=list(similarity) or None)
+    analysis = analyze_table(read_table(table), leakage=leakage, similarity=similarity)
     if as_json:
         typed = {name: frame.to_dicts() for name, frame in analysis.tables().items() if frame.height}
-        console.print_json(dump(typed))
+        print_json(typed)
         return
     console.print(table_of_gradients(analysis))
     for note in analysis.notes:
@@ -109,6 +118,7 @@ def probe_in_terminal(
 ) -> None:  # fmt: skip
     """`bystander probe`."""
     from bystander.study.adhoc import probe_model
+    from bystander.study.progress import terminal
 
     screen = Console(stderr=True) if as_json else console
     with terminal(screen) as bar:
@@ -122,7 +132,7 @@ def probe_in_terminal(
         pl.col("value").mean(), pl.len().alias("items")
     )
     if as_json:
-        console.print_json(dump(means.to_dicts()))
+        print_json(means.to_dicts())
         return
     wide = Table("persona", "metric", "mean", "items", box=None)
     for row in means.sort("metric", "value", descending=[False, True]).iter_rows(named=True):
@@ -136,7 +146,7 @@ def personas_in_terminal(file: Path | None, as_json: bool) -> None:
 
     found = load_personas(file)
     if as_json:
-        console.print_json(dump([as_dict(persona) for persona in found]))
+        print_json([as_dict(persona) for persona in found])
         return
     table = Table("persona", "category", "related to", "prompt", box=None)
     for persona in found:
@@ -148,7 +158,7 @@ def studies_in_terminal(as_json: bool) -> None:
     """`bystander studies`."""
     specs = {name: load(name) for name in built_in()}
     if as_json:
-        console.print_json(dump({name: study.spec.resolved() for name, study in specs.items()}))
+        print_json({name: study.spec.resolved() for name, study in specs.items()})
         return
     table = Table("study", "model", "sources", "behaviors", "question", box=None)
     for name, study in specs.items():
