@@ -103,15 +103,19 @@ def format_number(value: Cell, form: Format | str) -> str:
     if form == "p":
         return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
     if form == "count":
-        return f"{value:,.0f}".replace(",", "\u202f")
+        return _thousands(value)
     if form in DIGITS:
         text = f"{value:+.{DIGITS[form]}f}" if form == "signed" else f"{value:.{DIGITS[form]}f}"
         return _zero(text).replace("-", MINUS)
     if float(value).is_integer():
-        return f"{value:.0f}".replace("-", MINUS)
+        return _thousands(value) if abs(value) >= 10_000 else f"{value:.0f}".replace("-", MINUS)
     return f"{value:.4g}".replace("-", MINUS)
 
 
 def _zero(text: str) -> str:
     """No minus before a number that rounds to zero."""
     return text.lstrip("-") if float(text) == 0 else text
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}".replace(",", "\u202f").replace("-", MINUS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
+from bystander.core.records import Finding
 from bystander.report import sections
 from bystander.report.completions import kept
 from bystander.report.figures import frames
+from bystander.report.figures.all import KINDS
 from bystander.report.inputs import Cell, ReportInput
 from bystander.report.labels import readable
 from bystander.report.leads import Lead, leads
@@ -105,7 +107,7 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
     numbers = Numbers(analysis, inputs)
     tables = _tables(analysis, inputs, chosen, arms)
     read = kept(analysis, inputs, chosen)
-    groups = _groups(specs, chosen)
+    groups = _groups(specs)
     packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
     packed |= {f"figure/{name}": spec for name, spec in specs.items()}
     packed |= {f"table/{table.id}": table.packed() for table in tables.values() if table.long}
@@ -162,25 +164,30 @@ def _people(analysis: Analysis) -> list[str]:
     return sorted(visible(name) for name in rows["persona"].unique().to_list() if name)
 
 
-def _hypotheses(analysis: Analysis, inputs: ReportInput) -> list[dict[str, object]]:
+@dataclass(frozen=True, slots=True)
+class HypothesisView:
+    """A hypothesis as the page shows it; `outcome` "open" where there is no verdict yet."""
+
+    name: str
+    outcome: str
+    statement: str
+    reason: str = ""
+    numbers: Sequence[Mapping[str, Cell]] = ()
+
+
+def _hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
     numbers = sections.verdict_numbers(analysis)
-    found: list[dict[str, object]] = [
-        {
-            "name": v.hypothesis,
-            "outcome": v.outcome,
-            "reason": v.reason,
-            "statement": inputs.hypotheses.get(v.hypothesis, ""),
-            "numbers": [{**row, "form": _number_form(str(row["name"]))} for row in numbers.get(v.hypothesis, [])],
-        }
-        for v in analysis.verdicts
-    ]
     decided = {v.hypothesis for v in analysis.verdicts}
-    found += [
-        {"name": name, "outcome": "open", "reason": "", "statement": statement, "numbers": []}
-        for name, statement in inputs.hypotheses.items()
-        if name not in decided
-    ]
-    return found
+    return [
+        HypothesisView(
+            v.hypothesis,
+            v.outcome,
+            inputs.hypotheses.get(v.hypothesis, ""),
+            v.reason,
+            [{**row, "form": _number_form(str(row["name"]))} for row in numbers.get(v.hypothesis, [])],
+        )
+        for v in analysis.verdicts
+    ] + [HypothesisView(name, "open", text) for name, text in inputs.hypotheses.items() if name not in decided]
 
 
 def _number_form(name: str) -> str:
@@ -188,20 +195,20 @@ def _number_form(name: str) -> str:
     return "p" if name == "p" or name.endswith("_p") or name.startswith("p_") else "plain"
 
 
-def _findings(inputs: ReportInput) -> list[dict[str, object]]:
+def _findings(inputs: ReportInput) -> list[tuple[str, Finding]]:
+    """Each finding with its record, errors first."""
     order = {"error": 0, "warning": 1, "info": 2}
-    rows = [{**asdict(f), "record": f"inputs/finding/{position}"} for position, f in enumerate(inputs.findings)]
-    return sorted(rows, key=lambda row: order[row["level"]])
+    rows = [(f"inputs/finding/{position}", finding) for position, finding in enumerate(inputs.findings)]
+    return sorted(rows, key=lambda row: order[row[1].level])
 
 
-def _groups(specs: Mapping[str, object], chosen: Sequence[Lead]) -> dict[str, list[tuple[str, str]]]:
+def _groups(specs: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
     """Figures that stand in one place of the page with a switch between them: (name, label of the switch)."""
     found: dict[str, list[tuple[str, str]]] = {}
     for name in specs:
-        behaviors = [lead.behavior for lead in chosen if f"-{lead.behavior}" in name]
-        group = name.split("-", 1)[0] if behaviors else name
-        label = readable(name.removeprefix(f"{group}-").replace("-", ", "))
-        found.setdefault(group, []).append((name, visible(label)))
+        kind = next(kind for kind in KINDS if name == kind or name.startswith(f"{kind}-"))
+        label = readable(name.removeprefix(kind).removeprefix("-").replace("-", ", "))
+        found.setdefault(kind, []).append((name, label))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from bystander.report.figures.marks import Compound
 
     Figure = Compound | alt.Chart
+
+
+KINDS = ("scatter", "heatmap", "quintiles", "timing", "phase", "category", "role", "partials", "rivals", "layers",
+         "losses")  # fmt: skip
 
 
 def charts(analysis: Analysis, inputs: ReportInput | None = None) -> dict[str, alt.Chart]:
@@ -72,12 +77,16 @@ def _of_behavior(analysis: Analysis, inputs: ReportInput, lead: Lead, names: lis
     }
     if frame["layers"]["layer"].n_unique() < 2:  # one layer makes no line
         del frame["layers"]
-    found = {f"{name}-{lead.behavior}": make[name](rows) for name, rows in frame.items() if rows.height}
+    found = {_name(kind, lead.behavior): make[kind](rows) for kind, rows in frame.items() if rows.height}
     swept = frames.phase(analysis, lead)
     for source, rows in swept.items():
-        name = f"phase-{lead.behavior}" + (f"-{source}" if len(swept) > 1 else "")
-        found[name] = sweep.phase(rows, lead)
+        found[_name("phase", lead.behavior, source if len(swept) > 1 else "")] = sweep.phase(rows, lead)
     return found
+
+
+def _name(*parts: str) -> str:
+    """A name that is safe as a file's: what is not a letter, digit, dot or underscore becomes an underscore."""
+    return "-".join(re.sub(r"[^\w.]", "_", part, flags=re.ASCII).lstrip(".") for part in parts if part)
 
 
 def _losses(inputs: ReportInput) -> dict[str, Figure]:

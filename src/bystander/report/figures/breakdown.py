@@ -61,11 +61,11 @@ def _dots(
     order = frame["source"].unique(maintain_order=True).to_list()
     single = len(order) == 1
     base = alt.Chart(frame).transform_filter(marks.of_arm())
-    y.axis = alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=8, grid=True)
+    y = y.axis(alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=8, grid=True))
     x = alt.X(f"{value}:Q", title=title if single else None, axis=marks.value_axis(4))
     bar = base.mark_rule(style="dot", strokeWidth=2, tooltip=None).encode(x="low:Q", x2="high:Q", y=y)
     dot = base.mark_point(style="dot", size=46, filled=True, tooltip=True).encode(x=x, y=y, tooltip=tooltip)
-    chart = alt.layer(bar, dot).properties(width=420 if single else 150, height=alt.Step(DOT_HEIGHT))
+    chart = marks.layered(bar, dot, width=420 if single else 150, height=alt.Step(DOT_HEIGHT))
     grid = marks.panels(chart, order, above="", below="" if single else title)
     marks.switchable(grid, names, {"gutter": 190, "least": 120, "widest": 520})
     return grid
@@ -92,8 +92,8 @@ def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     point = base.mark_point(size=26, filled=True, tooltip=True).encode(
         x=x, y=y, color=color, tooltip=[alt.Tooltip("layer:Q", title="layer", format="d"), *_rho_tooltip("predictor")]
     )
-    chart = alt.layer(chosen, band.encode(x=x, y="low:Q", y2="high:Q", color=color), line, point)
-    chart = chart.properties(width=460 if single else 170, height=240 if single else 160)
+    band = band.encode(x=x, y="low:Q", y2="high:Q", color=color)
+    chart = marks.layered(chosen, band, line, point, width=460 if single else 170, height=240 if single else 160)
     grid = marks.panels(chart, order, above="", below="" if single else "Layer (0: embeddings)")
     marks.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
     return grid

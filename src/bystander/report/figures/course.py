@@ -40,7 +40,7 @@ def quintiles(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.Face
     band = base.mark_area(opacity=0.14, tooltip=None).encode(x=x, y="low:Q", y2="high:Q", color=color)
     line = base.mark_line(strokeWidth=2, tooltip=None).encode(x=x, y=y, color=color)
     point = base.mark_point(size=30, filled=True, tooltip=True).encode(x=x, y=y, color=color, tooltip=tooltip)
-    chart = alt.layer(band, line, point).properties(width=460 if single else 170, height=260 if single else 160)
+    chart = marks.layered(band, line, point, width=460 if single else 170, height=260 if single else 160)
     grid = marks.panels(chart, order, above="", below="" if single else CHECKPOINT)
     marks.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
     return grid
@@ -80,8 +80,8 @@ def timing(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetCh
         tooltip=tooltip,
     )  # fmt: skip
     ring = base.transform_filter(marks.FOLLOWED).mark_point(style="ring", size=130, tooltip=None)
-    chart = alt.layer(span, point, ring.encode(x="similarity:Q", y="half_point:Q"))
-    chart = chart.properties(width=460 if single else 170, height=260 if single else 160)
+    ring = ring.encode(x="similarity:Q", y="half_point:Q")
+    chart = marks.layered(span, point, ring, width=460 if single else 170, height=260 if single else 160)
     grid = marks.panels(chart, order, above="", below="" if single else below)
     marks.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
     return grid
@@ -99,6 +99,6 @@ def losses(frame: pl.DataFrame) -> alt.LayerChart:
         tooltip=[alt.Tooltip("label:N", title="training"), alt.Tooltip("step:Q", title="step", format="d"),
                  alt.Tooltip("loss:Q", title="loss", format=".3f"), alt.Tooltip("learning_rate:Q", title="learning rate", format=".2e")],
     )  # fmt: skip
-    chart = alt.layer(line, point).properties(width=620, height=220)
+    chart = marks.layered(line, point, width=620, height=220)
     chart.usermeta = {"widest": 860}
     return chart

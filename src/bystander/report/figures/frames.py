@@ -113,7 +113,7 @@ def _panel_heads(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.Dat
         }
         for row in rows.iter_rows(named=True)
     ]
-    schema = dict.fromkeys(("record", "kind", "source", "arm", "label"), pl.String)
+    schema: dict[str, type[pl.DataType]] = dict.fromkeys(("record", "kind", "source", "arm", "label"), pl.String)
     return pl.DataFrame(heads, schema=schema)
 
 
@@ -234,14 +234,17 @@ def phase(analysis: Analysis, lead: Lead) -> dict[str, pl.DataFrame]:
 
 def losses(inputs: ReportInput) -> pl.DataFrame:
     """Loss by step of every training; long trainings are thinned to about `LOSS_POINTS` steps each."""
-    found: list[dict[str, object]] = []
-    for curve in inputs.curves:
-        stride = max(1, len(curve.steps) // LOSS_POINTS)
-        found += [
-            {"label": curve.label, "behavior": curve.behavior, "step": step.step, "loss": step.loss,
-             "learning_rate": step.learning_rate}
-            for step in curve.steps[::stride]
-        ]  # fmt: skip
+    found: list[dict[str, str | float]] = [
+        {
+            "label": curve.label,
+            "behavior": curve.behavior,
+            "step": step.step,
+            "loss": step.loss,
+            "learning_rate": step.learning_rate,
+        }
+        for curve in inputs.curves
+        for step in curve.steps[:: max(1, len(curve.steps) // LOSS_POINTS)]
+    ]
     schema = {
         "label": pl.String,
         "behavior": pl.String,

@@ -51,7 +51,7 @@ def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChar
         .encode(x="checkpoint:O", y=y)
     )
     width = 420 if single else 150
-    chart = alt.layer(cells, outline).properties(width=width, height=alt.Step(step))
+    chart = marks.layered(cells, outline, width=width, height=alt.Step(step))
     grid = marks.panels(chart, panels, above="", below="" if single else below)
     marks.switchable(grid, names, {"gutter": 150 if named else 40, "least": 120, "widest": 620})
     return grid

@@ -7,6 +7,7 @@ study has several arms, `arm`; in a notebook they are input fields below the cha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import altair as alt
 
@@ -34,8 +35,14 @@ def switchable(chart: Compound, names: Sequence[str], hints: Mapping[str, float]
 
     `add_params` would push the parameters into subcharts, and fails on facets of layers (Altair 6.3).
     """
-    chart.params = [follow().param, arm_switch(names).param]
+    chart.params = cast("list[alt.VariableParameter]", [follow().param, arm_switch(names).param])
     chart.usermeta = dict(hints)
+
+
+def layered(*layers: alt.Chart, width: int | alt.Step, height: int | alt.Step, title: str = "") -> alt.LayerChart:
+    """Layers of one size."""
+    chart = alt.layer(*layers).properties(width=width, height=height, title=title or alt.Undefined)
+    return cast("alt.LayerChart", chart)  # `alt.layer` says that it may return a facet, which only facets in make it do
 
 
 def panels(
@@ -46,11 +53,11 @@ def panels(
         labelAnchor="start", labelPadding=gap, labelExpr="replace(datum.label, /_/g, ' ')", titleAnchor="start",
         titleFontSize=14, titlePadding=8, title=above or None,
     )  # fmt: skip
-    title = alt.TitleParams(below, orient="bottom", anchor="middle", offset=8, style="axis-title") if below else None
+    title = alt.TitleParams(below, orient="bottom", anchor="middle", offset=8, style="axis-title")
     return chart.facet(
         facet=alt.Facet("source:N", sort=list(order), header=header, title=above or None),
         columns=PANELS_PER_ROW,
-        **({"title": title} if title else {}),
+        title=title if below else alt.Undefined,
     )
 
 

@@ -40,7 +40,7 @@ def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetCha
         .mark_text(style="note", tooltip=None)
         .encode(text="label:N", x=alt.value(2), y=alt.value(-4)),
     ]
-    chart = alt.layer(*layers).properties(width=width, height=height)
+    chart = marks.layered(*layers, width=width, height=height)
     return marks.panels(chart, panels, above=title, below="" if single else below, gap=16)
 
 

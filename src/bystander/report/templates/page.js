@@ -27,19 +27,21 @@
 
   /* ---- numbers: the rules of labels.format_number ---- */
   const DIGITS = { fraction: 3, nats: 2, "nats/token": 3, score: 1, rho: 2, signed: 3 };
+  const thousands = (value) => Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f").replace("-", "−");
   function formatNumber(value, form) {
     if (value === null || value === undefined) return "–";
     if (typeof value === "boolean") return value ? "yes" : "no";
     if (form === "name") return String(value).replaceAll("_", " ");
     if (typeof value === "string" || form === "text") return String(value);
     if (form === "p") return value < 0.0001 ? "< 0.0001" : value.toFixed(value < 0.01 ? 4 : 3);
-    if (form === "count") return Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
+    if (form === "count") return thousands(value);
     if (form in DIGITS) {
       let text = value.toFixed(DIGITS[form]);
       if (Number(text) === 0) text = text.replace("-", "");
       else if (form === "signed" && value > 0) text = "+" + text;
       return text.replace("-", "−");
     }
+    if (Number.isInteger(value) && Math.abs(value) >= 10000) return thousands(value);
     return (Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)))).replace("-", "−");
   }
 
@@ -52,7 +54,7 @@
   function applyTheme() {
     document.documentElement.dataset.theme = themeNow();
     const button = $("#theme");
-    if (button) button.textContent = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" }[chosen];
+    if (button) button.textContent = { auto: "◐ Auto", light: "○ Light", dark: "● Dark" }[chosen];
   }
   applyTheme();
 
@@ -331,7 +333,9 @@
     for (const name of ["behavior", "source", "persona", "item"]) {
       const select = pick(name);
       const values = [...new Set(all.map((entry) => entry[name]).filter(Boolean))].sort((a, b) => a.localeCompare(b));
-      for (const value of values) select.append(new Option(value.replaceAll("_", " "), value));
+      const asked = new Map(all.map((entry) => [entry.item, entry.question]));
+      const shown = (value) => (name === "item" && asked.get(value) ? `${asked.get(value).slice(0, 70)} (${value})` : value.replaceAll("_", " "));
+      for (const value of values) select.append(new Option(shown(value), value));
       select.parentElement.hidden = values.length < 2;
     }
     let limit = 20;
@@ -354,8 +358,8 @@
     const name = make("b");
     name.append(make("bdi", entry.persona.replaceAll("_", " ")));
     who.append(name);
-    const lines = [entry.context === "persona" ? "" : `context: ${entry.context}`, entry.role, entry.behavior && entry.source ? `${entry.behavior}, source ${entry.source.replaceAll("_", " ")}` : entry.behavior, entry.arm];
-    for (const line of lines.filter(Boolean)) who.append(make("div", line));
+    const training = [entry.behavior, entry.source && `from ${entry.source.replaceAll("_", " ")}`, entry.arm].filter(Boolean).join(" · ");
+    for (const line of [entry.context === "persona" ? "" : `context: ${entry.context}`, entry.role, training]) if (line) who.append(make("div", line));
     if (entry.leaked !== null) who.append(make("span", entry.leaked ? "shows the behavior" : "does not", entry.leaked ? "badge leaked" : "badge"));
     if (entry.score !== null) {
       const score = make("data", formatNumber(entry.score, "plain"), "n");
