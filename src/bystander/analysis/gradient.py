@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.analysis.intervals import resampling_counts
 from bystander.analysis.leakage import names_of, record
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts, Predictors, SimilarityTable
@@ -26,14 +25,13 @@ from bystander.analysis.ranks import (
 from bystander.analysis.settings import Settings
 from bystander.analysis.uncertainty import (
     MIN_RELIABILITY,
-    bootstrap_spearman,
     intervals,
+    persona_variance,
     question_draws,
     reliability,
     seed_rhos,
     seed_variance,
     shared_variance,
-    variance_of_z,
 )
 
 Floats = NDArray[np.float64]
@@ -104,10 +102,9 @@ def _intervals(predictors: Floats, rho: Floats, sample: Sample, settings: Settin
     if n < MIN_PERSONAS:
         return columns | {"low": nothing, "high": nothing}
     half = max(settings.resamples // 2, 2)
-    personas = bootstrap_spearman(predictors, sample.leakage, resampling_counts(n, half, settings.seed))
     questions = question_draws(predictors, sample.over_seeds, half, settings.seed)
     parts = [
-        (variance_of_z(personas), float(n - 2)),
+        (persona_variance(predictors, sample.leakage, half, settings.seed), float(n - 2)),
         (shared_variance(questions, len(predictors)), float(max(sample.changes.shape[2] - 1, 1))),
         (seed_variance(seed_rhos(predictors, sample.by_seed)), float(max(seeds - 1, 1))),
     ]

@@ -3,11 +3,14 @@ that group, of questions and of seeds; the resampling units are the levels of al
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from bystander.analysis.gradient import sample_of
-from bystander.analysis.intervals import NONE, Estimate, crossed, fieller
+from bystander.analysis.intervals import NONE, TAIL, Estimate, bounded, crossed, few_changes, fieller
 from bystander.analysis.leakage import names_of, record
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts
@@ -27,11 +30,25 @@ def source_change(grid: Grid, settings: Settings) -> Floats | None:
     return None
 
 
+def source_estimate(own: Floats, unit: str) -> Estimate:
+    """The source's mean change over questions and seeds, `own` [seeds, questions]; n counts the questions.
+
+    With one seed, and a fraction that adds up to few changes (8 questions at a probability of 0.99), the interval and p are
+    the bounded ones: what the few questions did not show, Student's t would not allow for.
+    """
+    estimate = replace(crossed(own, (0, 1)), n=int(np.isfinite(own).any(axis=0).sum()))
+    if len(own) > 1 or unit != "fraction" or not few_changes(own)[0]:
+        return estimate
+    (low,), (high,) = bounded(own)
+    middle, error = (low + high) / 2, (high - low) / 2 / norm.ppf(1 - TAIL)
+    return replace(estimate, low=float(low), high=float(high), p=float(norm.sf(middle / error)))
+
+
 def containment_row(grid: Grid, seed: int | None, facts: Facts, settings: Settings) -> dict[str, object]:
     """The source's leakage, the mean over held-out bystanders, and their ratio with Fieller's interval."""
     sample, names, refused = sample_of(grid, facts, settings)
     own = source_change(grid, settings)
-    source = crossed(own, (0, 1)) if own is not None else NONE
+    source = source_estimate(own, grid.unit) if own is not None else NONE
     bystander = crossed(sample.changes, EVERYTHING) if names else NONE
     ratio, low, high = containment(own, sample.changes) if own is not None and names else (np.nan,) * 3
     leakage = sample.leakage if names else np.zeros(0)

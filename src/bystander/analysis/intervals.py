@@ -14,6 +14,7 @@ from bystander.core.hashing import generator
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95  # the project's one level
 TAIL = (1 - CONFIDENCE) / 2
+ENOUGH_CHANGES = 20.0  # calibrated: see `few_changes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def bca(values: Floats, resamples: int, seed: int) -> tuple[Floats, Floats]:
     """95 % BCa bootstrap intervals (Efron 1987) of the row means of `values` [rows, n] -> (low [rows], high [rows]).
 
     Estimand: the mean over the population of questions. Resampling unit: the question. The acceleration of a mean is its
-    values' skewness over 6 root n. NaN for n < 2 and for rows without variation, where the bootstrap has nothing to say.
+    values' skewness over 6 root n. Expanded as Hesterberg (2015) has it: the bootstrap's spread is too small by root
+    (n - 1) / n, and normal quantiles take the place of Student's; without this, 8 questions cover 87 %. NaN for n < 2 and for rows without variation, where the bootstrap has nothing to say.
     """
     rows, n = values.shape
     if n < 2 or not rows:
@@ -76,12 +78,14 @@ def bca(values: Floats, resamples: int, seed: int) -> tuple[Floats, Floats]:
         acceleration = np.where(varies, np.nansum(deviation**3, axis=1) / (6 * square**1.5), 0.0)
     below = (draws < mean - 1e-12).mean(axis=0) + 0.5 * (np.abs(draws - mean) <= 1e-12).mean(axis=0)
     bias = norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
-    ends = [_quantile(draws, _bca_level(bias, acceleration, level)) for level in (TAIL, 1 - TAIL)]
+    reach = float(t.ppf(1 - TAIL, n - 1)) * (n / (n - 1)) ** 0.5
+    ends = [_quantile(draws, _bca_level(bias, acceleration, side * reach)) for side in (-1, 1)]
     return np.where(varies, ends[0], np.nan), np.where(varies, ends[1], np.nan)
 
 
-def _bca_level(bias: Floats, acceleration: Floats, level: float) -> Floats:
-    shifted = bias + norm.ppf(level)
+def _bca_level(bias: Floats, acceleration: Floats, reach: float) -> Floats:
+    """The quantile to read where a plain interval would reach `reach` standard errors out."""
+    shifted = bias + reach
     return norm.cdf(bias + shifted / (1 - acceleration * shifted))
 
 
@@ -93,6 +97,30 @@ def _quantile(ordered: Floats, levels: Floats) -> Floats:
     column = np.arange(ordered.shape[1])
     share = place - lower
     return ordered[lower, column] * (1 - share) + ordered[upper, column] * share
+
+
+def bounded(values: Floats) -> tuple[Floats, Floats]:
+    """95 % intervals of the row means of changes that lie in [-1, 1], `values` [rows, n] -> (low [rows], high [rows]).
+
+    Estimand and resampling unit as for `bca`. Agresti and Min (2005) for paired proportions: half a change is added to
+    either side. Changes of fractions count as parts of a change, which can only widen it, since their variance is at
+    most that of whole changes. For few questions that hold nearly all of the change, where the bootstrap cannot see what
+    it did not draw (docs/calibration.md). NaN for n < 2.
+    """
+    n = np.isfinite(values).sum(axis=1) + 2
+    up = np.nansum(np.maximum(values, 0), axis=1) + 0.5
+    down = np.nansum(np.maximum(-values, 0), axis=1) + 0.5
+    middle = (up - down) / n
+    half = norm.ppf(1 - TAIL) * np.sqrt(up + down - (up - down) ** 2 / n) / n
+    enough = n > 3
+    low, high = np.maximum(middle - half, -1), np.minimum(middle + half, 1)
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
+
+
+def few_changes(values: Floats) -> NDArray[np.bool_]:
+    """Rows of changes in [-1, 1] that add up to fewer than 20 whole changes: there `bounded` keeps its level and the
+    bootstrap does not (docs/calibration.md)."""
+    return np.nansum(np.abs(values), axis=1) < ENOUGH_CHANGES
 
 
 def crossed(values: Floats, axes: tuple[int, ...]) -> Estimate:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from bystander.analysis.intervals import TAIL, Estimate, bca, crossed
+from bystander.analysis.intervals import Estimate, bca, bounded, crossed, few_changes
 from bystander.analysis.pairs import Grid
 from bystander.analysis.settings import KEYS, OUTCOME_KEYS, Settings
 
@@ -45,20 +45,20 @@ def record(table: str, grid: Grid, seed: int | None, *more: object) -> str:
 
 
 def single_seed(grid: Grid, settings: Settings) -> list[Estimate]:
-    """Per unit: BCa over questions. n = 0: NaN throughout; n = 1: the value without an interval."""
+    """Per unit: BCa over questions; for fractions that hardly change, the bounded interval. n = 0: NaN throughout;
+    n = 1: the value without an interval."""
     change = grid.change[0]
     low, high = bca(change, settings.resamples, settings.seed)
+    if grid.unit == "fraction":
+        few, ends = few_changes(change), bounded(change)
+        low, high = np.where(few, ends[0], low), np.where(few, ends[1], high)
     estimates: list[Estimate] = []
     for row, values in enumerate(change):
         known = values[np.isfinite(values)]
         n = len(known)
         value = float(known.mean()) if n else np.nan
         error = float(known.std(ddof=1) / n**0.5) if n > 1 else np.nan
-        ends = float(low[row]), float(high[row])
-        if grid.binary and n > 1 and not known.any():
-            bound = 1 - TAIL ** (1 / n)  # exact bound on a share of which none of n was seen (Clopper and Pearson 1934)
-            ends = -bound, bound
-        estimates.append(Estimate(n, value, *ends, error, float(n - 1), np.nan))
+        estimates.append(Estimate(n, value, float(low[row]), float(high[row]), error, float(n - 1), np.nan))
     return estimates
 
 

@@ -52,6 +52,7 @@ class Grid:
     failed: NDArray[np.int64]  # [units]: pairs without both values, over seeds
     direction: int
     binary: bool
+    unit: str = ""  # of the metric: fraction, nats, nats/token, score
 
     @property
     def change(self) -> Floats:
@@ -224,7 +225,7 @@ def _grid(part: pl.DataFrame) -> Grid:
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
     return Grid(
         key, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units), tuple(roles[u] for u in units),
-        before, after, lost, metric.direction, binary,
+        before, after, lost, metric.direction, binary, metric.unit,
     )  # fmt: skip
 
 

@@ -11,7 +11,14 @@ import polars as pl
 from bystander.analysis.checks import instrument_rows, phase_row
 from bystander.analysis.evolution import courses, dynamics_rows, evolution_rows, quintile_rows, spread_rows
 from bystander.analysis.gradient import gradient_rows, sample_of
-from bystander.analysis.groups import EVERYTHING, category_rows, containment_row, role_rows, source_change
+from bystander.analysis.groups import (
+    EVERYTHING,
+    category_rows,
+    containment_row,
+    role_rows,
+    source_change,
+    source_estimate,
+)
 from bystander.analysis.hypotheses import HYPOTHESES, Hypothesis
 from bystander.analysis.intervals import NONE, Estimate, crossed
 from bystander.analysis.leakage import leakage_rows, names_of, record
@@ -209,7 +216,7 @@ def power_rows(grid: Grid, known: Facts, settings: Settings) -> Rows:
     sample, names, _ = sample_of(grid, known, settings)
     share = reliability(sample.over_seeds) if len(names) > 1 else np.nan
     own = source_change(grid, settings)
-    source = crossed(own, (0, 1)) if own is not None else NONE
+    source = source_estimate(own, grid.unit) if own is not None else NONE
     bystander = crossed(sample.changes, EVERYTHING) if names else NONE
     least = smallest_rho(len(names), ALPHA, POWER, share if share > 0 else 1.0)
     sizes: list[tuple[str, int, float, float]] = [
