@@ -41,8 +41,9 @@ def switchable(chart: Compound, names: Sequence[str], hints: Mapping[str, float]
 
 def layered(*layers: alt.Chart, width: int | alt.Step, height: int | alt.Step, title: str = "") -> alt.LayerChart:
     """Layers of one size."""
-    chart = alt.layer(*layers).properties(width=width, height=height, title=title or alt.Undefined)
-    return cast("alt.LayerChart", chart)  # `alt.layer` says that it may return a facet, which only facets in make it do
+    # `alt.layer` says that it may return a facet; it does so only where it is given one.
+    chart = cast("alt.LayerChart", alt.layer(*layers).properties(width=width, height=height))
+    return chart.properties(title=title) if title else chart
 
 
 def panels(
@@ -53,12 +54,10 @@ def panels(
         labelAnchor="start", labelPadding=gap, labelExpr="replace(datum.label, /_/g, ' ')", titleAnchor="start",
         titleFontSize=14, titlePadding=8, title=above or None,
     )  # fmt: skip
+    facet = alt.Facet("source:N", sort=list(order), header=header, title=above or None)
+    grid = chart.facet(facet=facet, columns=PANELS_PER_ROW)
     title = alt.TitleParams(below, orient="bottom", anchor="middle", offset=8, style="axis-title")
-    return chart.facet(
-        facet=alt.Facet("source:N", sort=list(order), header=header, title=above or None),
-        columns=PANELS_PER_ROW,
-        title=title if below else alt.Undefined,
-    )
+    return grid.properties(title=title) if below else grid
 
 
 def of_arm() -> str:
