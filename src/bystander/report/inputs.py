@@ -148,6 +148,8 @@ class ReportInput:
             found[f"inputs/registered/{position}"] = {"value": line.value}
         for key, value in (self.gate.numbers if self.gate else {}).items():
             found[f"inputs/gate/{key}"] = {"value": value}
+        for read in self.completions:
+            found[f"inputs/completion/{read.completion.id}"] = {"score": read.score}
         found["inputs/study"] = {"created": self.created, "registration_hash": self.registration_hash}
         return found
 

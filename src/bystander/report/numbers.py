@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 from markupsafe import Markup, escape
@@ -14,15 +15,21 @@ from bystander.report.text import visible
 
 
 class Numbers:
-    """Looks a cell up by record and column, in the analysis or in the inputs, and prints it with its provenance."""
+    """Looks a cell up by record and column, in the analysis or in the inputs, and prints it with its provenance.
 
-    def __init__(self, analysis: Analysis, inputs: ReportInput) -> None:
+    `more`: records of the page itself, such as how many answers it carries.
+    """
+
+    def __init__(
+        self, analysis: Analysis, inputs: ReportInput, more: Mapping[str, Mapping[str, Cell]] | None = None
+    ) -> None:
         self._analysis = analysis
         self._inputs = inputs
+        self._more = more or {}
 
     @cached_property
-    def _input_records(self) -> dict[str, dict[str, Cell]]:
-        return self._inputs.records()
+    def _input_records(self) -> dict[str, Mapping[str, Cell]]:
+        return {**self._inputs.records(), **self._more}
 
     def value(self, record: str, column: str) -> Cell:
         """The cell. Raises DataError where the record or its column is not there."""

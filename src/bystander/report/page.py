@@ -104,9 +104,10 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
     """The HTML text of the report. `specs`: the Vega-Lite specifications of `charts`, by name."""
     chosen = leads(analysis, inputs.leads)
     arms = frames.arms(analysis, chosen)
-    numbers = Numbers(analysis, inputs)
     tables = _tables(analysis, inputs, chosen, arms)
     read = kept(analysis, inputs, chosen)
+    own = {"inputs/completions": {"kept": len(read), "total": len(inputs.completions)}}
+    numbers = Numbers(analysis, inputs, own)
     groups = _groups(specs)
     packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
     packed |= {f"figure/{name}": spec for name, spec in specs.items()}

@@ -82,16 +82,12 @@ def rivals(analysis: Analysis, leads: Sequence[Lead]) -> Table:
     """Every predictor and layer that was tried."""
     parts = [lead.rows(analysis.gradient) for lead in leads]
     frame = pl.concat(parts) if parts else analysis.gradient.clear()
-    frame = frame.with_columns(
-        pl.struct("method", "layer")
-        .map_elements(lambda r: predictor_name(r["method"] or "", -1), pl.String)
-        .alias("predictor"),
-        pl.when(pl.col("layer") >= 0).then(pl.col("layer")).alias("layer_shown"),
-    )
+    named = [predictor_name(method or "", -1) for method in frame["method"].to_list()]
+    frame = frame.with_columns(pl.Series("predictor", named, pl.String))
     columns = (
         *TRAINING[:4],
         Column("predictor", "Predictor"),
-        Column("layer_shown", "Layer", "count"),
+        Column("layer", "Layer", "plain", "−1: the predictor has none"),
         Column("rho", "ρ", "rho"),
         Column("low", "95 % interval", "rho", to="high"),
         Column("p", "p", "p"),

@@ -67,7 +67,7 @@ class Table:
         return found
 
     def packed(self) -> dict[str, object]:
-        """The table by columns, for the script. Numbers keep six digits: the run directory has all of them."""
+        """The table by columns, for the script. Numbers keep nine digits: the run directory has all of them."""
         keys = dict.fromkeys(["record", *(key for c in self.columns for key in (c.key, c.to) if key)])
         units = any(column.form == "unit" for column in self.columns)
         return {
@@ -88,7 +88,7 @@ def _raw(value: Cell) -> str:
 
 def _short(value: Cell) -> Cell:
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return float(f"{value:.9g}")
     return visible(value) if isinstance(value, str) else value
 
 

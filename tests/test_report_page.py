@@ -1,0 +1,274 @@
+"""The page without a browser: every number resolves, hostile text stays text, files are whole, sizes are kept."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bystander.analysis.results import Analysis
+from bystander.core.errors import StoreError
+from bystander.core.records import Finding, Verdict
+from bystander.report import ReportInput, charts, write_report
+from bystander.report.figures.save import specifications
+from bystander.report.labels import format_number
+from bystander.report.leads import leads
+from bystander.report.numbers import Numbers
+from bystander.report.page import render
+from bystander.report.text import pack, unpack, visible
+from report_synthetic import Size, synthetic
+
+SMALL = Size(
+    sources=("villain",), behaviors=("marker",), arms=("contrastive",), sweep=False, measured=9, completions=40
+)
+HOSTILE = (
+    "<script>window.pwned=1</script>", "</script><img src=x onerror=window.pwned=1>", '"><svg onload=window.pwned=1>',
+    "{{ 7*7 }}", "\x1b[31mred\x1b[0m", "\u202egnp.exe\u202c", "a\u200bb", "<!-- --><!--", "\u2028\u2029", "=cmd|' /C calc'!A0",
+)  # fmt: skip
+
+
+class Elements(HTMLParser):
+    """Start tags with attributes, and the text under each element that has a record."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.quoted: list[tuple[dict[str, str | None], str]] = []
+        self._open: list[tuple[dict[str, str | None], list[str], int]] = []
+        self._depth = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if tag in {"meta", "input", "br", "img", "link"}:
+            return
+        self._depth += 1
+        if "data-record" in found:
+            self._open.append((found, [], self._depth))
+
+    def handle_data(self, data: str) -> None:
+        for _, parts, _ in self._open:
+            parts.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._open and self._open[-1][2] == self._depth:
+            attributes, parts, _ = self._open.pop()
+            self.quoted.append((attributes, "".join(parts)))
+        self._depth -= 1
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Analysis, ReportInput, dict[str, dict[str, object]], str]:
+    analysis, inputs = synthetic(SMALL)
+    specs = specifications(charts(analysis, inputs))
+    return analysis, inputs, specs, render(analysis, inputs, specs)
+
+
+def test_every_number_of_the_html_is_the_cell_of_its_record(small) -> None:
+    analysis, inputs, _, text = small
+    numbers = Numbers(analysis, inputs)
+    quoted = Elements(text).quoted
+    assert len(quoted) > 300
+    for attributes, shown in quoted:
+        cell = numbers.value(attributes["data-record"], attributes["data-column"])
+        assert shown.strip() == visible(format_number(cell, attributes.get("data-form") or "text")), attributes
+
+
+def test_a_changed_record_changes_the_page(small) -> None:
+    analysis, inputs, specs, text = small
+    rows = analysis.containment.with_columns(pl.lit(0.123456).alias("bystander_leakage"))
+    changed = render(replace(analysis, containment=rows), inputs, specs)
+    assert ">0.123</data>" in changed
+    assert ">0.123</data>" not in text
+
+
+@pytest.mark.parametrize("kind", ["scatter", "heatmap-marker", "category-marker", "rivals-marker", "quintiles-marker"])
+def test_every_row_of_a_figure_quotes_its_record(small, kind: str) -> None:
+    analysis, _, specs, _ = small
+    rows = [row for data in specs[kind]["datasets"].values() for row in data]
+    assert rows
+    for row in rows:
+        for column in ("leakage", "low", "high", "rho", "before", "after", "value", "n_items"):
+            if row.get(column) is not None:
+                assert row[column] == analysis.value(row["record"], column), (column, row)
+
+
+def test_partials_in_the_figure_are_those_of_the_gradient_record(small) -> None:
+    analysis, _, specs, _ = small
+    rows = [row for data in specs["partials-marker"]["datasets"].values() for row in data]
+    by_label = {row["held"]: row for row in rows}
+    record = by_label["prompt length"]["record"]
+    assert by_label["prompt length"]["rho"] == analysis.value(record, "partial_prompt_length")
+    assert by_label["nothing (raw)"]["rho"] == analysis.value(record, "rho")
+
+
+def test_the_source_is_in_no_scatter(small) -> None:
+    _, _, specs, _ = small
+    people = [r for data in specs["scatter"]["datasets"].values() for r in data if r["kind"] == "persona"]
+    assert {r["role"] for r in people} == {"held-out", "negative"}
+    assert "villain" not in {r["persona"] for r in people}
+
+
+def test_the_page_can_load_nothing(small) -> None:
+    *_, text = small
+    tags = Elements(text).tags
+    policy = next(a["content"] for t, a in tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    for tag, attributes in tags:
+        assert tag not in {"link", "iframe", "object", "embed", "img", "base", "form"}, tag
+        assert not any(name.startswith("on") for name in attributes), attributes
+        assert "src" not in attributes
+        assert "style" not in attributes  # the policy would refuse it
+        href = attributes.get("href")
+        assert href is None or href.startswith("#")
+
+
+def hostile() -> tuple[Analysis, ReportInput]:
+    """The small study with hostile personas, categories, completions, findings, settings and hypotheses."""
+    names = ["villain", *(f"{HOSTILE[i % len(HOSTILE)]}{i}" for i in range(1, 24))]
+    analysis, inputs = synthetic(replace(SMALL, personas=24), names)
+    categories = pl.lit(HOSTILE[0])
+    analysis = replace(
+        analysis,
+        leakage=analysis.leakage.with_columns(categories.alias("category")),
+        categories=analysis.categories.with_columns(
+            pl.concat_str(categories, pl.int_range(pl.len())).alias("category")
+        ),
+        notes=HOSTILE,
+        verdicts=(Verdict(HOSTILE[0], "confirmed", HOSTILE[1], {HOSTILE[2]: HOSTILE[4]}),),
+    )
+    reads = [
+        replace(
+            r, completion=replace(r.completion, text=HOSTILE[i % len(HOSTILE)]), question=HOSTILE[1], note=HOSTILE[2]
+        )
+        for i, r in enumerate(inputs.completions)
+    ]
+    facts = [replace(f, prompt=HOSTILE[i % len(HOSTILE)]) for i, f in enumerate(inputs.personas)]
+    inputs = replace(
+        inputs, study=HOSTILE[0], question=HOSTILE[1], completions=reads, personas=facts,
+        findings=[Finding("error", HOSTILE[2], HOSTILE[1], HOSTILE)], settings=dict(zip(HOSTILE, HOSTILE, strict=True)),
+        hypotheses={HOSTILE[0]: HOSTILE[5]},
+    )  # fmt: skip
+    return analysis, inputs
+
+
+def test_hostile_text_adds_no_element_and_hides_nothing() -> None:
+    analysis, inputs = hostile()
+    text = render(analysis, inputs, specifications(charts(analysis, inputs)))
+    tags = Elements(text).tags
+    executable = [a for t, a in tags if t == "script" and a.get("type") is None]
+    assert len(executable) == 2  # Vega's and the page's
+    assert not [a for _, a in tags if any(name.startswith("on") for name in a)]
+    assert not [t for t, _ in tags if t in {"img", "svg"}]
+    body = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", text, flags=re.DOTALL)
+    assert "&lt;script&gt;window.pwned=1&lt;/script&gt;" in body
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u200b\u202a-\u202e\u2028\u2029]", body)
+    assert "␛[31mred" in body
+    assert "⟨U+202E⟩gnp.exe" in body
+
+
+def test_packed_data_cannot_end_its_element() -> None:
+    packed = pack({"text": "</script><!--\u2028"})
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", packed)
+    assert unpack(packed) == {"text": "</script><!--\u2028"}
+    assert pack({"a": 1}) == pack({"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (None, "rho", "–"), (0.6549, "rho", "0.65"), (-0.0001, "fraction", "0.000"), (-0.5, "nats", "−0.50"),
+        (0.00001, "p", "< 0.0001"), (0.0123, "p", "0.012"), (0.0034, "p", "0.0034"), (13320, "count", "13\u202f320"),
+        (True, "plain", "yes"), (1e-06, "plain", "1e−06"), (120000.0, "plain", "120\u202f000"), (2, "plain", "2"),
+        ("x", "rho", "x"), (56.96, "score", "57.0"),
+    ],
+)  # fmt: skip
+def test_numbers_as_text(value, form, text) -> None:
+    assert format_number(value, form) == text
+
+
+def test_the_preregistered_outcome_leads_over_the_primary_one() -> None:
+    analysis, _ = synthetic(replace(SMALL, behaviors=("capability",)))
+    other = analysis.leakage.with_columns(pl.lit("margin").alias("metric"))
+    both = pl.concat([analysis.leakage, other])
+    tests = analysis.gradient.with_columns(pl.lit("margin").alias("metric"))
+    assert leads(replace(analysis, leakage=both), {})[0].metric == "accuracy"
+    assert leads(replace(analysis, leakage=both, gradient=tests), {})[0].metric == "margin"
+
+
+def test_a_table_of_somebody_else_is_reported_without_inputs(tmp_path: Path) -> None:
+    analysis, _ = synthetic(SMALL)
+    bare = Analysis(leakage=analysis.leakage, gradient=analysis.gradient, evolution=analysis.evolution)
+    text = render(bare, ReportInput(audited=False), specifications(charts(bare, ReportInput())))
+    assert "No audit was run" in text
+    assert 'data-figure="scatter"' in text
+
+
+def test_an_analysis_without_rows_makes_a_page_that_says_so() -> None:
+    text = render(Analysis(), ReportInput(study="nothing"), specifications(charts(Analysis())))
+    assert "There is nothing to conclude yet" in text
+
+
+def test_what_did_not_hold_is_not_said_to_hold() -> None:
+    analysis, inputs = synthetic(SMALL)
+    weak = replace(
+        analysis,
+        gradient=analysis.gradient.with_columns(pl.lit(0.4).alias("p")),
+        containment=analysis.containment.with_columns(pl.lit(0.3).alias("source_p")),
+    )
+    text = render(weak, inputs, {})
+    assert "Leakage does not measurably follow similarity" in text
+    assert "Training did not clearly take hold" in text
+    against = replace(analysis, gradient=analysis.gradient.with_columns(-pl.col("rho"), pl.lit(0.001).alias("p")))
+    assert "Leakage runs against similarity" in render(against, inputs, {})
+
+
+def test_completions_beyond_the_budget_are_counted_and_every_persona_keeps_one(monkeypatch) -> None:
+    monkeypatch.setattr("bystander.report.completions.BUDGET", 12_000)
+    analysis, inputs = synthetic(replace(SMALL, personas=12, completions=240))
+    text = render(analysis, inputs, {})
+    kept = unpack(re.search(r'data-name="completions">([^<]*)<', text)[1])
+    assert 12 <= len(kept) < 240
+    assert {entry["persona"] for entry in kept} == set(analysis.leakage.filter(context="persona")["persona"])
+    assert [entry["leaked"] for entry in kept] == sorted((e["leaked"] for e in kept), reverse=True)
+    assert f'data-record="inputs/completions" data-column="kept" data-form="count">{len(kept)}<' in text
+
+
+def test_files_are_written_whole_in_every_format(tmp_path: Path) -> None:
+    analysis, inputs = synthetic(replace(SMALL, personas=16, completions=4))
+    path = write_report(analysis, inputs, tmp_path / "run", style="paper")
+    assert path == tmp_path / "run" / "report.html"
+    figures = tmp_path / "run" / "figures"
+    kinds = {name: {p.suffix for p in figures.glob(f"{name}.*")} for name in charts(analysis, inputs)}
+    assert kinds
+    assert all(suffixes == {".svg", ".png", ".pdf"} for suffixes in kinds.values())
+    assert (figures / "scatter.pdf").read_bytes().startswith(b"%PDF")
+    assert (figures / "scatter.png").read_bytes().startswith(b"\x89PNG")
+    assert not [p for p in path.parent.rglob("*") if p.name.startswith(".")]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
+    old = tmp_path / "report.html"
+    old.write_text("old")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    analysis, inputs = synthetic(replace(SMALL, personas=12, completions=2))
+    with pytest.raises(StoreError, match="No space left on device"):
+        write_report(analysis, inputs, old)
+    assert old.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_same_records_make_the_same_page(small) -> None:
+    analysis, inputs, _, text = small
+    assert render(analysis, inputs, specifications(charts(analysis, inputs))) == text
