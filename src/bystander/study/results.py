@@ -187,72 +187,61 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def headline_table(analysis: Analysis) -> Table:
     """The short table at the end of a run: per training and metric what the source and the bystanders got, and the
     gradient at the study's layer."""
+    rows = _pooled(analysis.containment)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in (
-        "source",
-        "arm",
-        "metric",
-        "source before → after",
-        "held-out mean",
-        "containment",
-        "rho",
-        "95 %",
-        "p",
-        "n",
-    ):
-        table.add_column(name, justify="left" if name in ("source", "arm", "metric") else "right")
-    leakage = {
-        (r["source"], r["arm"], r["config"], r["metric"], r["dataset"]): r
-        for r in _pooled(analysis.leakage)
-        if r["role"] == "source"
-    }
-    gradient = {
-        (r["source"], r["arm"], r["config"], r["metric"], r["dataset"]): r
-        for r in _pooled(analysis.gradient)
-        if r["method"] == "cosine" and r["preregistered"]
-    }
-    for row in _pooled(analysis.containment):
-        key = (row["source"], row["arm"], row["config"], row["metric"], row["dataset"])
-        own, rank = leakage.get(key), gradient.get(key)
+    several = [name for name in ("behavior", "arm", "config") if len({row[name] for row in rows}) > 1]
+    for name in ("source", *several, "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("before", "after", "held-out", "rho", "95 % interval", "p", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    own = {_key(row): row for row in _pooled(analysis.leakage) if row["role"] == "source"}
+    ranks = {_key(row): row for row in _pooled(analysis.gradient) if row["preregistered"]}
+    for row in rows:
+        source, rank = own.get(_key(row)), ranks.get(_key(row), dict[str, Any]())
         table.add_row(
-            row["source"], row["arm"], row["metric"],
-            f"{own['before']:.3f} → {own['after']:.3f}" if own else "",
-            number(row["bystander_leakage"]), number(row["ratio"], 2),
-            number(rank["rho"], 2) if rank else "",
-            f"{number(rank['low'], 2)} to {number(rank['high'], 2)}" if rank else "",
-            number(rank["p"], 4) if rank else "", str(rank["n"]) if rank else "",
-        )  # fmt: skip
+            row["source"],
+            *(row[name] for name in several),
+            row["metric"],
+            number(source["before"] if source else None),
+            number(source["after"] if source else None),
+            number(row["bystander_leakage"]),
+            number(rank.get("rho"), 2),
+            f"{number(rank['low'], 2)} to {number(rank['high'], 2)}" if rank else "–",
+            number(rank.get("p"), 4),
+            str(rank.get("n", "–")),
+        )
     return table
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("behavior", "source", "arm", "config", "probe", "dataset", "metric"))
 
 
 def table_of_gradients(analysis: Analysis) -> Table:
     """Every gradient of an analysis."""
-    table = Table(
-        "source", "predictor", "layer", "n", "rho", "95 %", "p", "within category", "p", box=None, header_style="bold"
-    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("source", no_wrap=True)
+    table.add_column("predictor", no_wrap=True)
+    for name in ("layer", "n", "rho", "95 % interval", "p", "within", "p within"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in analysis.gradient.iter_rows(named=True):
         table.add_row(
-            row["source"], row["method"], str(row["layer"]), str(row["n"]), number(row["rho"]),
-            f"{number(row['low'], 2)} to {number(row['high'], 2)}", number(row["p"], 4),
-            number(row["rho_within_category"]), number(row["p_within_category"], 4),
+            row["source"], row["method"], _layer(row), str(row["n"]), number(row["rho"]), _interval(row),
+            number(row["p"], 4), number(row["rho_within_category"]), number(row["p_within_category"], 4),
         )  # fmt: skip
     for row in analysis.pooled.iter_rows(named=True):
-        table.add_row(
-            "[bold]all pairs[/]",
-            row["method"],
-            str(row["layer"]),
-            str(row["n"]),
-            number(row["rho_all_pairs"]),
-            "",
-            "",
-            "",
-            "",
-        )
-        table.add_row(
-            "[bold]over sources[/]", row["method"], str(row["layer"]), str(row["n"]), number(row["rho"]),
-            f"{number(row['low'], 2)} to {number(row['high'], 2)}", number(row["p_matrix"], 4), "", "",
-        )  # fmt: skip
+        head = row["method"], _layer(row), str(row["n"])
+        table.add_row("[bold]all pairs[/]", *head, number(row["rho_all_pairs"]))
+        table.add_row("[bold]over sources[/]", *head, number(row["rho"]), _interval(row), number(row["p_matrix"], 4))
     return table
+
+
+def _layer(row: Mapping[str, Any]) -> str:
+    return "" if row["layer"] < 0 else str(row["layer"])
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{number(row['low'], 2)} to {number(row['high'], 2)}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from bystander.core.errors import DataError
 from bystander.core.records import Finding, as_dict
 from bystander.study.spec import built_in, load
 
-console = Console(highlight=False)
+WIDE = 110  # columns where there is no terminal to ask: tables are cut at fewer
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
 
 
@@ -138,6 +140,15 @@ def probe_in_terminal(
     for row in means.sort("metric", "value", descending=[False, True]).iter_rows(named=True):
         wide.add_row(row["persona"], row["metric"], f"{row['value']:.4f}", str(row["items"]))
     console.print(wide)
+
+
+def rows_in_terminal(study: str, out: Path, overrides: Sequence[str]) -> None:
+    """`bystander rows`."""
+    from bystander.study.rows import write_rows
+    from bystander.study.spec import load
+
+    for path in write_rows(load(study, overrides), out):
+        console.print(str(path), soft_wrap=True)
 
 
 def personas_in_terminal(file: Path | None, as_json: bool) -> None:
