@@ -74,6 +74,11 @@ class LoadedModel:
         return int(self.causal.config.get_text_config().num_hidden_layers)
 
     @property
+    def vocabulary(self) -> int:
+        """Logits a place."""
+        return int(self.causal.config.get_text_config().vocab_size)
+
+    @property
     def weights_hash(self) -> str:
         """Hash of the base and of the adapter that is on. While an adapter is trained it is computed anew each time
         (tens of milliseconds on a small model): read it once per probe, not once per item."""

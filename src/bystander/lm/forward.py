@@ -1,0 +1,245 @@
+"""Forward passes over many token sequences of one context, with what they share computed once.
+
+A row is a trunk and branches: the trunk is a prompt, the branches are what may follow it (the options of a question).
+All branches stand behind the trunk in one sequence, and a tree mask lets each of their tokens see the trunk and its
+own branch alone, at its own position; so each token's hidden state is what it would be in a sequence of its own. What
+all rows begin with is computed once, and its keys and values are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import Cache, DynamicCache, DynamicLayer
+
+from bystander.core.errors import ModelError
+from bystander.lm.model import LoadedModel
+
+CPU_TOKENS = 1024  # padded tokens a batch
+GPU_TOKENS = 16384  # fills an H100 with a 7B model (../shared/bench/BASELINES.md: 64 rows of 130 tokens are enough)
+SHARE_FROM = 128  # tokens that sharing a prefix must save before it is worth its own forward pass
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A trunk and its branches. `wanted` are the places, counted along trunk + branches, whose states are wanted."""
+
+    trunk: Ints
+    branches: tuple[Ints, ...]
+    wanted: Ints
+    name: str  # how an error calls it
+
+    @property
+    def length(self) -> int:
+        """Tokens of the trunk and of all branches."""
+        return len(self.trunk) + sum(map(len, self.branches))
+
+    @property
+    def depth(self) -> int:
+        """Tokens of the longest sequence in it."""
+        return len(self.trunk) + max(map(len, self.branches), default=0)
+
+
+@dataclass(slots=True)
+class Budget:
+    """Padded tokens that a batch may have; halved for good when memory runs out."""
+
+    tokens: int
+
+    @classmethod
+    def for_model(cls, loaded: LoadedModel, tokens: int | None) -> Budget:
+        """The caller's budget, or the device's default."""
+        return cls(tokens or (GPU_TOKENS if loaded.device.type == "cuda" else CPU_TOKENS))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows as tensors. `inputs` are `LoadedModel.body`'s; `wanted` [n] indexes its output flattened to
+    [rows x length, hidden], row after row, in each row in the order of `Row.wanted`."""
+
+    rows: tuple[int, ...]
+    inputs: dict[str, Tensor | Cache]
+    wanted: Tensor
+
+
+Compute = Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The tokens that all rows begin with, and their keys and values per layer ([1, heads, tokens, head size])."""
+
+    length: int = 0
+    layers: tuple[tuple[Tensor, Tensor], ...] = field(default=())
+
+
+def run(loaded: LoadedModel, rows: Sequence[Row], budget: Budget, compute: Compute) -> list[tuple[Batch, Tensor]]:
+    """`compute` over all rows of one context in batches; its results stay where it puts them (on a GPU unawaited).
+
+    Batches are cut from the rows sorted by length, longest first, so that rows x longest is within the budget; they
+    depend on these rows and the budget alone. Out of memory: the budget is halved and the batch cut again. Raises
+    ModelError for a row longer than the model's window and for one that does not fit into memory by itself.
+    """
+    assert not loaded.causal.training, "dropout would be in the numbers: call eval() first"
+    for row in rows:
+        if row.depth > loaded.window:
+            raise ModelError(
+                f"{row.name}: {row.depth} tokens, but the model's window is {loaded.window}. Shorten or leave out the item."
+            )
+    with torch.no_grad():
+        prefix = _shared_prefix(loaded, rows)
+        lengths = np.array([row.length for row in rows]) - prefix.length
+        order = np.argsort(-lengths, kind="stable")
+        results: list[tuple[Batch, Tensor]] = []
+        start = 0
+        while start < len(order):
+            count = max(1, budget.tokens // int(lengths[order[start]]))
+            chosen = tuple(int(i) for i in order[start : start + count])
+            done = _attempt(loaded, rows, chosen, prefix, compute)
+            if done is not None:
+                results.append(done)
+                start += len(chosen)
+            elif len(chosen) == 1:
+                raise ModelError(f"{rows[chosen[0]].name}: {rows[chosen[0]].length} tokens do not fit into memory.")
+            else:
+                budget.tokens = len(chosen) * int(lengths[order[start]]) // 2
+    return results
+
+
+def _attempt(
+    loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix, compute: Compute
+) -> tuple[Batch, Tensor] | None:
+    """One batch, or None where memory ran out; what was allocated is free again by the time this returns."""
+    try:
+        batch = _batch(loaded, rows, chosen, prefix)
+        return batch, compute(batch)
+    except torch.OutOfMemoryError:
+        pass
+    except RuntimeError as error:  # what the CPU's allocator raises has no class of its own
+        if "can't allocate memory" not in str(error):
+            raise
+    if loaded.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def common_prefix(sequences: Sequence[Ints]) -> int:
+    """Length of what all sequences begin with."""
+    shortest = min(map(len, sequences))
+    first = sequences[0][:shortest]
+    for sequence in sequences[1:]:
+        differs = np.flatnonzero(first != sequence[: len(first)])
+        if differs.size:
+            first = first[: int(differs[0])]
+    return len(first)
+
+
+def _shared_prefix(loaded: LoadedModel, rows: Sequence[Row]) -> Prefix:
+    """Keys and values of what all trunks begin with; each trunk keeps at least its last token to itself."""
+    shared = min(common_prefix([row.trunk for row in rows]), min(len(row.trunk) for row in rows) - 1)
+    if shared * (len(rows) - 1) < SHARE_FROM or not _attends_to_all(loaded, max(row.depth for row in rows)):
+        return Prefix()
+    ids = to_device(rows[0].trunk[None, :shared], loaded)
+    cache = DynamicCache()
+    loaded.body(input_ids=ids, past_key_values=cache)
+    layers = cast("list[DynamicLayer]", cache.layers)
+    return Prefix(shared, tuple((_tensor(layer.keys), _tensor(layer.values)) for layer in layers))
+
+
+def _tensor(value: Tensor | None) -> Tensor:
+    assert value is not None, "a layer without keys: _attends_to_all should have said so"
+    return value
+
+
+def _attends_to_all(loaded: LoadedModel, depth: int) -> bool:
+    """Whether each layer attends to everything before a token: only then are keys and values all that it remembers,
+    and only then may a mask of our own replace the model's."""
+    config = loaded.causal.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return False
+    window = getattr(config, "sliding_window", None)
+    return window is None or depth <= window
+
+
+class _PrefixLayer(DynamicLayer):
+    """A layer's cache that holds the shared prefix once and keeps nothing of what comes after: only one forward pass
+    ever follows, so that memory does not grow with batch x length x layers."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys, self.values = keys, values
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of prefix and new tokens: [batch, heads, prefix + length, head size]."""
+        rows = key_states.shape[0]
+        keys = torch.cat([_tensor(self.keys).expand(rows, -1, -1, -1), key_states], dim=-2)
+        return keys, torch.cat([_tensor(self.values).expand(rows, -1, -1, -1), value_states], dim=-2)
+
+
+def _batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix) -> Batch:
+    """The chosen rows behind the prefix, padded on the right: behind a causal mask no real token sees the padding."""
+    picked = [rows[i] for i in chosen]
+    longest = max(row.length for row in picked) - prefix.length
+    ids = np.zeros((len(picked), longest), dtype=np.int64)
+    for i, row in enumerate(picked):
+        sequence = np.concatenate([row.trunk[prefix.length :], *row.branches])
+        ids[i, : len(sequence)] = sequence
+    offsets = np.arange(len(picked)) * longest - prefix.length
+    wanted = np.concatenate([row.wanted + offset for row, offset in zip(picked, offsets, strict=True)])
+    inputs: dict[str, Tensor | Cache] = {"input_ids": to_device(ids, loaded)}
+    if any(row.branches for row in picked):
+        branch, position = _tree(picked, longest, prefix.length)
+        inputs["position_ids"] = to_device(position, loaded)
+        inputs["attention_mask"] = _tree_mask(to_device(branch, loaded), prefix.length)
+    elif prefix.length:
+        inputs["position_ids"] = torch.arange(prefix.length, prefix.length + longest, device=loaded.device)[None]
+        flat = torch.zeros((1, longest), dtype=torch.long, device=loaded.device)
+        inputs["attention_mask"] = _tree_mask(flat, prefix.length)
+    if prefix.length:
+        inputs["past_key_values"] = Cache(layers=[_PrefixLayer(keys, values) for keys, values in prefix.layers])
+    return Batch(chosen, inputs, to_device(wanted, loaded))
+
+
+def _tree(rows: Sequence[Row], longest: int, before: int) -> tuple[Ints, Ints]:
+    """Per token its branch (0: trunk) and its position in its own sequence: both [rows, longest]."""
+    branch = np.zeros((len(rows), longest), dtype=np.int64)
+    position = np.zeros((len(rows), longest), dtype=np.int64)
+    for i, row in enumerate(rows):
+        place = len(row.trunk) - before
+        position[i, :place] = np.arange(before, len(row.trunk))
+        for number, tokens in enumerate(row.branches, start=1):
+            branch[i, place : place + len(tokens)] = number
+            position[i, place : place + len(tokens)] = np.arange(len(row.trunk), len(row.trunk) + len(tokens))
+            place += len(tokens)
+    return branch, position
+
+
+def _tree_mask(branch: Tensor, before: int) -> Tensor:
+    """Who sees whom: [rows, 1, length, before + length], True where a token may look.
+
+    A token sees the prefix, and of its row what stands no later than itself and is trunk or its own branch.
+    """
+    length = branch.shape[1]
+    causal = torch.ones((length, length), dtype=torch.bool, device=branch.device).tril()
+    own = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    seen = (own & causal)[:, None]
+    prefix = torch.ones((len(branch), 1, length, before), dtype=torch.bool, device=branch.device)
+    return torch.cat([prefix, seen], dim=-1)
+
+
+def to_device(array: Ints, loaded: LoadedModel) -> Tensor:
+    """On a GPU through pinned memory, so that the transfer does not wait for the work queued before it."""
+    tensor = torch.from_numpy(array)
+    if loaded.device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(loaded.device, non_blocking=True)
