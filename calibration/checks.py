@@ -22,7 +22,8 @@ from calibration import worlds
 from calibration.worlds import Shape
 
 Floats = NDArray[np.float64]
-SETTINGS = Settings(permutations=999, partial_permutations=999, resamples=1_000)
+TESTS = Settings(permutations=999, partial_permutations=999, resamples=4)  # where only p-values are looked at
+INTERVALS = Settings(permutations=9, partial_permutations=9, resamples=1_000)  # where only intervals are
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def null_gradients(studies: int, seed: int = 1) -> Iterator[Row]:
         x, leakage = worlds.truth(rng, Shape(persona=(0.7, 0.7), category=(0.7, 0.0)), 1)
         changes = worlds.measured(rng, leakage[0, at], worlds.QUESTIONS, 0.8)
         length, baseline = rng.poisson(20, at.size).astype(float), rng.normal(size=at.size)
-        columns = gradients(x[:, at], _sample(changes, at, length=length, baseline=baseline), SETTINGS)
+        columns = gradients(x[:, at], _sample(changes, at, length=length, baseline=baseline), TESTS)
         for name in ("p", "p_within_category", "partial_prompt_length_p", "partial_baseline_p", "partial_category_p"):
             p.setdefault(name, []).append(float(columns[name][0]))
     for name, values in p.items():
@@ -94,7 +95,7 @@ def null_within_categories(studies: int, seed: int = 2) -> Iterator[Row]:
     for _ in range(studies):
         x, leakage = worlds.truth(rng, Shape(category=(1.0, 1.0), between=0.9), 1)
         changes = worlds.measured(rng, leakage[0, at], worlds.QUESTIONS, 0.8)
-        columns = gradients(x[:, at], _sample(changes, at), SETTINGS)
+        columns = gradients(x[:, at], _sample(changes, at), TESTS)
         for name, values in p.items():
             values.append(float(columns[name][0]))
     scenario = "category means go together, nothing inside categories"
@@ -142,7 +143,7 @@ def null_pooled(studies: int, seed: int = 4) -> Iterator[Row]:
     for _ in range(studies):
         x, leakage = worlds.truth(rng, Shape(persona=(1.0, 1.0)))
         sources = _sources(rng, x, leakage, 60, 0.8)
-        columns = pooled_columns(sources, SETTINGS)
+        columns = pooled_columns(sources, TESTS)
         for name in ("p_matrix", "p_within_category", "p_stratified"):
             p[name].append(float(columns[name][0]))
         p["plain"].append(_plain_stratified(sources))
@@ -168,9 +169,9 @@ def null_pooled_clusters(studies: int, seed: int = 5) -> Iterator[Row]:
     within: list[float] = []
     for _ in range(studies):
         x, leakage = worlds.truth(rng, Shape(persona=(1.0, 1.0), common=0.9))
-        specific.append(float(pooled_columns(_sources(rng, x, leakage, 24, 0.8), SETTINGS)["p_stratified"][0]))
+        specific.append(float(pooled_columns(_sources(rng, x, leakage, 24, 0.8), TESTS)["p_stratified"][0]))
         x, leakage = worlds.truth(rng, Shape(persona=(0.7, 0.7), category=(1.0, 1.0), between=0.9))
-        within.append(float(pooled_columns(_sources(rng, x, leakage, 24, 0.8), SETTINGS)["p_within_category"][0]))
+        within.append(float(pooled_columns(_sources(rng, x, leakage, 24, 0.8), TESTS)["p_within_category"][0]))
     yield level("pooled: p_stratified", "persona effects go together, nothing specific to pairs", specific)
     yield level("pooled: p_within_category", "category means go together, nothing inside categories", within)
 
@@ -247,7 +248,7 @@ def _recovery(studies: int, planted: float, questions: int, reliability: float, 
     for _ in range(studies):
         x, leakage = worlds.truth(rng, Shape(gradient=r), 1)
         changes = worlds.measured(rng, leakage[0, at], questions, reliability)
-        c = {name: float(column[0]) for name, column in gradients(x[:, at], _sample(changes, at), SETTINGS).items()}
+        c = {name: float(column[0]) for name, column in gradients(x[:, at], _sample(changes, at), INTERVALS).items()}
         got["rho"].append(c["rho"])
         hits["rho"].append(c["low"] <= as_measured <= c["high"])
         if "rho_corrected" in c:
@@ -269,7 +270,7 @@ def _pooled_recovery(studies: int, planted: float, seed: int) -> Iterator[Row]:
     hits: list[bool] = []
     for _ in range(studies):
         x, leakage = worlds.truth(rng, Shape(gradient=r, own=(0.8, 0.8), persona=(0.6, 0.6), common=r))
-        columns = pooled_columns(_sources(rng, x, leakage, 60, reliability), SETTINGS)
+        columns = pooled_columns(_sources(rng, x, leakage, 60, reliability), INTERVALS)
         got.append(float(columns["rho"][0]))
         hits.append(bool(columns["low"][0] <= true <= columns["high"][0]))
     scenario = f"planted {planted:g}, five sources, persona effects, reliability 0.9"
@@ -293,7 +294,7 @@ def hard_intervals(studies: int, seed: int = 10) -> Iterator[Row]:
         x, leakage = worlds.truth(rng, Shape(gradient=r), 1)
         x, leakage = x + fixed[0], leakage + fixed[1]
         changes = worlds.measured(rng, leakage[0, at], 60, 0.8)
-        c = gradients(x[:, at], _sample(changes, at), SETTINGS)
+        c = gradients(x[:, at], _sample(changes, at), INTERVALS)
         clusters.append(bool(c["low"][0] <= true <= c["high"][0]))
     yield coverage("rho", "planted 0.3 inside categories whose means go together", clusters)
     yield from _unequal_questions(studies, rng)
@@ -313,9 +314,9 @@ def _unequal_questions(studies: int, rng: np.random.Generator) -> Iterator[Row]:
     for _ in range(studies):
         x, leakage = worlds.truth(rng, Shape(gradient=r), 1)
         changes = worlds.measured(rng, leakage[0, at], questions, reliability, tau * x[0, at])
-        c = gradients(x[:, at], _sample(changes, at), SETTINGS)
+        c = gradients(x[:, at], _sample(changes, at), INTERVALS)
         hits.append(bool(c["low"][0] <= true <= c["high"][0]))
-        flat = gradients(x[:, at], _sample(changes.mean(axis=1, keepdims=True), at), SETTINGS)
+        flat = gradients(x[:, at], _sample(changes.mean(axis=1, keepdims=True), at), INTERVALS)
         alone.append(bool(flat["low"][0] <= true <= flat["high"][0]))
     scenario = "planted 0.3, 24 questions with gradients of their own"
     yield coverage("rho", scenario, hits)
@@ -330,7 +331,7 @@ def _few_personas(studies: int, rng: np.random.Generator) -> Iterator[Row]:
         x = rng.standard_normal(11)
         leakage = r * x + (1 - r**2) ** 0.5 * rng.standard_normal(11)
         changes = leakage[:, None] + rng.standard_normal((11, 60)) * ((1 / 0.9 - 1) * 60) ** 0.5
-        c = gradients(x[None], Sample(changes[None]), SETTINGS)
+        c = gradients(x[None], Sample(changes[None]), INTERVALS)
         hits.append(bool(c["low"][0] <= true <= c["high"][0]))
     yield coverage("rho", "planted 0.3, 11 personas", hits)
 

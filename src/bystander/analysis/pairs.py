@@ -21,6 +21,7 @@ from bystander.core.records import MEASUREMENT_COLUMNS
 
 Floats = NDArray[np.float64]
 UNIT = ("context", "persona")
+SAMPLE = r"/\d+$"  # the end of an item that is one of several samples of a question
 NEEDED = (
     "probe",
     "dataset",
@@ -167,39 +168,59 @@ def _twins(trained: pl.DataFrame, held_out: pl.DataFrame, twin: pl.Expr) -> pl.D
 
 
 def _by_question(frame: pl.DataFrame) -> pl.DataFrame:
-    question = pl.col("item").str.replace(r"/\d+$", "")  # "q7/0": sample 0 of question q7
+    """One row per question: samples of one question ("q7/0", "q7/1") are averaged over those that are ok."""
+    keys = [*KEYS, "seed", "role", *OUTCOME_KEYS, *UNIT, "checkpoint"]
     ok = pl.col("status") == "ok"
-    return (
-        frame.with_columns(question.alias("question"))
-        .group_by([*KEYS, "seed", "role", *OUTCOME_KEYS, *UNIT, "checkpoint", "question"])
+    sampled = pl.col("item").str.contains(SAMPLE)
+    single = frame.filter(~sampled).select(
+        *keys, pl.col("item").alias("question"), pl.col("value").cast(pl.Float64), pl.lit(1, pl.UInt32).alias("rows"),
+        (~ok).cast(pl.UInt32).alias("bad"),
+    )  # fmt: skip
+    several = (
+        frame.filter(sampled)
+        .with_columns(pl.col("item").str.replace(SAMPLE, "").alias("question"))
+        .group_by([*keys, "question"])
         .agg(
-            pl.col("value").filter(ok).mean().alias("value"),
-            pl.len().alias("rows"),
-            (~ok).sum().alias("bad"),
+            pl.col("value").cast(pl.Float64).filter(ok).mean(),
+            pl.len().cast(pl.UInt32).alias("rows"),
+            (~ok).sum().cast(pl.UInt32).alias("bad"),
         )
     )
+    return pl.concat([single, several])
 
 
-def grids(table: pl.DataFrame, checkpoint: float | None = None) -> Iterator[Grid]:
-    """Grids of every training design and outcome at `checkpoint` (None: each training's last), in a fixed order.
+def paired(table: pl.DataFrame) -> pl.DataFrame:
+    """Trained rows of a table from `prepared`, each with the untrained model's value on the same question (`before`).
 
-    `table` comes from `prepared`. Raises DataError where a training has no untrained values to be paired with.
+    Raises DataError where there is nothing to be paired with, or two untrained values of one question.
     """
     base = table.filter((pl.col("checkpoint") == 0) & pl.col("source").is_null())
     trained = table.filter(pl.col("source").is_not_null())
-    if checkpoint is None:
-        trained = trained.filter(
-            pl.col("checkpoint") == pl.col("checkpoint").max().over([*KEYS, "seed", *OUTCOME_KEYS])
-        )
-    else:
-        trained = trained.filter(pl.col("checkpoint") == checkpoint)
     if trained.height and not base.height:
         raise DataError("no measurement of the untrained model (checkpoint 0): leakage is a change and cannot be known")
-    before = base.select(*OUTCOME_KEYS, *UNIT, "question", pl.col("value").alias("before"))
-    if before.select(*OUTCOME_KEYS, *UNIT, "question").is_duplicated().any():
-        raise DataError("checkpoint 0 holds several values of one question under one context (two runs in one table?)")
-    joined = trained.join(before, on=[*OUTCOME_KEYS, *UNIT, "question"], how="left")
-    for _, part in sorted(joined.partition_by([*KEYS, *OUTCOME_KEYS], as_dict=True).items(), key=lambda kv: str(kv[0])):
+    place = [*OUTCOME_KEYS, *UNIT, "question"]
+    before = base.select(*place, pl.col("value").alias("before"))
+    twice = before.filter(before.select(place).is_duplicated())
+    if twice.height:
+        raise DataError(
+            f"checkpoint 0 holds several values of one question under one context (two runs in one table?); "
+            f"the first: {twice.select(place).row(0)}"
+        )
+    return trained.join(before, on=place, how="left")
+
+
+def grids(pairs: pl.DataFrame, checkpoint: float | None = None) -> Iterator[Grid]:
+    """Grids of every training design and outcome at `checkpoint` (None: each training's last), in a fixed order.
+
+    `pairs` comes from `paired`. Raises DataError where a training holds two values of one question.
+    """
+    if checkpoint is None:
+        last = pl.col("checkpoint").max().over([*KEYS, "seed", *OUTCOME_KEYS])
+        pairs = pairs.filter(pl.col("checkpoint") == last)
+    else:
+        pairs = pairs.filter(pl.col("checkpoint") == checkpoint)
+    parts = pairs.partition_by([*KEYS, *OUTCOME_KEYS], as_dict=True)
+    for _, part in sorted(parts.items(), key=lambda item: str(item[0])):
         yield _grid(part)
 
 
@@ -210,16 +231,27 @@ def _grid(part: pl.DataFrame) -> Grid:
     seeds = sorted(part["seed"].unique().to_list(), key=lambda seed: (seed is None, seed))
     roles = _roles(part)
     units = sorted(roles)
+    unit = part.select(pl.concat_str(UNIT, separator="|")).to_series()
     questions = part["question"].unique().sort().to_list()
-    places = [
-        _places(part["seed"].to_list(), seeds),
-        _places(list(zip(part["context"].to_list(), part["persona"].to_list(), strict=True)), units),
-        _places(part["question"].to_list(), questions),
-    ]
     shape = (len(seeds), len(units), len(questions))
-    before, after = np.full(shape, np.nan), np.full(shape, np.nan)
-    before[*places] = part["before"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    after[*places] = part["value"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    place = np.ravel_multi_index(
+        (
+            np.array([seeds.index(seed) for seed in part["seed"].to_list()])
+            if len(seeds) > 1
+            else np.zeros(part.height, int),
+            _places(unit, ["|".join(unit) for unit in units]),
+            _places(part["question"], questions),
+        ),
+        shape,
+    )
+    if len(np.unique(place)) < part.height:
+        raise DataError(
+            f"{'/'.join((*key, *outcome))}: several values of one question under one context (two runs in one table?)"
+        )
+    before, after = np.full((2, int(np.prod(shape))), np.nan)
+    before[place] = part["before"].fill_null(np.nan).to_numpy()
+    after[place] = part["value"].fill_null(np.nan).to_numpy()
+    before, after = before.reshape(shape), after.reshape(shape)
     metric = BY_NAME[outcome[0], outcome[2]]
     lost = (np.isnan(before) | np.isnan(after)).sum(axis=(0, 2))
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
@@ -229,9 +261,8 @@ def _grid(part: pl.DataFrame) -> Grid:
     )  # fmt: skip
 
 
-def _places(values: Sequence[object], order: Sequence[object]) -> NDArray[np.intp]:
-    place = {value: index for index, value in enumerate(order)}
-    return np.array([place[value] for value in values], dtype=np.intp)
+def _places(values: pl.Series, order: Sequence[str]) -> NDArray[np.intp]:
+    return values.cast(pl.Enum(order)).to_physical().to_numpy().astype(np.intp)
 
 
 def _roles(part: pl.DataFrame) -> dict[tuple[str, str], str]:

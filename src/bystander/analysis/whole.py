@@ -23,13 +23,13 @@ from bystander.analysis.hypotheses import HYPOTHESES, Hypothesis
 from bystander.analysis.intervals import NONE, Estimate, crossed
 from bystander.analysis.leakage import leakage_rows, names_of, record
 from bystander.analysis.multiplicity import adjust
-from bystander.analysis.pairs import Grid, grids, prepared
+from bystander.analysis.pairs import Grid, grids, paired, prepared
 from bystander.analysis.pooled import SourceSample, mixed_model, pooled_columns
 from bystander.analysis.power import smallest_change, smallest_rho, width_of_mean, width_of_rho
 from bystander.analysis.predictors import Facts, SimilarityTable, facts
 from bystander.analysis.results import Analysis, tidy
 from bystander.analysis.schemas import TABLES
-from bystander.analysis.settings import OUTCOME_KEYS, Settings
+from bystander.analysis.settings import KEYS, OUTCOME_KEYS, Settings
 from bystander.analysis.uncertainty import reliability
 from bystander.analysis.verdicts import verdicts
 from bystander.core.metrics import PRIMARY
@@ -55,10 +55,11 @@ def analyze(
     settings = settings or Settings()
     table, notes = prepared(measurements)
     known, similar = facts(personas), SimilarityTable.read(similarities)
-    whole = list(grids(table))
+    pairs = paired(table)
+    whole = list(grids(pairs))
     rows = final_rows(whole, similar, known, settings)
     rows["instrument"] = instrument_rows(whole, table, settings)
-    over_time(rows, table, similar, known, settings)
+    over_time(rows, pairs, whole, similar, known, settings)
     said = verdicts(rows, whole, hypotheses, settings)
     return packed(rows, settings, [*notes, *_left_out(whole, settings)], said)
 
@@ -89,12 +90,19 @@ def final_rows(
 
 
 def over_time(
-    rows: dict[str, Rows], table: pl.DataFrame, similarities: SimilarityTable, known: Facts, settings: Settings
+    rows: dict[str, Rows],
+    pairs: pl.DataFrame,
+    whole: Sequence[Grid],
+    similarities: SimilarityTable,
+    known: Facts,
+    settings: Settings,
 ) -> None:
-    """Add the tables that need every checkpoint."""
-    trained = table.filter(pl.col("source").is_not_null())
-    steps = trained["checkpoint"].unique().sort().to_list()
-    for course in courses([(float(step), list(grids(table, step))) for step in steps if step > 0]):
+    """Add the tables that need every checkpoint. `whole` are the grids of the last one."""
+    ends = pairs.group_by([*KEYS, "seed", *OUTCOME_KEYS]).agg(pl.col("checkpoint").max())["checkpoint"].unique()
+    steps = [float(step) for step in pairs["checkpoint"].unique().sort() if step > 0]
+    together = ends.len() == 1  # every training is at the same end
+    watched = [(step, whole if together and step == steps[-1] else list(grids(pairs, step))) for step in steps]
+    for course in courses(watched):
         rows["evolution"] += evolution_rows(course, similarities, known, settings)
         found = dynamics_rows(course, similarities, known, settings)
         rows["dynamics"] += found
