@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bystander.core.records import Completion, Context, Measurement
-from bystander.lm.model import LoadedModel
+
+if TYPE_CHECKING:
+    from bystander.lm.model import LoadedModel  # loads torch, which the study's files and rows do without
 
 
 @dataclass(frozen=True, slots=True)

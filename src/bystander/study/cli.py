@@ -107,6 +107,18 @@ def probe(
 
 
 @app.command()
+def rows(
+    study: StudyArg,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the files.")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Write the rows that a study would train on, one file a training, and the halves of its question set."""
+    from bystander.study.terminal import rows_in_terminal
+
+    rows_in_terminal(study, out, overrides)
+
+
+@app.command()
 def personas(
     file: Annotated[Path | None, typer.Option(help="A persona file to check instead of the built-in set.")] = None,
     as_json: JsonOption = False,

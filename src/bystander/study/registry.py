@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bystander.behaviors.base import Behavior
 from bystander.behaviors.capability import CapabilityBehavior
 from bystander.behaviors.marker import MarkerBehavior
 from bystander.core.errors import StudyError
-from bystander.probe.base import Probe
-from bystander.probe.marker import MarkerProbe
-from bystander.study.choice_sets import choice_probe
 from bystander.study.spec import Loaded
+
+if TYPE_CHECKING:
+    from bystander.probe.base import Probe
 
 
 def make_behavior(name: str, study: Loaded) -> Behavior:
@@ -23,6 +25,9 @@ def make_behavior(name: str, study: Loaded) -> Behavior:
 
 def make_probes(study: Loaded) -> dict[str, Probe]:
     """The probes that a study asks for, by name. Raises StudyError where a probe asks for more items than there are."""
+    from bystander.probe.marker import MarkerProbe  # here: probes load torch, behaviors and rows need none
+    from bystander.study.choice_sets import choice_probe
+
     spec = study.spec
     probes: dict[str, Probe] = {}
     if spec.probes.marker is not None:

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from bystander.core.hashing import seed_for
 from bystander.core.records import Context, Measurement, as_dict
-from bystander.design.arms import Design
 from bystander.design.audit import render
 from bystander.geometry.predictors import from_answers, from_prompts, from_states
 from bystander.geometry.similarity import spread_over_ranking
@@ -23,6 +22,7 @@ from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.cells import Cell, Plan, Training, at_checkpoint
 from bystander.study.progress import Bar
+from bystander.study.rows import rows_as_jsonl
 from bystander.study.store import CellDir, read_lines, write_bytes, write_json, write_parquet
 from bystander.train.loop import Checkpoint, StepLog, TrainState, train
 
@@ -207,21 +207,6 @@ class Worker:
         return {"kind": cell.kind, "name": cell.name, "key": cell.key, "base_hash": self.loaded.base_hash, **more}
 
 
-def rows_as_jsonl(design: Design) -> bytes:
-    """Rows in the prompt / completion form of the ecosystem, with where each came from."""
-    lines: list[str] = []
-    for row in design.rows:
-        system = [{"role": "system", "content": row.context.system}] if row.context.system is not None else []
-        record = {
-            "prompt": [*system, {"role": "user", "content": row.user}],
-            "completion": [{"role": "assistant", "content": row.completion}],
-            "id": row.id, "behavior": row.behavior, "arm": row.arm, "context": row.context.kind,
-            "persona": row.context.name, "role": row.role, "target": row.target, "question_id": row.question_id,
-        }  # fmt: skip
-        lines.append(json.dumps(record, ensure_ascii=False, sort_keys=True))
-    return ("\n".join(lines) + "\n").encode()
-
-
 def _keep_state(folder: Path, state: TrainState, steps: list[dict[str, Any]]) -> None:
     """Tensors first, then the small file that makes them count: a kill between the two loses one state, not the run."""
     temporary = folder / f"state-{state.step}.safetensors"
@@ -241,4 +226,4 @@ def _resume(folder: Path) -> tuple[TrainState | None, list[dict[str, Any]]]:
     return TrainState(kept["step"], load_file(folder / kept["tensors"])), kept["steps"]
 
 
-__all__ = ["Worker", "read_lines", "rows_as_jsonl"]
+__all__ = ["Worker", "read_lines"]
