@@ -66,7 +66,7 @@ def run(cells, worker=None, complete=(), **options):
 def test_a_cell_runs_after_what_it_needs_and_what_is_complete_does_not_run():
     cells = [Trivial("c", ("b", "a")), Trivial("b", ("a",)), Trivial("a"), Trivial("d", ("z",))]
     summary, worker, _ = run(cells, complete=["z"])
-    assert [key for key, _ in worker.ran] == ["a", "d", "b", "c"]
+    assert [key for key, _ in worker.ran] == ["a", "b", "c", "d"], "the plan's order, as soon as the needs allow"
     assert sorted(summary.done) == ["a", "b", "c", "d"]
     assert not summary.stopped
 

@@ -124,7 +124,8 @@ def wall_seconds(todo: Sequence[CellCost], needs: Mapping[str, tuple[str, ...]],
     that the scheduler itself takes."""
     left = {cell.key: cell for cell in todo}
     waiting = {key: {need for need in needs.get(key, ()) if need in left} for key in left}
-    ready = [cell.key for cell in todo if not waiting[cell.key]]
+    place = {cell.key: index for index, cell in enumerate(todo)}
+    ready = [(place[cell.key], cell.key) for cell in todo if not waiting[cell.key]]
     needed_by: dict[str, list[str]] = {}
     for key, wants in waiting.items():
         for need in wants:
@@ -133,12 +134,12 @@ def wall_seconds(todo: Sequence[CellCost], needs: Mapping[str, tuple[str, ...]],
     now, order = 0.0, 0
     while ready or running:
         while ready and len(running) < workers:
-            key = ready.pop(0)
+            _, key = heapq.heappop(ready)
             heapq.heappush(running, (now + left[key].seconds, order, key))
             order += 1
         now, _, done = heapq.heappop(running)
         for key in needed_by.get(done, ()):
             waiting[key].discard(done)
             if not waiting[key]:
-                ready.append(key)
+                heapq.heappush(ready, (place[key], key))
     return now

@@ -121,7 +121,7 @@ def _selection(study: Loaded) -> Iterator[OpenQuestion]:
 
 def _judge(study: Loaded) -> Iterator[OpenQuestion]:
     spec = study.spec
-    judged = spec.probes.judged
+    judged = getattr(spec.probes, "judged", None)
     if judged is not None and judged.judge is None:
         yield OpenQuestion(
             "judge", "Who judges the answers? Without a judge they are sampled and kept, and nothing is measured by them.",

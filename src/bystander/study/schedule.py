@@ -6,8 +6,8 @@ what is running finish and starts nothing more.
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -137,7 +137,13 @@ class _Round:
         for cell in todo:
             for need in self.missing[cell.key]:
                 self.needed_by.setdefault(need, []).append(cell.key)
-        self.ready = deque(Attempt(cell.key, cell.name) for cell in todo if not self.missing[cell.key])
+        self.place = {cell.key: index for index, cell in enumerate(todo)}
+        self.ready: list[
+            tuple[int, Attempt]
+        ] = []  # a heap in the plan's order: a training's probes before the next one
+        for cell in todo:
+            if not self.missing[cell.key]:
+                self._make_ready(Attempt(cell.key, cell.name))
         self.running: dict[str, tuple[Attempt, float]] = {}
         self.fatal: Failure | None = None
 
@@ -162,13 +168,16 @@ class _Round:
             raise StoreError(self.fatal.message)
         return self.summary
 
+    def _make_ready(self, attempt: Attempt) -> None:
+        heapq.heappush(self.ready, (self.place[attempt.key], attempt))
+
     def _submit(self) -> None:
         while self.ready and len(self.running) < self.executor.slots and not self.summary.stopped:
-            why = self.stop.reason if self.stop.requested else self.may_spend(self.ready[0].key)
+            why = self.stop.reason if self.stop.requested else self.may_spend(self.ready[0][1].key)
             if why:
                 self.summary.stopped = why
                 return
-            attempt = self.ready.popleft()
+            _, attempt = heapq.heappop(self.ready)
             self.running[attempt.key] = (attempt, time.monotonic())
             self.told.started(attempt)
             self.executor.submit(attempt)
@@ -185,7 +194,7 @@ class _Round:
             for waiting in self.needed_by.get(key, ()):
                 self.missing[waiting].discard(key)
                 if not self.missing[waiting]:
-                    self.ready.append(Attempt(waiting, self.names[waiting]))
+                    self._make_ready(Attempt(waiting, self.names[waiting]))
         else:
             self._retry_or_give_up(outcome, outcome.failure)
 
@@ -200,7 +209,7 @@ class _Round:
             text = "again on another worker" if why.deserves == "elsewhere" else "again"
         self.told.failed(outcome, text)
         if again:
-            self.ready.append(again)
+            self._make_ready(again)
             return
         self.summary.failed[attempt.key] = why
         if why.deserves == "stop":
