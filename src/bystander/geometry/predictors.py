@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bystander.core.records import Context, Similarity
 from bystander.geometry.rivals import (
@@ -16,8 +17,7 @@ from bystander.geometry.rivals import (
     whitened_cosine,
 )
 from bystander.geometry.similarity import Floats, centered_cosine, cosine
-from bystander.lm.hidden import next_token_logprobs
-from bystander.lm.model import LoadedModel
+from bystander.lm.hidden import PromptStates
 
 NO_LAYER = -1  # `Similarity.layer` of a predictor that has none
 
@@ -59,16 +59,25 @@ def from_prompts(
 
 
 def from_answers(
-    loaded: LoadedModel, contexts: Sequence[Context], sources: Sequence[str], users: Sequence[str]
+    prompts: Iterable[PromptStates], sources: Sequence[str], into: dict[str, NDArray[np.float32]]
 ) -> Iterator[Similarity]:
     """`jensen_shannon`: how alike the first answer token is distributed over the open questions.
 
-    The sources' distributions are kept and every persona is held against them as it comes, so that memory does not
-    grow with the number of personas.
+    `prompts` must bring the sources first: their distributions are kept and every other persona is held against them
+    as it comes, so that memory does not grow with the number of personas. Centroids are put `into` by name.
     """
-    by_name = {context.name: context for context in contexts}
-    own = {c.name: p for c, p in next_token_logprobs(loaded, [by_name[source] for source in sources], users)}
-    for context, logprobs in next_token_logprobs(loaded, contexts, users):
-        for source in sources:
-            value = jensen_shannon_similarity(own[source], logprobs)
-            yield Similarity(source, context.name, "jensen_shannon", NO_LAYER, value)
+    kept: dict[str, Floats] = {}
+    for prompt in prompts:
+        name, logprobs = prompt.context.name, prompt.logprobs.astype(np.float64)
+        into[name] = prompt.states
+        if name in sources:
+            for other, earlier in kept.items():
+                value = jensen_shannon_similarity(earlier, logprobs)
+                yield Similarity(other, name, "jensen_shannon", NO_LAYER, value)
+                yield Similarity(name, other, "jensen_shannon", NO_LAYER, value)
+            kept[name] = logprobs
+            yield Similarity(name, name, "jensen_shannon", NO_LAYER, 1.0)
+            continue
+        assert len(kept) == len(sources), "sources must come first"
+        for source, own in kept.items():
+            yield Similarity(source, name, "jensen_shannon", NO_LAYER, jensen_shannon_similarity(own, logprobs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,16 @@ from bystander.lm.model import LoadedModel
 from bystander.lm.tokens import encode, render_texts
 
 
+@dataclass(frozen=True, slots=True)
+class PromptStates:
+    """Where a context's prompts end. `states` float32 [layers asked for, hidden], averaged over the users;
+    `logprobs` float32 [users, vocabulary], natural, of the answer's first token."""
+
+    context: Context
+    states: NDArray[np.float32]
+    logprobs: NDArray[np.float32]
+
+
 def last_token_states(
     loaded: LoadedModel,
     contexts: Sequence[Context],
@@ -23,8 +34,8 @@ def last_token_states(
     layers: Sequence[int],
     *,
     token_budget: int | None = None,
-) -> Iterator[tuple[Context, NDArray[np.float32]]]:
-    """Per context the hidden state at the last prompt token, averaged over `users`: float32 [len(layers), hidden].
+) -> Iterator[PromptStates]:
+    """Hidden states and next-token distribution at the last prompt token, one context at a time.
 
     Layer 0 is the embeddings, layer i the output of block i; the last one has the final norm applied, as in
     transformers' `output_hidden_states`. Raises ModelError for a layer that the model does not have.
@@ -35,27 +46,19 @@ def last_token_states(
     picked = list(layers)
 
     def read(batch: Batch) -> Tensor:
-        states = loaded.causal.base_model(**batch.inputs, output_hidden_states=True).hidden_states
-        return torch.stack([states[layer].flatten(0, 1)[batch.wanted] for layer in picked], dim=1).float()
+        cached = batch.inputs.get("past_key_values") is not None
+        out = loaded.causal.base_model(**batch.inputs, output_hidden_states=True, use_cache=cached)
+        states = out.hidden_states
+        at_end = torch.stack([state.flatten(0, 1)[batch.wanted] for state in states], dim=1)
+        logprobs = loaded.head(at_end[:, -1]).float().log_softmax(-1)
+        return torch.cat([at_end[:, picked].float().flatten(1), logprobs], dim=1)
 
     budget = Budget.for_model(loaded, token_budget)
     for context in contexts:
-        results = run(loaded, _rows(loaded, context, users), budget, read)
-        yield context, _in_order(results).astype(np.float64).mean(axis=0).astype(np.float32)
-
-
-def next_token_logprobs(
-    loaded: LoadedModel, contexts: Sequence[Context], users: Sequence[str], *, token_budget: int | None = None
-) -> Iterator[tuple[Context, NDArray[np.float64]]]:
-    """Per context the natural log-probabilities of the answer's first token: float64 [len(users), vocabulary]."""
-
-    def read(batch: Batch) -> Tensor:
-        hidden = loaded.body(**batch.inputs).flatten(0, 1)[batch.wanted]
-        return loaded.head(hidden).float().log_softmax(-1)
-
-    budget = Budget.for_model(loaded, token_budget)
-    for context in contexts:
-        yield context, _in_order(run(loaded, _rows(loaded, context, users), budget, read)).astype(np.float64)
+        values = _in_order(run(loaded, _rows(loaded, context, users), budget, read))
+        flat, logprobs = np.split(values, [len(picked) * loaded.causal.config.get_text_config().hidden_size], axis=1)
+        states = flat.reshape(len(users), len(picked), -1).astype(np.float64).mean(axis=0).astype(np.float32)
+        yield PromptStates(context, states, logprobs)
 
 
 def _rows(loaded: LoadedModel, context: Context, users: Sequence[str]) -> list[Row]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from bystander.core.hashing import seed_for
-from bystander.core.records import Context, Measurement, as_dict
+from bystander.core.records import Context, Measurement, Similarity, as_dict
 from bystander.design.audit import render
 from bystander.geometry.predictors import from_answers, from_prompts, from_states
 from bystander.geometry.similarity import spread_over_ranking
@@ -26,6 +27,7 @@ from bystander.study.rows import rows_as_jsonl
 from bystander.study.store import CellDir, read_lines, write_bytes, write_json, write_parquet
 from bystander.train.loop import Checkpoint, StepLog, TrainState, train
 
+T = TypeVar("T")
 SIMILARITY_SCHEMA: dict[str, Any] = {
     "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
 }  # fmt: skip
@@ -67,22 +69,25 @@ class Worker:
         loaded = self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts))
-        states: list[np.ndarray[Any, Any]] = []
-        for _, state in last_token_states(loaded, contexts, self.plan.open_questions, layers):
-            states.append(state)
-            self.bar.advance()
-        tokens = self._prompt_tokens()
-        sources = spec.sources
-        records = [
-            *from_states(np.stack(states).astype(np.float64), contexts, sources, layers),
-            *from_prompts(contexts, sources, tokens),
-            *from_answers(loaded, contexts, sources, self.plan.open_questions),
-        ]
+        tokens, sources = self._prompt_tokens(), spec.sources
+        first = [*(c for c in contexts if c.name in sources), *(c for c in contexts if c.name not in sources)]
+        states: dict[str, NDArray[np.float32]] = {}
+        records: list[Similarity] = []
+        prompts = last_token_states(loaded, first, self.plan.open_questions, layers)
+        records += from_answers(self._counted(prompts), sources, states)
+        centroids = np.stack([states[context.name] for context in contexts]).astype(np.float64)
+        records += from_states(centroids, contexts, sources, layers)
+        records += from_prompts(contexts, sources, tokens)
         write_parquet(
             directory.path / "similarities.parquet",
             pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA),
         )
         directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=tokens))
+
+    def _counted(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            yield item
+            self.bar.advance()
 
     def _prompt_tokens(self) -> dict[str, int]:
         tokenizer = self.loaded.tokenizer
