@@ -64,7 +64,7 @@ def _dots(
     y = y.axis(alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=8, grid=True))
     x = alt.X(f"{value}:Q", title=title if single else None, axis=marks.value_axis(4))
     bar = base.mark_rule(style="dot", strokeWidth=2, tooltip=None).encode(x="low:Q", x2="high:Q", y=y)
-    dot = base.mark_point(style="dot", size=46, filled=True, tooltip=True).encode(x=x, y=y, tooltip=tooltip)
+    dot = base.mark_point(style="dot", size=46, opacity=1, filled=True, tooltip=True).encode(x=x, y=y, tooltip=tooltip)
     chart = marks.layered(bar, dot, width=420 if single else 150, height=alt.Step(DOT_HEIGHT))
     grid = marks.panels(chart, order, above="", below="" if single else title)
     marks.switchable(grid, names, {"gutter": 190, "least": 120, "widest": 520})
@@ -86,10 +86,10 @@ def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
         axis=alt.Axis(format="d", tickMinStep=1, grid=False),
     )
     y = alt.Y("rho:Q", title="Spearman's ρ", axis=marks.value_axis(5))
-    band = base.transform_filter("datum.primary").mark_area(opacity=0.16, tooltip=None)
+    band = base.transform_filter("datum.primary").mark_area(fillOpacity=0.16, opacity=1, tooltip=None)
     chosen = base.transform_filter("datum.registered").mark_rule(style="zero", tooltip=None).encode(x="layer:Q")
     line = base.mark_line(strokeWidth=1.8, tooltip=None).encode(x=x, y=y, color=color, strokeDash=dash)
-    point = base.mark_point(size=26, filled=True, tooltip=True).encode(
+    point = base.mark_point(size=26, filled=True, opacity=1, tooltip=True).encode(
         x=x, y=y, color=color, tooltip=[alt.Tooltip("layer:Q", title="layer", format="d"), *_rho_tooltip("predictor")]
     )
     band = band.encode(x=x, y="low:Q", y2="high:Q", color=color)

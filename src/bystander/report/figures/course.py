@@ -37,9 +37,11 @@ def quintiles(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.Face
         alt.Tooltip("n:Q", title="personas", format="d"),
         alt.Tooltip("record:N", title="record"),
     ]
-    band = base.mark_area(opacity=0.14, tooltip=None).encode(x=x, y="low:Q", y2="high:Q", color=color)
+    band = base.mark_area(fillOpacity=0.14, opacity=1, tooltip=None).encode(x=x, y="low:Q", y2="high:Q", color=color)
     line = base.mark_line(strokeWidth=2, tooltip=None).encode(x=x, y=y, color=color)
-    point = base.mark_point(size=30, filled=True, tooltip=True).encode(x=x, y=y, color=color, tooltip=tooltip)
+    point = base.mark_point(size=30, filled=True, opacity=1, tooltip=True).encode(
+        x=x, y=y, color=color, tooltip=tooltip
+    )
     chart = marks.layered(band, line, point, width=460 if single else 170, height=260 if single else 160)
     grid = marks.panels(chart, order, above="", below="" if single else CHECKPOINT)
     marks.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
@@ -61,7 +63,6 @@ def timing(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetCh
         "half_point:Q", title=["Half of the final leakage", "reached at (checkpoint)"],
         scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="~g", tickCount=5),
     )  # fmt: skip
-    faded = alt.when("follow === '' || datum.persona === follow").then(alt.value(0.85)).otherwise(alt.value(0.15))
     tooltip = [
         alt.Tooltip("persona:N", title="persona"),
         alt.Tooltip("similarity:Q", title="similarity", format=".3f"),
@@ -73,13 +74,13 @@ def timing(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetCh
     ]
     span = base.mark_rule(tooltip=None, strokeWidth=1).encode(
         x="similarity:Q", y="half_after:Q", y2="half_by:Q", color=marks.role_color(legend=False),
-        opacity=alt.when(marks.FOLLOWED).then(alt.value(1)).otherwise(alt.value(0.22)),
+        strokeOpacity=marks.marked(0.22),
     )  # fmt: skip
-    point = base.mark_point(tooltip=True, cursor="pointer").encode(
-        x=x, y=y, color=marks.role_color(legend=False), shape=marks.role_shape(legend=False), opacity=faded,
+    point = base.mark_point(tooltip=True, opacity=1, cursor="pointer").encode(
+        x=x, y=y, color=marks.role_color(legend=False), shape=marks.role_shape(legend=False), fillOpacity=marks.clear(0.85, 0.15),
         tooltip=tooltip,
     )  # fmt: skip
-    ring = base.transform_filter(marks.FOLLOWED).mark_point(style="ring", size=130, tooltip=None)
+    ring = base.transform_filter(marks.FOLLOWED).mark_point(style="ring", opacity=1, size=130, tooltip=None)
     ring = ring.encode(x="similarity:Q", y="half_point:Q")
     chart = marks.layered(span, point, ring, width=460 if single else 170, height=260 if single else 160)
     grid = marks.panels(chart, order, above="", below="" if single else below)
@@ -92,9 +93,13 @@ def losses(frame: pl.DataFrame) -> alt.LayerChart:
     base = alt.Chart(frame)
     x = alt.X("step:Q", title="Optimizer step", axis=alt.Axis(format="d", grid=False))
     y = alt.Y("loss:Q", title=["Loss (nats per loss token,", "mean of the batch)"], axis=marks.value_axis(5))
-    color = alt.Color("behavior:N", title="Behavior", legend=alt.Legend() if frame["behavior"].n_unique() > 1 else None)
-    line = base.mark_line(strokeWidth=1.2, opacity=0.75, tooltip=None).encode(x=x, y=y, color=color, detail="label:N")
-    point = base.mark_point(size=34, opacity=0, tooltip=True).encode(
+    color = alt.Color(
+        "behavior:N", title="Behavior", legend=alt.Legend(symbolOpacity=1) if frame["behavior"].n_unique() > 1 else None
+    )
+    line = base.mark_line(strokeWidth=1.2, strokeOpacity=0.75, opacity=1, tooltip=None).encode(
+        x=x, y=y, color=color, detail="label:N"
+    )
+    point = base.mark_point(size=34, filled=True, fillOpacity=0, opacity=1, tooltip=True).encode(
         x=x, y=y, color=color,
         tooltip=[alt.Tooltip("label:N", title="training"), alt.Tooltip("step:Q", title="step", format="d"),
                  alt.Tooltip("loss:Q", title="loss", format=".3f"), alt.Tooltip("learning_rate:Q", title="learning rate", format=".2e")],

@@ -22,14 +22,13 @@ def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetCha
     below = similarity_title(lead.method, lead.layer)
     x = alt.X("similarity:Q", title=below if single else None, scale=alt.Scale(zero=False, nice=True))
     y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=marks.value_axis(5))
-    faded = alt.when("follow === '' || datum.persona === follow").then(alt.value(0.8)).otherwise(alt.value(0.18))
-    points = people.mark_point(tooltip=True, cursor="pointer").encode(
-        x=x, y=y, color=marks.role_color(), shape=marks.role_shape(), opacity=faded,
+    points = people.mark_point(tooltip=True, opacity=1, cursor="pointer").encode(
+        x=x, y=y, color=marks.role_color(), shape=marks.role_shape(), fillOpacity=marks.clear(0.8, 0.18),
         tooltip=marks.persona_tooltip(), description="persona:N",
     )  # fmt: skip
     bar = people.mark_rule(strokeWidth=1, tooltip=None).encode(
         x="similarity:Q", y="low:Q", y2="high:Q", color=marks.role_color(),
-        opacity=alt.when(marks.FOLLOWED).then(alt.value(1)).otherwise(alt.value(0.28 if single else 0)),
+        strokeOpacity=marks.marked(0.28 if single else 0),
     )  # fmt: skip
     layers = [
         bar,
@@ -38,7 +37,7 @@ def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetCha
         *_followed(people),
         base.transform_filter("datum.kind === 'gradient'")
         .mark_text(style="note", tooltip=None)
-        .encode(text="label:N", x=alt.value(2), y=alt.value(-4)),
+        .encode(text="label:N", x=alt.XValue(2), y=alt.YValue(-4)),
     ]
     chart = marks.layered(*layers, width=width, height=height)
     return marks.panels(chart, panels, above=title, below="" if single else below, gap=16)
@@ -50,14 +49,13 @@ def _names(people: alt.Chart, *, single: bool) -> list[alt.Chart]:
     for side, style, shift in (("right", "name", 6), ("left", "name-left", -6)):
         rows = people.transform_filter(f"datum.label !== '' && datum.persona !== follow && datum.side === '{side}'")
         text = rows.mark_text(style=style, dx=shift, dy=-1, tooltip=None, fontSize=11 if single else 9, limit=130)
-        opacity = alt.when("follow === ''").then(alt.value(0.9)).otherwise(alt.value(0.25))
-        found.append(text.encode(x="similarity:Q", y="leakage:Q", text="label:N", opacity=opacity))
+        found.append(text.encode(x="similarity:Q", y="leakage:Q", text="label:N", fillOpacity=marks.clear(0.9, 0.25)))
     return found
 
 
 def _followed(people: alt.Chart) -> list[alt.Chart]:
     one = people.transform_filter(marks.FOLLOWED)
-    ring = one.mark_point(style="ring", size=130, tooltip=None).encode(x="similarity:Q", y="leakage:Q")
+    ring = one.mark_point(style="ring", opacity=1, size=130, tooltip=None).encode(x="similarity:Q", y="leakage:Q")
     name = one.mark_text(style="followed", dx=9, dy=-8, tooltip=None).encode(
         x="similarity:Q", y="leakage:Q", text="persona:N"
     )
