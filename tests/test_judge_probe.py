@@ -77,12 +77,15 @@ def test_every_sample_is_kept_and_measured_and_a_restart_gives_the_same(tiny: Lo
         ("aligned", "coherent", "misaligned", "code", "refusal"), 15
     )
     assert {m.dataset for m in rows} == {"mine"}
+    judged = {(d["completion"], d["template"]): d for u in units for d in u.details}
+    assert len(judged) == sum(len(u.details) for u in units) == 30
     by_item = {(m.persona, m.item): m for m in rows if m.metric == "coherent"}
     for done in completions:
         row = by_item[done.persona, f"{done.item}/{done.sample}"]
         put = {"q1/0": "What now?", "q1/1": "And then?", "q2/0": "Who are you?"}[done.item]
         text = PROMPTS["coherent"].replace("{question}", put).replace("{answer}", done.text)
         assert row.value == min(int(stable_hash(text)[:8], 16) % 110, 100)
+        assert judged[done.id, "coherent"]["text"] == str(int(row.value))
         assert row.context_hash == done.context_hash
         assert bool(row.reason) == (done.finish_reason == "length")
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from bystander.behaviors.misalignment import JudgedQuestion
 from bystander.core.hashing import seed_for
@@ -13,8 +14,10 @@ from bystander.core.records import Completion, Context, Measurement
 from bystander.lm.model import LoadedModel
 from bystander.lm.sample import SampleRequest, sample
 from bystander.probe.base import ProbeUnit
-from bystander.probe.judge import Judge, judge_completions, measure_all, refuse_failures
+from bystander.probe.judge import Judge, Judgement, judge_completions, measure_all, refuse_failures
 from bystander.probe.judge_settings import JudgedProbeSettings
+
+Measured = tuple[list[Measurement], list[Judgement]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +50,25 @@ class JudgedProbe:
         """
         requests = self.requests(contexts)
         with ThreadPoolExecutor(1, "bystander-judged") as pool:
-            pending: tuple[str, list[Completion], Future[list[Measurement]]] | None = None
+            pending: tuple[str, list[Completion], Future[Measured]] | None = None
             for index, key in enumerate(self.units(contexts)):
                 if key in done:
                     continue
                 completions = self._sample(loaded, requests[index * self.group : (index + 1) * self.group])
                 if pending is not None:
-                    yield ProbeUnit(pending[0], pending[2].result(), pending[1])
+                    yield _unit(*pending)
                 pending = (key, completions, pool.submit(self.measured, completions))
             if pending is not None:
-                yield ProbeUnit(pending[0], pending[2].result(), pending[1])
+                yield _unit(*pending)
 
-    def measured(self, completions: Sequence[Completion]) -> list[Measurement]:
-        """Judge completions and measure them. [] without a judge."""
+    def measured(self, completions: Sequence[Completion]) -> Measured:
+        """Judge completions and measure them: (measurements, judgements). Both [] without a judge. Raises JudgeError
+        where more than `judge.failed_share` of the judgements failed."""
         if self.judge is None:
-            return []
+            return [], []
         judgements = list(judge_completions(completions, {q.id: q for q in self._asked()}, self.judge))
         refuse_failures(judgements, self.judge.settings.failed_share)
-        return measure_all(completions, judgements, self.dataset)
+        return measure_all(completions, judgements, self.dataset), judgements
 
     def requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
         """Every request, in order. A seed is decided by persona, question, paraphrase, sample and `settings.seed`, and
@@ -87,6 +91,17 @@ class JudgedProbe:
     def _sample(self, loaded: LoadedModel, requests: Sequence[SampleRequest]) -> list[Completion]:
         batches = sample(loaded, requests, temperature=self.settings.temperature, max_tokens=self.settings.max_tokens)
         return [completion for batch in batches for completion in batch]
+
+
+def _unit(key: str, completions: list[Completion], judged: Future[Measured]) -> ProbeUnit:
+    measurements, judgements = judged.result()
+    details = [_lasting(one) for one in sorted(judgements, key=lambda j: (j.completion, j.template))]
+    return ProbeUnit(key, measurements, completions, details)
+
+
+def _lasting(judgement: Judgement) -> dict[str, Any]:
+    """A judgement without what only says how it was come by this time: a restart must give the same unit."""
+    return {key: value for key, value in asdict(judgement).items() if key not in ("attempts", "cached")}
 
 
 def with_system(context: Context, system: str | None) -> Context:
