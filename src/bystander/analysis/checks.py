@@ -13,6 +13,7 @@ from bystander.analysis.gradient import sample_of
 from bystander.analysis.groups import EVERYTHING, source_change
 from bystander.analysis.intervals import crossed
 from bystander.analysis.leakage import names_of, record
+from bystander.analysis.means import mean_of
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts, SimilarityTable
 from bystander.analysis.ranks import permutation_p, spearman
@@ -108,9 +109,9 @@ def _control(other: Grid, settings: Settings) -> ControlChange:
     name = "/".join(other.outcome)
     raw = other.after - other.before
     chosen = other.bystanders(settings.gradient_over)
-    bystanders = float(np.nanmean(raw[:, chosen])) if np.isfinite(raw[:, chosen]).any() else np.nan
+    bystanders = float(mean_of(raw[:, chosen]))
     own = source_change(other, settings)
-    source = float(np.nanmean(own)) * other.direction if own is not None and np.isfinite(own).any() else np.nan
+    source = float(mean_of(own)) * other.direction if own is not None else np.nan
     coherence = other.outcome[2] == "coherent"
     limit = settings.coherence_limit if coherence else settings.control_limit
     watched = {"held-out bystanders": bystanders} | ({"source": source} if coherence else {})
@@ -132,7 +133,7 @@ def phase_row(
         "record": record("phase", grid, None),
         **names_of(grid, None),
         **_swept(grid.key[3]),
-        "source_effect": float(np.nanmean(own)) if own is not None and np.isfinite(own).any() else None,
+        "source_effect": float(mean_of(own)) if own is not None else None,
         "n": len(names),
         "control": control.name,
         "control_change": control.bystanders,
@@ -161,7 +162,11 @@ def _swept(config: str) -> dict[str, object]:
 
 
 def phase_of_table(
-    frame: pl.DataFrame, *, rate: str = "marker_rate", control: str = "", control_limit: float = Settings.control_limit
+    frame: pl.DataFrame,
+    *,
+    rate: str = "marker_rate",
+    control: str = "",
+    control_limit: float = Settings().control_limit,
 ) -> pl.DataFrame:
     """The phase diagram of anyone's sweep: columns source, lr, epochs, persona and `rate`, one row per persona and recipe.
 

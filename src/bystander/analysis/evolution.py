@@ -17,6 +17,7 @@ from scipy.optimize import isotonic_regression
 
 from bystander.analysis.intervals import crossed
 from bystander.analysis.leakage import names_of, over_seeds, record
+from bystander.analysis.means import mean_of, variance_of
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts, SimilarityTable
 from bystander.analysis.ranks import MIN_PERSONAS, permutation_p, spearman
@@ -49,8 +50,8 @@ class Course:
 
 def similarity_of(course: Course, similarities: SimilarityTable, settings: Settings) -> dict[str, float]:
     """Similarity to the source by the declared predictor; empty where no layer was declared."""
-    known = similarities.by_source.get(course.last.key[1], {})
-    return {} if settings.layer is None else known.get((settings.method, settings.layer), {})
+    found = similarities.by_source.get(course.last.key[1], {})
+    return {} if settings.layer is None else found.get((settings.method, settings.layer), {})
 
 
 def quintiles_of(course: Course, similarity: dict[str, float], settings: Settings) -> dict[str, int]:
@@ -108,11 +109,8 @@ def standard_errors(grid: Grid) -> Floats:
     """Standard error of each unit's leakage over questions (and seeds, where there are several) -> [units]."""
     if len(grid.seeds) > 1:
         return np.array([estimate.standard_error for estimate in over_seeds(grid)])
-    known = np.isfinite(grid.change[0]).sum(axis=1)
-    errors = np.full(len(grid.names), np.nan)
-    enough = known > 1
-    errors[enough] = np.nanstd(grid.change[0][enough], axis=1, ddof=1) / np.sqrt(known[enough])
-    return errors
+    count = np.isfinite(grid.change[0]).sum(axis=1)
+    return np.sqrt(variance_of(grid.change[0], 1) / np.maximum(count, 1))
 
 
 def curves(course: Course) -> tuple[list[tuple[str, str]], Floats, Floats]:
@@ -122,9 +120,7 @@ def curves(course: Course) -> tuple[list[tuple[str, str]], Floats, Floats]:
     for step, grid in enumerate(course.grids):
         place = {unit: index for index, unit in enumerate(zip(grid.kinds, grid.names, strict=True))}
         at = [place[unit] for unit in units]
-        means = np.array(
-            [np.nanmean(row) if np.isfinite(row).any() else np.nan for row in grid.change.transpose(1, 0, 2)]
-        )
+        means = mean_of(grid.change, (0, 2))
         leakage[:, step], errors[:, step] = means[at], standard_errors(grid)[at]
     return units, leakage, errors
 
@@ -171,8 +167,8 @@ def dynamics_rows(course: Course, similarities: SimilarityTable, facts: Facts, s
     for (kind, name), curve, error in zip(units, leakage, errors, strict=True):
         if kind != "persona":
             continue
-        known = np.isfinite(curve).all() and np.isfinite(error).all()
-        found = timing(np.array(course.checkpoints), curve, error) if known else Timing(*(np.nan,) * 4)
+        whole = np.isfinite(curve).all() and np.isfinite(error).all()
+        found = timing(np.array(course.checkpoints), curve, error) if whole else Timing(*(np.nan,) * 4)
         flat = not np.isfinite(found.half_point)
         rows.append(
             {

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bystander.analysis.leakage import names_of, record
+from bystander.analysis.means import mean_of
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts, Predictors, SimilarityTable
 from bystander.analysis.ranks import (
@@ -51,17 +52,17 @@ class Sample:
     @property
     def leakage(self) -> Floats:
         """[personas]: mean over seeds and questions."""
-        return np.nanmean(self.changes, axis=(0, 2))
+        return mean_of(self.changes, (0, 2))
 
     @property
     def by_seed(self) -> Floats:
         """[seeds, personas]."""
-        return np.nanmean(self.changes, axis=2)
+        return mean_of(self.changes, 2)
 
     @property
     def over_seeds(self) -> Floats:
         """[personas, questions]."""
-        return self.changes[0] if len(self.changes) == 1 else np.nanmean(self.changes, axis=0)
+        return self.changes[0] if len(self.changes) == 1 else mean_of(self.changes, 0)
 
     def pick(self, chosen: NDArray[np.bool_]) -> Sample:
         """The same for some of the personas."""
@@ -125,7 +126,7 @@ def sample_of(grid: Grid, facts: Facts, settings: Settings) -> tuple[Sample, lis
     part = grid.pick(chosen & sound)
     lengths = np.array([facts.prompt_tokens.get(name, np.nan) for name in part.names])
     categories = tuple(facts.category.get(name, "") for name in part.names)
-    baseline = np.nanmean(np.where(np.isfinite(part.change), part.before, np.nan), axis=(0, 2)) if part.names else None
+    baseline = mean_of(np.where(np.isfinite(part.change), part.before, np.nan), (0, 2)) if part.names else None
     return Sample(part.change, categories, lengths, baseline), list(part.names), refused
 
 

@@ -12,6 +12,7 @@ from scipy.stats import norm
 from bystander.analysis.gradient import sample_of
 from bystander.analysis.intervals import NONE, TAIL, Estimate, bounded, crossed, few_changes, fieller
 from bystander.analysis.leakage import names_of, record
+from bystander.analysis.means import mean_of
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts
 from bystander.analysis.settings import Settings
@@ -106,8 +107,8 @@ def containment(own: Floats, changes: Floats) -> tuple[float, float, float]:
     known = np.isfinite(bottom.standard_error)  # a table with one number per persona carries no error of the source
     bottom_var = bottom.standard_error**2 if known else 0.0
     df = min(top.df, bottom.df) if known and np.isfinite(bottom.df) else top.df
-    shared = _covariance(np.nanmean(changes, axis=(0, 1)), np.nanmean(own, axis=0))
-    shared += _covariance(np.nanmean(changes, axis=(1, 2)), np.nanmean(own, axis=1))
+    shared = _covariance(mean_of(changes, (0, 1)), mean_of(own, 0))
+    shared += _covariance(mean_of(changes, (1, 2)), mean_of(own, 1))
     return ratio, *fieller(top.value, bottom.value, top.standard_error**2, bottom_var, shared, df)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
+from bystander.analysis.means import mean_of, variance_of
 from bystander.core.hashing import generator
 
 Floats = NDArray[np.float64]
@@ -63,30 +64,34 @@ def bca(values: Floats, resamples: int, seed: int) -> tuple[Floats, Floats]:
     """95 % BCa bootstrap intervals (Efron 1987) of the row means of `values` [rows, n] -> (low [rows], high [rows]).
 
     Estimand: the mean over the population of questions. Resampling unit: the question. The acceleration of a mean is its
-    values' skewness over 6 root n. Expanded as Hesterberg (2015) has it: the bootstrap's spread is too small by root
-    (n - 1) / n, and normal quantiles take the place of Student's; without this, 8 questions cover 87 %. NaN for n < 2 and for rows without variation, where the bootstrap has nothing to say.
+    values' skewness over 6 root n. Expanded as Hesterberg (2015) has it, by Student's t and root n / (n - 1): without
+    this, 8 questions cover 87 %. NaN for n < 2 and for rows without variation, of which the bootstrap says nothing.
     """
     rows, n = values.shape
     if n < 2 or not rows:
         return np.full(rows, np.nan), np.full(rows, np.nan)
+    count = np.isfinite(values).sum(axis=1)
     draws = np.sort(resampled_means(values, resamples, seed), axis=0)
-    mean = np.nanmean(values, axis=1)
-    deviation = values - mean[:, None]
-    square = np.nansum(deviation**2, axis=1)
-    varies = square > 1e-18 * n * (1e-300 + np.nanmax(np.abs(values), axis=1) ** 2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        acceleration = np.where(varies, np.nansum(deviation**3, axis=1) / (6 * square**1.5), 0.0)
+    mean = mean_of(values, 1)
+    deviation = np.where(np.isfinite(values), values - mean[:, None], 0.0)
+    square = (deviation**2).sum(axis=1)
+    varies = (count > 1) & (square > 1e-18 * n * (1e-300 + np.where(np.isfinite(mean), mean, 0.0) ** 2))
+    acceleration = np.where(varies, (deviation**3).sum(axis=1) / (6 * np.where(varies, square, 1.0) ** 1.5), 0.0)
     below = (draws < mean - 1e-12).mean(axis=0) + 0.5 * (np.abs(draws - mean) <= 1e-12).mean(axis=0)
     bias = norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
-    reach = float(t.ppf(1 - TAIL, n - 1)) * (n / (n - 1)) ** 0.5
+    freedom = np.maximum(count - 1, 1)
+    reach = t.ppf(1 - TAIL, freedom) * np.sqrt((freedom + 1) / freedom)
     ends = [_quantile(draws, _bca_level(bias, acceleration, side * reach)) for side in (-1, 1)]
     return np.where(varies, ends[0], np.nan), np.where(varies, ends[1], np.nan)
 
 
-def _bca_level(bias: Floats, acceleration: Floats, reach: float) -> Floats:
+def _bca_level(bias: Floats, acceleration: Floats, reach: Floats) -> Floats:
     """The quantile to read where a plain interval would reach `reach` standard errors out."""
     shifted = bias + reach
-    return norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    shrink = np.maximum(
+        1 - acceleration * shifted, 0.05
+    )  # at 0 the formula has a pole; the outermost quantile is meant
+    return norm.cdf(bias + shifted / shrink)
 
 
 def _quantile(ordered: Floats, levels: Floats) -> Floats:
@@ -133,7 +138,7 @@ def crossed(values: Floats, axes: tuple[int, ...]) -> Estimate:
     no interval.
     """
     levels = [values.shape[axis] for axis in axes]
-    value = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
+    value = float(mean_of(values))
     n = int(np.prod([max(level, 0) for level in levels]))
     if not np.isfinite(value) or max(levels, default=0) < 2:
         return Estimate(min(n, 1), value, np.nan, np.nan, np.nan, np.nan, np.nan)
@@ -151,8 +156,9 @@ def crossed(values: Floats, axes: tuple[int, ...]) -> Estimate:
 
 def _part(values: Floats, axis: int) -> tuple[float, int]:
     others = tuple(i for i in range(values.ndim) if i != axis)
-    means = np.nanmean(values, axis=others)
-    return float(np.nanvar(means, ddof=1) / len(means)), len(means) - 1
+    means = mean_of(values, others)
+    count = int(np.isfinite(means).sum())
+    return (float(variance_of(means, 0)) / count, count - 1) if count > 1 else (0.0, 1)
 
 
 def _interaction(values: Floats, axes: tuple[int, ...]) -> float:
@@ -164,8 +170,8 @@ def _interaction(values: Floats, axes: tuple[int, ...]) -> float:
             if min(shape) < 2:
                 continue
             others = tuple(k for k in range(values.ndim) if k not in (first, second))
-            table = np.nanmean(values, axis=others) if others else values
-            left = table - np.nanmean(table, axis=0) - np.nanmean(table, axis=1, keepdims=True) + np.nanmean(table)
+            table = mean_of(values, others) if others else values
+            left = table - mean_of(table, 0) - mean_of(table, 1)[:, None] + mean_of(table)
             total += float(np.nansum(left**2) / ((shape[0] - 1) * (shape[1] - 1)) / (shape[0] * shape[1]))
     return total
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, t
 
 from bystander.analysis.intervals import TAIL, resampled_means, resampling_counts
+from bystander.analysis.means import mean_of, variance_of
 from bystander.analysis.ranks import unit, unit_ranks
 from bystander.core.hashing import generator
 
@@ -88,13 +89,13 @@ def persona_variance(predictors: Floats, outcome: Floats, resamples: int, seed: 
     """
     if outcome.size < FEW_PERSONAS:
         z = atanh(jackknife_spearman(predictors, outcome))
-        return (outcome.size - 1) * np.nanvar(z, axis=0)
+        return (outcome.size - 1) ** 2 / outcome.size * variance_of(z, 0)
     return variance_of_z(bootstrap_spearman(predictors, outcome, resampling_counts(outcome.size, resamples, seed)))
 
 
 def variance_of_z(rhos: Floats) -> Floats:
     """Variance of Fisher's z over resamples [resamples, K] -> [K]."""
-    return np.nanvar(atanh(rhos), axis=0, ddof=1)
+    return variance_of(atanh(rhos), 0)
 
 
 def question_draws(
@@ -110,7 +111,7 @@ def question_draws(
     x = unit_ranks(predictors)
     together = resampled_means(changes, resamples, seed)
     random = generator("own errors", resamples, changes.shape[0], seed, stream)
-    apart = np.nanmean(changes, axis=1) + measurement_error(changes) * random.standard_normal(together.shape)
+    apart = mean_of(changes, 1) + measurement_error(changes) * random.standard_normal(together.shape)
     return unit_ranks(together) @ x.T, unit_ranks(apart) @ x.T
 
 
@@ -118,16 +119,15 @@ def shared_variance(draws: tuple[Floats, Floats] | None, predictors: int) -> Flo
     """What shared questions add to the variance of z -> [K]."""
     if draws is None:
         return np.zeros(predictors)
-    together, apart = (np.nanvar(atanh(part), axis=0, ddof=1) for part in draws)
+    together, apart = (variance_of(atanh(part), 0) for part in draws)
     return np.maximum(together - apart, 0.0)
 
 
 def measurement_error(changes: Floats) -> Floats:
     """Standard error of each persona's leakage [personas], what moves all personas alike on a question taken out."""
-    own = changes - np.nanmean(changes, axis=0)
+    own = changes - mean_of(changes, 0)
     counted = np.isfinite(changes).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(counted > 1, np.nanstd(own, axis=1, ddof=1) / np.sqrt(counted), np.nan)
+    return np.sqrt(variance_of(own, 1) / np.maximum(counted, 1))
 
 
 def reliability(changes: Floats) -> float:
@@ -139,10 +139,10 @@ def reliability(changes: Floats) -> float:
     personas, questions = changes.shape
     if personas < 2 or questions < 2:
         return float("nan")
-    spread = float(np.nanvar(np.nanmean(changes, axis=1), ddof=1))
-    if spread <= 0:
+    spread = float(variance_of(mean_of(changes, 1), 0))
+    if not spread > 0:
         return float("nan")
-    error = float(np.nanmean(measurement_error(changes) ** 2)) * personas / (personas - 1)
+    error = float(mean_of(measurement_error(changes) ** 2)) * personas / (personas - 1)
     return float(np.clip(1 - error / spread, 0, 1))
 
 
@@ -165,4 +165,4 @@ def seed_variance(rhos: Floats) -> Floats:
     """Variance of the mean z over seeds, from rho by seed [seeds, K] -> [K]; zeros for one seed."""
     if len(rhos) < 2:
         return np.zeros(rhos.shape[1])
-    return np.nan_to_num(np.nanvar(atanh(rhos), axis=0, ddof=1) / len(rhos))
+    return np.nan_to_num(variance_of(atanh(rhos), 0) / len(rhos))
