@@ -245,3 +245,18 @@ def measure_all(completions: Sequence[Completion], judgements: Iterable[Judgemen
     for one in judgements:
         found.setdefault(one.completion, {})[one.template] = one
     return [row for completion in completions for row in measurements(completion, found[completion.id], dataset)]
+
+
+def judge_and_measure(
+    completions: Sequence[Completion], questions: Mapping[str, JudgedQuestion], judge: Judge, dataset: str
+) -> tuple[list[Measurement], list[Judgement]]:
+    """Judge completions, refuse too many failures, measure: the judged probe's second half, and all of `bystander
+    judge RUN`, which samples nothing. Raises JudgeError as `judge_completions` and `refuse_failures` do."""
+    judgements = list(judge_completions(completions, questions, judge))
+    refuse_failures(judgements, judge.settings.failed_share)
+    return measure_all(completions, judgements, dataset), judgements
+
+
+def question_of_item(item: str) -> str:
+    """The cluster of a judged measurement: its question. Samples and paraphrases of one question are not independent."""
+    return item.partition("/")[0]

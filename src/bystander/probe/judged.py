@@ -14,7 +14,7 @@ from bystander.core.records import Completion, Context, Measurement
 from bystander.lm.model import LoadedModel
 from bystander.lm.sample import SampleRequest, sample
 from bystander.probe.base import ProbeUnit
-from bystander.probe.judge import Judge, Judgement, judge_completions, measure_all, refuse_failures
+from bystander.probe.judge import Judge, Judgement, judge_and_measure
 from bystander.probe.judge_settings import JudgedProbeSettings
 
 Measured = tuple[list[Measurement], list[Judgement]]
@@ -66,9 +66,7 @@ class JudgedProbe:
         where more than `judge.failed_share` of the judgements failed."""
         if self.judge is None:
             return [], []
-        judgements = list(judge_completions(completions, {q.id: q for q in self._asked()}, self.judge))
-        refuse_failures(judgements, self.judge.settings.failed_share)
-        return measure_all(completions, judgements, self.dataset), judgements
+        return judge_and_measure(completions, {q.id: q for q in self._asked()}, self.judge, self.dataset)
 
     def requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
         """Every request, in order. A seed is decided by persona, question, paraphrase, sample and `settings.seed`, and
