@@ -24,13 +24,10 @@ class Study:
 
     def audit(self) -> list[Finding]:
         """What the audit says of the design, errors first; loads the model's tokenizer."""
+        from bystander.study.audits import audit_study
         from bystander.study.cells import plan_cells
-        from bystander.study.progress import Silent
-        from bystander.study.run import audit_study
-        from bystander.study.work import Worker
 
-        plan = plan_cells(self.loaded)
-        return audit_study(plan, Worker(plan, Path(), Silent()), None)
+        return audit_study(plan_cells(self.loaded), None)
 
     def run(self, out: str | Path) -> Results:
         """Run into a directory, or go on where an earlier run stopped. Raises DesignError if the audit refuses."""

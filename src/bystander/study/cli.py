@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from bystander.core.errors import BystanderError
+from bystander.study.cli_study import register
 
 app = typer.Typer(
     name="bystander",
@@ -135,6 +136,33 @@ def studies(as_json: JsonOption = False) -> None:
     from bystander.study.terminal import studies_in_terminal
 
     studies_in_terminal(as_json)
+
+
+bench = typer.Typer(help="Measure this machine: a plain way and ours side by side.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+ModelOption = Annotated[str, typer.Option(help="smollm2-135m, a Hub id or a local path.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+@bench.command("score")
+def bench_score(
+    model: ModelOption = "smollm2-135m",
+    device: DeviceOption = "auto",
+    personas: Annotated[int, typer.Option(min=1, max=111, help="Contexts of the grid.")] = 20,
+    items: Annotated[int, typer.Option(min=1, help="ARC questions under each (of the bank where ARC is absent).")] = 40,
+    mode: Annotated[str, typer.Option(help="label, text or both.")] = "both",
+    plain_personas: Annotated[
+        int | None, typer.Option(min=1, help="Personas that the plain way is timed on; all, and 5 in text mode.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Questions per second of the choice grid, against one whole forward per question or option."""
+    from bystander.study.terminal_bench import bench_score_in_terminal
+
+    bench_score_in_terminal(model, device, personas, items, mode, plain_personas, as_json)
+
+
+register(app)
 
 
 def fail(error: BystanderError) -> NoReturn:

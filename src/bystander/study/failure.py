@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from bystander.core.errors import BystanderError
+from bystander.core.errors import BystanderError, StoreError
 
 MESSAGE_CHARACTERS = 2_000  # an error's text goes into an event; some libraries write pages
 
@@ -32,6 +32,10 @@ def failure(error: BaseException) -> Failure:
         deserves = _deserves(one)
         if deserves == "elsewhere":
             message = f"the worker or its node died ({message.splitlines()[0]})"
+        if deserves == "stop" and not isinstance(error, StoreError):
+            message = (
+                f"no space left while writing ({message}); all complete cells are kept: free some space and run again"
+            )
         if deserves is not None:
             return Failure(deserves, message, type(error).__name__)
     # An error that nobody foresaw is a fault in the code: the same again on the same input.
@@ -52,6 +56,10 @@ def _deserves(error: BaseException) -> Deserves | None:
     name = type(error).__name__
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "out of memory" in str(error).lower():
         return "smaller"
+    if "no space left" in str(error).lower() or "code: 28" in str(
+        error
+    ):  # safetensors wraps the system's error in text
+        return "stop"
     if name in ("RayActorError", "ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"):
         return "elsewhere"
     if isinstance(error, ConnectionError | TimeoutError):

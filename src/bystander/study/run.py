@@ -1,198 +1,299 @@
-"""Running a study: audit, cells, analysis, report. Running again does only what is not complete."""
+"""Running a study: clarified, planned, approved, checked, launched; phase by phase; then the tables.
+
+Running again does only what is not complete. Whatever is complete stays so on every error, stop and kill.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import platform
-import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from bystander.core.errors import StoreError
 from bystander.core.hashing import stable_hash
-from bystander.core.records import Finding, as_dict
-from bystander.design.audit import audit, refuse, render
-from bystander.personas import bare_context
-from bystander.study.cells import Plan, plan_cells, probe_texts
-from bystander.study.events import Events
+from bystander.core.records import Finding
+from bystander.design.audit import refuse
+from bystander.study.audits import audit_study
+from bystander.study.blocks import Budget
+from bystander.study.cells import Cell, Plan, plan_cells
+from bystander.study.claim import check_same_study, claimed
+from bystander.study.collect import collect
+from bystander.study.events import Events, read_events
+from bystander.study.executors import CellRunner, Local
+from bystander.study.forecast import Forecast
+from bystander.study.gate import overridden, override, picks_of
+from bystander.study.outlook import forecast_of, review_of
+from bystander.study.preflight import preflight, refuse_failed
 from bystander.study.progress import Bar, Silent
-from bystander.study.spec import Loaded, as_yaml
-from bystander.study.store import MEASUREMENT_SCHEMA, CellDir, read_json, write_bytes, write_json, write_parquet
-from bystander.study.work import Worker
+from bystander.study.questions import open_questions, refuse_open
+from bystander.study.registered import freeze
+from bystander.study.schedule import Attempt, Executor, Outcome, Summary, schedule
+from bystander.study.spec import Loaded
+from bystander.study.spending import Purse, Spent, approve, spent_so_far, unpaid
+from bystander.study.stop import Stop
+from bystander.study.store import CellDir, write_json
 
-PACKAGES = ("bystander", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy", "statsmodels", "polars")
+MakeRunner = Callable[[Plan, Path, Bar], CellRunner]
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a run did: its folder, and how many cells it did now and found complete."""
+    """What a run did: its folder, how many cells it did now and found complete, which failed and why (by name), how
+    many are left and why (`stopped`; "" where nothing is), and the gate's decision ("" where there is no gate)."""
 
     folder: Path
     done_now: int
     found: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict[str, str])
+    left: int = 0
+    stopped: str = ""
+    gate: str = ""
+    gate_reason: str = ""
 
 
-def run_study(study: Loaded, folder: Path, bar: Bar | None = None) -> Ran:
-    """Run a study into `folder`. Raises DesignError if the audit refuses it, StoreError if the folder is another
-    study's or another process's. Whatever is complete stays so on every error."""
-    bar = bar or Silent()
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user says beyond the study: the hash of the plan that is approved, and why the gate is overridden."""
+
+    approve: str = ""
+    override: str = ""
+
+
+def run_study(
+    study: Loaded, folder: Path, bar: Bar | None = None, wish: Wish = Wish(), make_runner: MakeRunner | None = None
+) -> Ran:  # fmt: skip
+    """Run a study into `folder`. Raises StudyError while a blocking question is open or the budget is too small,
+    DesignError if the audit refuses it, StoreError if the folder is another study's or another process's."""
+    refuse_open(open_questions(study))
+    check_same_study(folder, study)
     plan = plan_cells(study)
-    with claimed(folder, study):
-        events = Events(folder / "events.jsonl", plan_hash(plan))
-        events.write("launched", cells=len(plan.cells), pid=os.getpid())
-        worker = Worker(plan, folder, bar)
-        findings = audit_study(plan, worker, folder)
+    digest = plan_hash(plan)
+    decided = picks_of(plan, folder)
+    plan = plan if decided is None else plan_cells(study, decided)
+    forecast = forecast_of(plan, folder)
+    before = list(read_events(folder / "events.jsonl"))
+    already = spent_so_far(before)
+    approved = _approval(forecast, study.spec.budget, wish, digest, already, before)
+    with claimed(folder, study) as dead:
+        if wish.override:
+            override(folder, wish.override)
+        run = _Run(
+            study, folder, bar or Silent(), Events(folder / "events.jsonl", digest), Purse(study.spec.budget, already)
+        )
+        run.purse.approved = approved
+        run.prepare(plan, forecast, before, dead, wish)
+        findings = audit_study(plan, folder)
         refuse(findings)
-        done_now = 0
-        for cell in plan.cells:
-            if worker.cell_dir(cell).complete:
-                continue
-            worker.run(cell)
-            done_now += 1
-            events.write("cell done", cell=cell.name, key=cell.key)
-        collect(plan, folder)
-        return Ran(folder, done_now, len(plan.cells) - done_now, tuple(findings))
+        freeze(study, folder)
+        ran = run.go(plan, forecast, make_runner)
+        return replace(ran, findings=tuple(findings))
+
+
+def _approval(
+    forecast: Forecast, budget: Budget, wish: Wish, digest: str, already: Spent, before: Sequence[Mapping[str, Any]]
+) -> Spent | None:
+    """The approval that holds: an earlier one of this very plan, or the one given now, if one is needed."""
+    for event in reversed(before):
+        if event["event"] == "approved" and event.get("plan") == digest[:16] and event.get("cap_hours") is not None:
+            return Spent(float(event["cap_hours"]), float(event["cap_dollars"]))
+    return approve(wish.approve, digest, Spent(forecast.hours, forecast.dollars), budget, already)
 
 
 def plan_hash(plan: Plan) -> str:
-    """Hash of the study and of every cell's key."""
-    return stable_hash(plan.study.identity, [cell.key for cell in plan.cells])
-
-
-def audit_study(plan: Plan, worker: Worker, folder: Path | None) -> list[Finding]:
-    """Audit every design of a plan (seeds share their rows); errors are findings too: see `design.audit.refuse`.
-
-    Writes `audit.json`; an audit of the very same plan that stands in the folder is taken as it is."""
-    kept = folder / "audit.json" if folder else None
-    digest = plan_hash(plan)
-    if kept and kept.is_file() and (found := read_json(kept)).get("plan") == digest:
-        findings = [Finding(f["level"], f["check"], f["message"], tuple(f["rows"])) for f in found["findings"]]
-    else:
-        loaded, recipe = worker.loaded, plan.study.spec.recipe
-        unique = {(t.behavior, t.source, t.arm): design for t, design in plan.designs.items()}
-        rendered = [
-            render(d, loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in unique.values()
-        ]
-        contexts = [*plan.contexts, *(bare_context(kind) for kind in ("absent", "empty", "default", "assistant"))]
-        findings = audit(
-            rendered, loaded.tokenizer, contexts, probe_texts(plan.study),
-            max_length=loaded.window, end_of_turn=recipe.end_of_turn,
-        )  # fmt: skip
-        if kept:
-            write_json(kept, {"plan": digest, "findings": [as_dict(finding) for finding in findings]})
-    return findings
-
-
-@contextmanager
-def claimed(folder: Path, study: Loaded) -> Generator[None]:
-    """Hold a run directory. The lock is the operating system's, so that a dead process holds nothing."""
-    _check_same_study(folder, study)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / "lock").open("a+")
-    except OSError as error:
-        raise StoreError(
-            f"cannot write in the run directory {folder}: {error.strerror or error}; give another with --out"
-        ) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            holder = handle.read().strip() or "another process"
-            raise StoreError(
-                f"{folder} is being written by {holder}; wait for it, or give another directory with --out"
-            ) from error
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {platform.node()}")
-        handle.flush()
-        _write_header(folder, study)
-        try:
-            yield
-        finally:
-            handle.truncate(0)
-
-
-def _check_same_study(folder: Path, study: Loaded) -> None:
-    path = folder / "provenance.json"
-    if path.is_file():
-        other = read_json(path)
-        if other.get("identity") != study.identity:
-            raise StoreError(
-                f"{folder} holds another study ({other.get('study')!r}, or {study.spec.name!r} with other settings); give another directory with --out"
-            )
-    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise StoreError(f"{folder} is not a run directory and is not empty; give another directory with --out")
-
-
-def _write_header(folder: Path, study: Loaded) -> None:
-    if not (folder / "provenance.json").is_file():
-        write_bytes(folder / "study.yaml", as_yaml(study).encode())
-        write_json(folder / "personas.json", [as_dict(persona) for persona in study.personas])
-        write_json(folder / "provenance.json", {"study": study.spec.name, "identity": study.identity, **provenance()})
-
-
-def provenance() -> dict[str, Any]:
-    """Git revision of the code, versions of what computes, the machine's kind."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    return {
-        "revision": _revision(),
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
-def _revision() -> str:
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-        return found.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "not a git checkout"
-
-
-def collect(plan: Plan, folder: Path) -> None:
-    """Put the tables of all complete cells together: measurements, similarities, personas."""
-    directories = {cell: CellDir(folder / "cells" / cell.folder) for cell in plan.cells}
-    frames = [d.measurements() for cell, d in directories.items() if cell.kind != "geometry" and d.complete]
-    write_parquet(
-        folder / "measurements.parquet", pl.concat(frames) if frames else pl.DataFrame(schema=MEASUREMENT_SCHEMA)
+    """Hash of the study, of its budget and of every cell's key, before the gate has decided: the same all through the
+    run."""
+    return stable_hash(
+        plan.study.identity, plan.study.spec.budget.model_dump(), sorted(cell.key for cell in plan.cells)
     )
-    geometry = next(directory for cell, directory in directories.items() if cell.kind == "geometry")
-    tokens: dict[str, int] = {}
-    if geometry.complete:
-        write_parquet(folder / "similarities.parquet", pl.read_parquet(geometry.path / "similarities.parquet"))
-        tokens = geometry.manifest()["prompt_tokens"]
-    facts = [
-        {
-            "persona": p.name, "category": p.category, "related_to": list(p.related_to), "prompt": p.prompt,
-            "prompt_tokens": tokens.get(p.name),
-        }
-        for p in plan.study.personas
-    ]  # fmt: skip
-    schema = {
-        "persona": pl.String, "category": pl.String, "related_to": pl.List(pl.String), "prompt": pl.String, "prompt_tokens": pl.Int64,
-    }  # fmt: skip
-    write_parquet(folder / "personas.parquet", pl.DataFrame(facts, schema=schema))
 
 
-def dump(value: object) -> str:
-    """JSON for a program to read."""
-    return json.dumps(value, indent=1, ensure_ascii=False)
+class _Run:
+    """One process's run of a study. Writes down what the scheduler tells."""
+
+    def __init__(self, study: Loaded, folder: Path, bar: Bar, events: Events, purse: Purse) -> None:
+        self.study, self.folder, self.bar, self.events, self.purse = study, folder, bar, events, purse
+        self.stop = Stop()
+
+    def prepare(
+        self, plan: Plan, forecast: Forecast, before: Sequence[Mapping[str, Any]], dead: str, wish: Wish
+    ) -> None:
+        """Everything between asking and launching, each with its event."""
+        kinds = {event["event"] for event in before if event.get("plan") == self.events.plan_hash[:16]}
+        if not {"clarified", "planned", "reviewed"} <= kinds:
+            self._plan_once(plan, forecast)
+        if self.purse.approved is not None and "approved" not in kinds:
+            cap = self.purse.cap
+            self.events.write("approved", cap_hours=cap.hours, cap_dollars=cap.dollars, given=wish.approve)
+        for key, seconds in unpaid(before, self.folder):
+            self.events.write("spent", key=key, hours=seconds / 3600, dollars=0.0, note="cut off by a kill")
+            self.purse.pay(seconds / 3600, 0.0)
+        self.purse.forecasts = {cost.key: cost.seconds / 3600 for cost in forecast.cells}
+        self.write_plan(plan, forecast)
+        if forecast.todo:
+            checks = preflight(self.study, self.folder, forecast)
+            self.events.write("preflight", ok=all(c.ok for c in checks), checks={c.name: c.message for c in checks})
+            refuse_failed(checks)
+        took = {"took_over_from": dead} if dead else {}
+        self.events.write("launched", cells=len(plan.cells), todo=len(forecast.todo), pid=os.getpid(), **took)
+
+    def _plan_once(self, plan: Plan, forecast: Forecast) -> None:
+        answers = {question.id: question.default for question in open_questions(self.study)}
+        self.events.write("clarified", defaults=answers)
+        self.events.write("planned", cells=len(plan.cells), hours=forecast.hours, dollars=forecast.dollars)
+        review = review_of(self.study, plan, forecast)
+        self.events.write("reviewed", score=review.score, verdict=review.verdict)
+
+    def write_plan(self, plan: Plan, forecast: Forecast) -> None:
+        """What `status` reads: it must answer at once, and so must not plan anew."""
+        costs = {cost.key: cost.seconds for cost in forecast.cells}
+        cells = [
+            {"key": c.key, "name": c.name, "kind": c.kind, "phase": c.phase, "seconds": costs.get(c.key, 0.0)}
+            for c in plan.cells
+        ]
+        value = {
+            "plan": self.events.plan_hash, "study": self.study.spec.name, "assumed": plan.assumed, "hours": forecast.hours,
+            "dollars": forecast.dollars, "workers": forecast.workers, "rates": forecast.rates.source, "cells": cells,
+        }  # fmt: skip
+        write_json(self.folder / "plan.json", value)
+
+    def go(self, plan: Plan, forecast: Forecast, make_runner: MakeRunner | None) -> Ran:
+        """Schedule what is not complete, up to the gate and behind it; then put the tables together."""
+        gate, reason = self._decision(plan)
+        found = len(plan.cells) - len(forecast.todo)
+        summary = Summary()
+        executor: Executor | None = None
+        try:
+            with self.stop.on_signals():
+                if self._todo(plan.before_gate()):
+                    executor = self._executor(plan, make_runner)
+                    summary = self._schedule(plan.before_gate(), executor)
+                    gate, reason = self._decision(plan)
+                if plan.gate and gate in ("go", "overridden") and not summary.stopped:
+                    plan = self._replan(plan)
+                    if self._todo(plan.cells):
+                        executor = executor or self._executor(plan, make_runner)
+                        summary = _joined(summary, self._schedule(plan.cells, executor))
+        finally:
+            if executor is not None:
+                executor.close()
+            collect(plan, self.folder)
+        failed = {plan.by_key[key].name: why.message for key, why in summary.failed.items() if key in plan.by_key}
+        left = len(self._todo(plan.cells)) if gate != "stop" else 0
+        return Ran(self.folder, len(summary.done), found, (), failed, left, summary.stopped, gate, reason)
+
+    def _schedule(self, cells: Sequence[Cell], executor: Executor) -> Summary:
+        done = [cell.key for cell in cells if self._dir(cell).complete]
+        return schedule(
+            cells, done, executor, self, self.stop,
+            may_spend=self.purse.may_spend, retries=self.study.spec.executor.retries,
+        )  # fmt: skip
+
+    def _replan(self, plan: Plan) -> Plan:
+        """The plan with what the gate picked, written down for `status`."""
+        picks = picks_of(plan, self.folder)
+        if not plan.assumed or picks is None:
+            return plan
+        plan = plan_cells(self.study, picks)
+        forecast = forecast_of(plan, self.folder)
+        self.purse.forecasts = {cost.key: cost.seconds / 3600 for cost in forecast.cells}
+        self.write_plan(plan, forecast)
+        return plan
+
+    def _decision(self, plan: Plan) -> tuple[str, str]:
+        """go, stop or overridden, with the reason; ("", "") while there is none. The first time it is an event."""
+        if plan.gate is None or not self._dir(plan.gate).complete:
+            return "", ""
+        found: dict[str, Any] = self._dir(plan.gate).manifest()["gate"]
+        decision, reason = str(found["decision"]), str(found["reason"])
+        why = overridden(self.folder)
+        if decision == "stop" and why and found["picks"]:
+            decision, reason = "overridden", f"{reason}; overridden: {why}"
+        told = [e for e in read_events(self.events.path) if e["event"] == "gated"]
+        if not told or told[-1].get("decision") != decision:
+            self.events.write("gated", decision=decision, reason=reason, picks=found["picks"])
+        return decision, reason
+
+    def _executor(self, plan: Plan, make_runner: MakeRunner | None) -> Executor:
+        block = self.study.spec.executor
+        if block.kind == "ray":
+            from bystander.study.on_ray import OnRay
+
+            return OnRay(block, partial(remote_runner, self.study, self.folder.resolve()))
+        return Local((make_runner or local_runner)(plan, self.folder, self.bar))
+
+    def _dir(self, cell: Cell) -> CellDir:
+        return CellDir(self.folder / "cells" / cell.folder)
+
+    def _todo(self, cells: Sequence[Cell]) -> list[Cell]:
+        return [cell for cell in cells if not self._dir(cell).complete]
+
+    # What the scheduler tells.
+
+    def started(self, attempt: Attempt) -> None:
+        """An event, so that `status` knows what runs."""
+        again = {"attempt": attempt.number} if attempt.number > 1 else {}
+        self.events.write("progress", state="started", cell=attempt.name, key=attempt.key, **again)
+
+    def done(self, outcome: Outcome) -> None:
+        """The cell's event and what it cost."""
+        attempt = outcome.attempt
+        self.events.write("cell done", cell=attempt.name, key=attempt.key, seconds=round(outcome.seconds, 3))
+        self._pay(outcome.attempt, outcome.seconds, outcome.spent.get("dollars", 0.0))
+
+    def failed(self, outcome: Outcome, again: str) -> None:
+        """Why, and what comes next."""
+        assert outcome.failure is not None
+        attempt, why = outcome.attempt, outcome.failure
+        self.events.write(
+            "cell failed",
+            cell=attempt.name,
+            key=attempt.key,
+            reason=why.message,
+            error=why.kind,
+            next=again or "given up",
+        )
+        self._pay(attempt, outcome.seconds, 0.0)
+
+    def cut_off(self, attempt: Attempt, seconds: float) -> None:
+        """What it kept is resumed by the next run; its time is paid."""
+        self.events.write("progress", state="cut off", cell=attempt.name, key=attempt.key)
+        self._pay(attempt, seconds, 0.0)
+
+    def _pay(self, attempt: Attempt, seconds: float, dollars: float) -> None:
+        self.purse.pay(seconds / 3600, dollars)
+        total = self.purse.spent
+        self.events.write(
+            "spent",
+            key=attempt.key,
+            hours=seconds / 3600,
+            dollars=dollars,
+            total_hours=total.hours,
+            total_dollars=total.dollars,
+        )
+
+
+def _joined(first: Summary, second: Summary) -> Summary:
+    return Summary(
+        [*first.done, *second.done], first.failed | second.failed, [*first.blocked, *second.blocked],
+        [*first.left, *second.left], second.stopped or first.stopped,
+    )  # fmt: skip
+
+
+def local_runner(plan: Plan, folder: Path, bar: Bar) -> CellRunner:
+    """A worker in this process."""
+    from bystander.study.work import Worker
+
+    return Worker(plan, folder, bar)
+
+
+def remote_runner(study: Loaded, folder: Path) -> CellRunner:
+    """A worker in a Ray actor: it makes the plan anew, so that no plan travels."""
+    from bystander.study.work import Worker
+
+    return Worker(plan_cells(study), folder, Silent())
+
+
+__all__ = ["Ran", "Wish", "plan_hash", "run_study"]

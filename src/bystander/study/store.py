@@ -104,6 +104,15 @@ class CellDir:
         }
         write_json(self.path / "units" / f"{stable_hash(unit.key)[:24]}.json", value)
 
+    def kept_keys(self) -> set[str]:
+        """The keys of the units kept so far."""
+        return set(self.kept_units())
+
+    def tidy(self) -> None:
+        """Remove what writes that were killed left behind under temporary names."""
+        for leftover in self.path.glob("**/.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
     def kept_units(self) -> dict[str, dict[str, Any]]:
         """Key -> content of every unit kept so far."""
         units = (read_json(path) for path in sorted((self.path / "units").glob("*.json")))

@@ -54,13 +54,10 @@ def run_in_terminal(study: str, overrides: Sequence[str], out: Path | None, as_j
 def audit_in_terminal(study: str, overrides: Sequence[str], as_json: bool) -> None:
     """`bystander audit`: all findings, then exit code 2 if one is an error."""
     from bystander.design.audit import refuse
+    from bystander.study.audits import audit_study
     from bystander.study.cells import plan_cells
-    from bystander.study.progress import Silent
-    from bystander.study.run import audit_study
-    from bystander.study.work import Worker
 
-    plan = plan_cells(load(study, overrides))
-    findings = audit_study(plan, Worker(plan, Path(), Silent()), None)
+    findings = audit_study(plan_cells(load(study, overrides)), None)
     print_findings(findings, as_json)
     refuse(findings)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 from bystander.core.hashing import seed_for
 from bystander.core.records import Context, Measurement, Similarity, as_dict
@@ -21,16 +19,19 @@ from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.hidden import last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
-from bystander.study.cells import Cell, Plan, Training, at_checkpoint
+from bystander.study.cells import Cell, Plan, Training, at_checkpoint, plan_cells
+from bystander.study.gate import decide, picks_of
 from bystander.study.progress import Bar
-from bystander.study.rows import rows_as_jsonl
-from bystander.study.store import CellDir, read_lines, write_bytes, write_json, write_parquet
+from bystander.study.rows import rows_as_jsonl, write_rows
+from bystander.study.store import CellDir, write_bytes, write_parquet
+from bystander.study.trainstate import drop_state, keep_state, resume_state
 from bystander.train.loop import Checkpoint, StepLog, TrainState, train
 
 T = TypeVar("T")
 SIMILARITY_SCHEMA: dict[str, Any] = {
     "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
 }  # fmt: skip
+MICRO_TOKENS = 2048  # padded tokens of a micro-batch; halved for each time that a training ran out of memory
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Worker:
     plan: Plan
     folder: Path
     bar: Bar
+    shrink: int = 0
     _loaded: LoadedModel | None = None
 
     @property
@@ -54,15 +56,35 @@ class Worker:
         """Where a cell lives."""
         return CellDir(self.folder / "cells" / cell.folder)
 
+    def run_key(self, key: str, shrink: int = 0) -> dict[str, Any]:
+        """Do the cell of that key, with batches of 1 / 2**shrink, and return its manifest."""
+        self.shrink = shrink
+        if shrink and self._loaded is not None and self._loaded.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        if key not in self.plan.by_key:  # behind the gate, which has decided since this plan was made
+            self.plan = plan_cells(self.plan.study, picks_of(self.plan, self.folder))
+        return self.run(self.plan.by_key[key])
+
     def run(self, cell: Cell) -> dict[str, Any]:
         """Do a cell, resuming what an earlier process began, and return its manifest."""
         directory = self.cell_dir(cell)
         if not directory.complete:
+            directory.tidy()
             {
-                "geometry": self._geometry, "instrument": self._instrument, "evaluate": self._evaluate,
-                "train": self._train,
+                "data": self._data, "geometry": self._geometry, "instrument": self._instrument,
+                "evaluate": self._evaluate, "train": self._train, "gate": self._gate,
             }[cell.kind](cell, directory)  # fmt: skip
         return directory.manifest()
+
+    def _data(self, cell: Cell, directory: CellDir) -> None:
+        files = [path.name for path in write_rows(self.plan.study, directory.path)]
+        directory.finish([], {"kind": cell.kind, "name": cell.name, "key": cell.key, "files": files})
+
+    def _gate(self, cell: Cell, directory: CellDir) -> None:
+        decision = decide(self.plan, [self.cell_dir(self.plan.by_key[key]) for key in cell.needs])
+        directory.finish([], {"kind": cell.kind, "name": cell.name, "key": cell.key, "gate": decision})
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
         spec, contexts = self.plan.study.spec, self.plan.contexts
@@ -91,7 +113,9 @@ class Worker:
 
     def _prompt_tokens(self) -> dict[str, int]:
         tokenizer = self.loaded.tokenizer
-        return {c.name: len(tokenizer.encode(c.system or "", add_special_tokens=False)) for c in self.plan.contexts}
+        return {
+            c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
+        }
 
     def _instrument(self, cell: Cell, directory: CellDir) -> None:
         """Let a probe look at the untrained model and decide how it measures; the manifest keeps the decision."""
@@ -106,7 +130,7 @@ class Worker:
     def _decided(self, name: str) -> Probe:
         """A probe that may measure: as it is, or as its instrument cell decided."""
         probe = self.plan.probes[name]
-        cell = next((c for c in self.plan.cells if c.kind == "instrument" and c.probe == name), None)
+        cell = next((c for c in self.plan.of_kind("instrument") if c.probe == name), None)
         if cell is None:
             return probe
         assert isinstance(probe, CheckedProbe)
@@ -117,11 +141,11 @@ class Worker:
         probe = self._decided(cell.probe)
         adapter = None
         if cell.training is not None:
-            adapter = self.cell_dir(self._train_cell(cell.training)).path / "adapter"
+            adapter = self.cell_dir(self.plan.by_key[cell.needs[0]]).path / "adapter"
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            keys = self._probe(probe, self.plan.contexts, directory, stamp, "", title)
+            keys = self._probe(probe, self.plan.contexts_of(cell), directory, stamp, "", title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
         directory.finish(keys, manifest)
 
@@ -131,7 +155,7 @@ class Worker:
     ) -> list[str]:  # fmt: skip
         """Run a probe, keeping each unit as it comes; returns the keys of all its units in order."""
         keys = probe.units(contexts)
-        kept = directory.kept_units()
+        kept = directory.kept_keys()
         done = [key for key in keys if prefix + key in kept]
         self.bar.start(title, len(keys))
         self.bar.advance(len(done))
@@ -150,58 +174,65 @@ class Worker:
             seed=training.seed, role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights,
         )  # fmt: skip
 
-    def _train_cell(self, training: Training) -> Cell:
-        return next(cell for cell in self.plan.cells if cell.kind == "train" and cell.training == training)
-
     def _train(self, cell: Cell, directory: CellDir) -> None:
         assert cell.training is not None
         spec, training = self.plan.study.spec, cell.training
         design, recipe = self.plan.designs[training], self.plan.recipes[training]
-        rendered = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn)
+        rows = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn).rows
         write_bytes(directory.path / "rows.jsonl", rows_as_jsonl(design))
-        probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source))
-        state, steps = _resume(directory.path)
-        total = recipe.steps(len(rendered.rows))
-        keys: list[str] = []
+        fractions = spec.checkpoints.fractions() if self.plan.probed_in_training(cell) else []
+        probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source)) if fractions else []
+        state, steps = resume_state(directory.path)
+        total = recipe.steps(len(rows))
+        title = f"training {training.label}: {len(rows)} rows, {total} steps"
         adapter = fresh_adapter(self.loaded, recipe.lora.peft(), seed_for(training.seed, "adapter"))
         try:
-            title = f"training {training.label}: {len(rendered.rows)} rows, {total} steps"
             self.bar.start(title, total)
             self.bar.advance(len(steps))
-            fractions = spec.checkpoints.fractions()
-            for event in train(self.loaded, rendered.rows, recipe, training.seed, checkpoints=fractions, state=state):
+            events = train(
+                self.loaded, rows, recipe, training.seed, checkpoints=fractions, state=state,
+                micro_tokens=max(1, MICRO_TOKENS >> self.shrink),
+            )  # fmt: skip
+            for event in events:
                 match event:
                     case StepLog():
                         steps.append(as_dict(event))
                         self.bar.advance(note=f"loss {event.loss:.3f}")
                     case Checkpoint():
-                        stamp = self._stamp(training, event.fraction)
-                        for name in self.plan.probes:
-                            prefix = f"{event.fraction}/{name}/"
-                            keys += self._probe(
-                                self._decided(name),
-                                probed,
-                                directory,
-                                stamp,
-                                prefix,
-                                f"{name} probe at {event.fraction:.0%}",
-                            )
+                        self._at_checkpoint(training, event.fraction, probed, directory)
                         self.bar.start(title, total)
                         self.bar.advance(event.step)
                     case TrainState():
-                        _keep_state(directory.path, event, steps)
+                        keep_state(directory.path, event, steps)
             save_adapter(adapter, directory.path / "adapter", self.loaded.base_id)
             weights_hash = self.loaded.weights_hash
         finally:
             self.loaded.remove_adapter()
         write_parquet(directory.path / "steps.parquet", pl.DataFrame(steps))
-        directory.finish(keys, self._manifest(cell, weights_hash=weights_hash, probed=[c.name for c in probed]))
-        for leftover in ("state.safetensors", "state.json"):
-            (directory.path / leftover).unlink(missing_ok=True)
+        # A training that was resumed has probed its first checkpoints in an earlier process: the order is the plan's.
+        order = [
+            f"{fraction}/{name}/{key}"
+            for fraction in fractions
+            for name, probe in self.plan.probes.items()
+            for key in probe.units(probed)
+        ]
+        shrunk = {"batches": f"1/{2**self.shrink}"} if self.shrink else {}
+        directory.finish(
+            order, self._manifest(cell, weights_hash=weights_hash, probed=[c.name for c in probed], **shrunk)
+        )
+        drop_state(directory.path)
+
+    def _at_checkpoint(
+        self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir
+    ) -> None:
+        stamp = self._stamp(training, fraction)
+        for name in self.plan.probes:
+            title = f"{name} probe at {fraction:.0%}"
+            self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
 
     def _probed_personas(self, source: str) -> list[str]:
         spec = self.plan.study.spec
-        geometry = next(cell for cell in self.plan.cells if cell.kind == "geometry")
+        geometry = self.plan.of_kind("geometry")[0]
         frame = pl.read_parquet(self.cell_dir(geometry).path / "similarities.parquet").filter(
             (pl.col("source") == source) & (pl.col("layer") == spec.geometry.layer) & (pl.col("method") == "cosine")
         )
@@ -210,25 +241,3 @@ class Worker:
 
     def _manifest(self, cell: Cell, **more: object) -> dict[str, object]:
         return {"kind": cell.kind, "name": cell.name, "key": cell.key, "base_hash": self.loaded.base_hash, **more}
-
-
-def _keep_state(folder: Path, state: TrainState, steps: list[dict[str, Any]]) -> None:
-    """Tensors first, then the small file that makes them count: a kill between the two loses one state, not the run."""
-    temporary = folder / f"state-{state.step}.safetensors"
-    save_file(state.tensors, temporary)
-    previous = folder / "state.json"
-    old = json.loads(previous.read_text())["tensors"] if previous.is_file() else None
-    write_json(previous, {"step": state.step, "tensors": temporary.name, "steps": steps})
-    if old and old != temporary.name:
-        (folder / old).unlink(missing_ok=True)
-
-
-def _resume(folder: Path) -> tuple[TrainState | None, list[dict[str, Any]]]:
-    path = folder / "state.json"
-    if not path.is_file():
-        return None, []
-    kept = json.loads(path.read_text())
-    return TrainState(kept["step"], load_file(folder / kept["tensors"])), kept["steps"]
-
-
-__all__ = ["Worker", "read_lines"]
