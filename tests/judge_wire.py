@@ -58,6 +58,7 @@ class Batches:
         self.created = 0
         self.fail_next_create = 0
         self.status = "completed"
+        self.key = ""
 
     async def upload(self, request: Request) -> Response:
         name = f"file-{len(self.files)}"
@@ -102,7 +103,9 @@ class Batches:
             return JSONResponse({"error": {"message": "the answer got lost"}}, 500)
         return JSONResponse(self.record(self.batches[name]))
 
-    async def list(self, _: Request) -> Response:
+    async def list(self, request: Request) -> Response:
+        if self.key and request.headers["authorization"] != f"Bearer {self.key}":
+            return JSONResponse({"error": {"message": "wrong key"}}, 401)
         data = [self.record(batch) for batch in reversed(self.batches.values())]
         return JSONResponse({"object": "list", "data": data, "has_more": False})
 

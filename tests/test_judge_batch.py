@@ -114,3 +114,17 @@ def test_the_cap_is_looked_at_before_a_batch_is_sent(tmp_path: Path) -> None:
     with serve(batches=batches) as url, pytest.raises(JudgeError, match="cap of"):
         list(judge_completions(completions(20), QUESTIONS, judge(url, tmp_path / "j.sqlite", dollars=0.0001)))
     assert batches.created == 0
+
+
+def test_preflight_in_batch_mode_sends_nothing_and_says_a_wrong_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_API_KEY", "sk-right-0123456789")
+    batches = Batches(score)
+    batches.key = "sk-right-0123456789"
+    with serve(batches=batches) as url:
+        judge(url, tmp_path / "j.sqlite").preflight(["m"])
+        assert batches.created == 0
+        monkeypatch.setenv("LAB_API_KEY", "sk-wrong-0123456789")
+        with pytest.raises(JudgeError, match="refuses the key"):
+            judge(url, tmp_path / "j.sqlite").preflight(["m"])

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from bystander.behaviors.misalignment import JudgedQuestion, fill
 from bystander.core.errors import JudgeError
 from bystander.core.records import Completion, Measurement, Status
+from bystander.probe.judge_batch import check_access
 from bystander.probe.judge_client import Ask, Client
 from bystander.probe.judge_cost import Forecast
 from bystander.probe.judge_keys import find_key, refuse_model_under_test
@@ -79,7 +80,8 @@ class Judge:
         refuse_model_under_test(self.settings, under_test)
         client = self.client
         if self.settings.batch:
-            return  # a batch takes up to a day: the first one tells
+            check_access(client)  # an answer would take up to a day, and a look at the list of batches tells enough
+            return
         ask = Ask(client.key_for("preflight", self.purpose), PREFLIGHT)
         for answer in client.ask([ask]):
             if answer.text is None:

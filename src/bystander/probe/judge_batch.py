@@ -11,6 +11,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,6 +76,19 @@ async def ask_in_batches(client: Client, todo: Sequence[Ask], emit: Callable[[Ra
                 attempts=ROUNDS,
             )
         )
+
+
+def check_access(client: Client) -> None:
+    """Look at the list of batches, which costs nothing: raises JudgeError where the key is refused, the server is not
+    there, or the provider has no batch interface."""
+
+    async def look() -> None:
+        async with client.model() as flight:
+            nobody = OpenBatch("preflight", None, -1, frozenset())
+            await _patiently(client, lambda: batch_api(flight).find(nobody))
+
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own: the caller may have an event loop
+        pool.submit(asyncio.run, look()).result()
 
 
 async def _send(client: Client, flight: Flight, api: BatchApi, asks: list[Ask]) -> None:
