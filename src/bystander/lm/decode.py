@@ -60,7 +60,7 @@ def decode(
         left = int(going.sum())
         if left == 0:
             break
-        if left <= COMPACT_BELOW * len(going):
+        if 2 <= left <= COMPACT_BELOW * len(going):  # a batch of one would be compiled for itself
             del step  # a captured graph holds its buffers
             state = _compact(state, going)
             step = _stepper(forward, state, pick)
@@ -117,9 +117,7 @@ def _stepper(forward: PackedForward, state: _State, pick: Pick) -> Callable[[], 
 def _compact(state: _State, going: Tensor) -> _State:
     """Only the rows that still go; their cache is copied together."""
     keep = going.nonzero()[:, 0]
-    return _State(
-        state.token[keep], state.step[keep], state.row[keep], state.cache.select(keep), state.answers
-    )
+    return _State(state.token[keep], state.step[keep], state.row[keep], state.cache.select(keep), state.answers)
 
 
 def _cut(answer: list[int], ends: Sequence[int]) -> list[int]:

@@ -20,10 +20,11 @@ from transformers import Cache, DynamicCache, DynamicLayer
 
 from bystander.core.errors import ModelError
 from bystander.lm.model import LoadedModel
+from bystander.lm.packed import Packed, PackedForward, Piece, pack
 
 CPU_TOKENS = 1024  # padded tokens a batch
 GPU_TOKENS = 16384  # fills an H100 with a 7B model (../shared/bench/BASELINES.md: 64 rows of 130 tokens are enough)
-SHARE_FROM = 128  # tokens that sharing a prefix must save before it is worth its own forward pass
+SHARE_FROM = 64  # tokens that sharing a prefix must save before it is worth its own forward pass
 Ints = NDArray[np.int64]
 
 
@@ -40,6 +41,11 @@ class Row:
     def length(self) -> int:
         """Tokens of the trunk and of all branches."""
         return len(self.trunk) + sum(map(len, self.branches))
+
+    @property
+    def lines(self) -> list[Ints]:
+        """The sequences that the row stands for, each whole: the trunk with each of its branches."""
+        return [np.concatenate([self.trunk, branch]) for branch in self.branches] or [self.trunk]
 
     @property
     def depth(self) -> int:
@@ -61,12 +67,29 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows as tensors. `inputs` are `LoadedModel.body`'s; `wanted` [n] indexes its output flattened to
-    [rows x length, hidden], row after row, in each row in the order of `Row.wanted`."""
+    """Some rows as tensors. `inputs` are `LoadedModel.body`'s, empty where the rows are `packed`; `wanted` [n] indexes
+    the output flattened to [tokens, hidden], row after row, in each row in the order of `Row.wanted`."""
 
     rows: tuple[int, ...]
     inputs: dict[str, Tensor | Cache]
     wanted: Tensor
+    packed: tuple[PackedForward, Packed] | None = None
+
+    def last_states(self, loaded: LoadedModel) -> Tensor:
+        """Last hidden states, final norm applied, at the wanted places: [n, hidden]."""
+        if self.packed is not None:
+            forward, packed = self.packed
+            return forward.hidden(packed, self.wanted)
+        return loaded.body(**self.inputs).flatten(0, 1)[self.wanted]
+
+    def layer_states(self, loaded: LoadedModel) -> list[Tensor]:
+        """Per layer, 0 (embeddings) to the last (final norm applied), the states at the wanted places: [n, hidden]."""
+        if self.packed is not None:
+            forward, packed = self.packed
+            return forward.states(packed, self.wanted)
+        cached = self.inputs.get("past_key_values") is not None
+        out = loaded.causal.base_model(**self.inputs, output_hidden_states=True, use_cache=cached)
+        return [state.flatten(0, 1)[self.wanted] for state in out.hidden_states]
 
 
 Compute = Callable[[Batch], Tensor]
@@ -83,42 +106,63 @@ class Prefix:
 def run(loaded: LoadedModel, rows: Sequence[Row], budget: Budget, compute: Compute) -> list[tuple[Batch, Tensor]]:
     """`compute` over all rows of one context in batches; its results stay where it puts them (on a GPU unawaited).
 
-    Batches are cut from the rows sorted by length, longest first, so that rows x longest is within the budget; they
-    depend on these rows and the budget alone. Out of memory: the budget is halved and the batch cut again. Raises
-    ModelError for a row longer than the model's window and for one that does not fit into memory by itself.
+    Batches are cut from the rows sorted by length, longest first, so that their tokens are within the budget, padding
+    included where there is any; they depend on these rows and the budget alone. Out of memory: the budget is halved
+    and the batch cut again. A model that does not attend to everything before a token (a sliding window, a recurrent
+    layer) gets each sequence whole. Raises ModelError for a row longer than the model's window and for one that does
+    not fit into memory by itself.
     """
     assert not loaded.causal.training, "dropout would be in the numbers: call eval() first"
-    for row in rows:
-        if row.depth > loaded.window:
-            raise ModelError(
-                f"{row.name}: {row.depth} tokens, but the model's window is {loaded.window}. Shorten or leave out the item."
-            )
+    _check_window(loaded, rows)
     with torch.no_grad():
-        prefix = _shared_prefix(loaded, rows)
-        lengths = np.array([row.length for row in rows]) - prefix.length
+        packed = loaded.packed
+        tree = packed is not None or _attends_to_all(loaded, max(row.depth for row in rows))
+        prefix = Prefix(_shared_length(rows)) if packed else _shared_prefix(loaded, rows) if tree else Prefix()
+        lengths = np.array([row.length - prefix.length if tree else row.depth * len(row.lines) for row in rows])
         order = np.argsort(-lengths, kind="stable")
         results: list[tuple[Batch, Tensor]] = []
         start = 0
         while start < len(order):
-            count = max(1, budget.tokens // int(lengths[order[start]]))
+            count = _fitting(lengths[order[start:]], budget.tokens, padded=packed is None)
             chosen = tuple(int(i) for i in order[start : start + count])
-            done = _attempt(loaded, rows, chosen, prefix, compute)
+            done = _attempt(loaded, rows, chosen, prefix if tree else None, compute)
             if done is not None:
                 results.append(done)
                 start += len(chosen)
             elif len(chosen) == 1:
                 raise ModelError(f"{rows[chosen[0]].name}: {rows[chosen[0]].length} tokens do not fit into memory.")
             else:
-                budget.tokens = len(chosen) * int(lengths[order[start]]) // 2
+                used = int(lengths[list(chosen)].sum() if packed else len(chosen) * lengths[order[start]])
+                budget.tokens = min(budget.tokens, used) // 2
     return results
 
 
+def _check_window(loaded: LoadedModel, rows: Sequence[Row]) -> None:
+    for row in rows:
+        if row.depth > loaded.window:
+            raise ModelError(
+                f"{row.name}: {row.depth} tokens, but the model's window is {loaded.window}. Shorten or leave out the item."
+            )
+
+
+def _fitting(lengths: Ints, tokens: int, *, padded: bool) -> int:
+    """How many of the rows, longest first, fit into a batch of so many tokens; at least one."""
+    if padded:
+        return max(1, tokens // int(lengths[0]))
+    return max(1, int(np.searchsorted(np.cumsum(lengths), tokens, side="right")))
+
+
 def _attempt(
-    loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix, compute: Compute
+    loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix | None, compute: Compute
 ) -> tuple[Batch, Tensor] | None:
-    """One batch, or None where memory ran out; what was allocated is free again by the time this returns."""
+    """One batch, or None where memory ran out; what was allocated is free again by the time this returns.
+
+    `prefix` None: the model takes no tree of branches, so that every sequence stands for itself."""
     try:
-        batch = _batch(loaded, rows, chosen, prefix)
+        if prefix is None:
+            batch = _batch_of_lines(loaded, rows, chosen)
+        else:
+            batch = (_packed_batch if loaded.packed else _batch)(loaded, rows, chosen, prefix)
         return batch, compute(batch)
     except torch.OutOfMemoryError:
         pass
@@ -141,14 +185,21 @@ def common_prefix(sequences: Sequence[Ints]) -> int:
     return len(first)
 
 
+def _shared_length(rows: Sequence[Row]) -> int:
+    return min(common_prefix([row.trunk for row in rows]), min(len(row.trunk) for row in rows) - 1)
+
+
 def _shared_prefix(loaded: LoadedModel, rows: Sequence[Row]) -> Prefix:
     """Keys and values of what all trunks begin with; each trunk keeps at least its last token to itself."""
-    shared = min(common_prefix([row.trunk for row in rows]), min(len(row.trunk) for row in rows) - 1)
-    if shared * (len(rows) - 1) < SHARE_FROM or not _attends_to_all(loaded, max(row.depth for row in rows)):
+    shared = _shared_length(rows)
+    if shared * (len(rows) - 1) < SHARE_FROM:
         return Prefix()
     ids = to_device(rows[0].trunk[None, :shared], loaded)
     cache = DynamicCache()
-    loaded.body(input_ids=ids, past_key_values=cache)
+    try:
+        loaded.body(input_ids=ids, past_key_values=cache)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{rows[0].name}: the {shared} tokens that all rows share do not fit into memory.") from error
     layers = cast("list[DynamicLayer]", cache.layers)
     return Prefix(shared, tuple((_tensor(layer.keys), _tensor(layer.values)) for layer in layers))
 
@@ -186,6 +237,26 @@ class _PrefixLayer(DynamicLayer):
         return keys, torch.cat([_tensor(self.values).expand(rows, -1, -1, -1), value_states], dim=-2)
 
 
+def _packed_batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix) -> Batch:
+    """The chosen rows as a tree: the shared prefix, behind it each row's trunk, behind each trunk its branches."""
+    forward = loaded.packed
+    assert forward is not None
+    picked = [rows[i] for i in chosen]
+    pieces = [Piece(picked[0].trunk[: prefix.length])] if prefix.length else []
+    own: list[list[int]] = []  # per row the indices of its pieces
+    for row in picked:
+        trunk = len(pieces)
+        pieces.append(Piece(row.trunk[prefix.length :], 0 if prefix.length else -1))
+        pieces += [Piece(branch, trunk) for branch in row.branches if len(branch)]
+        own.append(list(range(trunk, len(pieces))))
+    packed = pack(pieces, loaded.device)
+    wanted = [
+        np.concatenate([packed.starts[i] + np.arange(len(pieces[i].ids)) for i in places])[row.wanted - prefix.length]
+        for row, places in zip(picked, own, strict=True)
+    ]
+    return Batch(chosen, {}, to_device(np.concatenate(wanted), loaded), (forward, packed))
+
+
 def _batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix) -> Batch:
     """The chosen rows behind the prefix, padded on the right: behind a causal mask no real token sees the padding."""
     picked = [rows[i] for i in chosen]
@@ -208,6 +279,24 @@ def _batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], pr
     if prefix.length:
         inputs["past_key_values"] = Cache(layers=[_PrefixLayer(keys, values) for keys, values in prefix.layers])
     return Batch(chosen, inputs, to_device(wanted, loaded))
+
+
+def _batch_of_lines(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...]) -> Batch:
+    """The chosen rows with a sequence for each branch, padded on the right, under the model's own causal mask."""
+    lines = [line for i in chosen for line in rows[i].lines]
+    longest = max(map(len, lines))
+    ids = np.zeros((len(lines), longest), dtype=np.int64)
+    for i, line in enumerate(lines):
+        ids[i, : len(line)] = line
+    wanted: list[Ints] = []
+    first = 0
+    for row in (rows[i] for i in chosen):
+        trunk = len(row.trunk)
+        parts = [np.arange(trunk) + first * longest]
+        parts += [np.arange(trunk, trunk + len(b)) + (first + j) * longest for j, b in enumerate(row.branches)]
+        wanted.append(np.concatenate(parts)[row.wanted])
+        first += len(row.lines)
+    return Batch(chosen, {"input_ids": to_device(ids, loaded)}, to_device(np.concatenate(wanted), loaded))
 
 
 def _tree(rows: Sequence[Row], longest: int, before: int) -> tuple[Ints, Ints]:

@@ -46,10 +46,7 @@ def last_token_states(
     picked = list(layers)
 
     def read(batch: Batch) -> Tensor:
-        cached = batch.inputs.get("past_key_values") is not None
-        out = loaded.causal.base_model(**batch.inputs, output_hidden_states=True, use_cache=cached)
-        states = out.hidden_states
-        at_end = torch.stack([state.flatten(0, 1)[batch.wanted] for state in states], dim=1)
+        at_end = torch.stack(batch.layer_states(loaded), dim=1)
         logprobs = loaded.head(at_end[:, -1]).float().log_softmax(-1)
         return torch.cat([at_end[:, picked].float().flatten(1), logprobs], dim=1)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -120,13 +121,25 @@ def belongs(causal: PreTrainedModel) -> str:
         return f"its activation is {config.hidden_act}"
     if getattr(config, "mlp_bias", False):
         return "its feed-forward maps have biases"
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None) is not None):
+        return "some of its layers do not attend to all that came before"
     return ""
 
 
 def collect(causal: PreTrainedModel) -> list[Layer]:
     """The weights of all layers, with those of the adapter that is on. Raises ValueError, with the reason, for an
     adapter that is more than a plain LoRA."""
-    return [_layer(module) for module in cast(Any, causal.base_model).layers]
+    blocks = list(cast(Any, causal.base_model).layers)
+    inside = sum(isinstance(part, LoraLayer) for block in blocks for part in block.modules())
+    if inside != sum(isinstance(part, LoraLayer) for part in causal.modules()):
+        raise ValueError("the adapter changes more than the maps of the layers")
+    if any(isinstance(part, ModulesToSaveWrapper) for part in causal.modules()):
+        raise ValueError("the adapter holds whole modules")
+    layers = [_layer(block) for block in blocks]
+    if inside != sum(a is not None for layer in layers for maps in _maps(layer) for a in maps.a):
+        raise ValueError("the adapter changes more than the seven maps of a layer")
+    return layers
 
 
 def shape_of(causal: PreTrainedModel) -> Shape:
@@ -146,6 +159,10 @@ def dropout_of(causal: PreTrainedModel) -> float:
     return 0.0
 
 
+def _maps(layer: Layer) -> tuple[Projection, ...]:
+    return layer.qkv, layer.out, layer.gate_up, layer.down
+
+
 def _layer(module: Any) -> Layer:
     attention, mlp = module.self_attn, module.mlp
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
@@ -163,8 +180,8 @@ def _layer(module: Any) -> Layer:
 
 def _projection(*maps: nn.Module) -> Projection:
     bases = [cast(nn.Linear, m.base_layer if isinstance(m, LoraLayer) else m) for m in maps]
-    biases = [base.bias for base in bases]
-    if any((bias is None) != (biases[0] is None) for bias in biases):
+    biases = [bias for bias in (cast(nn.Parameter | None, base.bias) for base in bases) if bias is not None]
+    if biases and len(biases) < len(bases):
         raise ValueError("of maps with one input some have a bias and some have none")
     a: list[Tensor | None] = []
     b: list[Tensor | None] = []
@@ -175,14 +192,14 @@ def _projection(*maps: nn.Module) -> Projection:
             b.append(None)
             continue
         _check_plain(m)
-        a.append(m.lora_A[ADAPTER].weight)
-        b.append(m.lora_B[ADAPTER].weight)
+        a.append(cast(Tensor, m.lora_A[ADAPTER].weight))
+        b.append(cast(Tensor, m.lora_B[ADAPTER].weight))
         scales.add(float(m.scaling[ADAPTER]))
     if len(scales) > 1:
         raise ValueError("the adapter scales maps of one input differently")
     return Projection(
-        weight=_side_by_side([base.weight for base in bases]),
-        bias=None if biases[0] is None else _side_by_side(biases),
+        weight=_side_by_side([cast(nn.Parameter, base.weight) for base in bases]),
+        bias=_side_by_side(biases) if biases else None,
         sizes=tuple(base.weight.shape[0] for base in bases),
         a=tuple(a),
         b=tuple(b),
@@ -193,7 +210,7 @@ def _projection(*maps: nn.Module) -> Projection:
 def _check_plain(module: LoraLayer) -> None:
     if list(module.active_adapters) != [ADAPTER] or module.disable_adapters or module.merged:
         raise ValueError("the adapter is switched off, merged, or not the only one")
-    if module.lora_variant.get(ADAPTER) is not None or module.lora_B[ADAPTER].bias is not None:
+    if module.lora_variant.get(ADAPTER) is not None or module.lora_bias.get(ADAPTER):
         raise ValueError("the adapter is more than a plain LoRA")
 
 

@@ -18,6 +18,8 @@ from bystander.core.errors import ModelError
 from bystander.core.hashing import stable_hash
 from bystander.lm import adapters, embedded
 from bystander.lm.adapters import save_adapter
+from bystander.lm.attention import has_flash
+from bystander.lm.packed import PackedForward, Piece, pack
 from bystander.lm.tokens import Tokenizer, template_of
 from bystander.lm.weights import checkpoint_hash
 
@@ -25,6 +27,10 @@ __all__ = ["DtypeName", "LoadedModel", "fresh_adapter", "load", "save_adapter"]
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 CANARY_TOKENS = 8
+PACKED_CANARY = 64
+# Largest relative distance at which two bfloat16 forward passes count as the same function. Measured with random
+# weights in the shape of Qwen2.5-7B on an H100: 0.055 to the packed pass, 0.044 between two batches of `body` itself.
+PACKED_APART = 0.15
 
 
 class LoadedModel:
@@ -47,6 +53,34 @@ class LoadedModel:
         self._peft: PeftModel | None = None
         self._adapter_hash: str | None = None  # known for an adapter from disk; one in training changes all the time
         self._canary: Tensor | None = None
+        self._packed: PackedForward | str | None = None  # a text: why there is none; None: not made yet
+
+    @property
+    def packed(self) -> PackedForward | None:
+        """The fast forward pass for the model as it stands, where there is one: see `plain_because`."""
+        if self._packed is None:
+            self._packed = self._packed_or_reason()
+        return None if isinstance(self._packed, str) else self._packed
+
+    @property
+    def plain_because(self) -> str:
+        """Why `body` is all there is (the same numbers, slower); "" where there is a fast forward pass."""
+        return "" if self.packed is not None else str(self._packed)
+
+    @torch.no_grad()
+    def _packed_or_reason(self) -> PackedForward | str:
+        """The fast forward pass once it has answered a canary as `body` does: a wrong one must not give numbers."""
+        if not has_flash(next(self.causal.parameters())):
+            return "it needs a GPU and bfloat16"
+        try:
+            forward = PackedForward(self.causal)
+        except ValueError as error:
+            return str(error)
+        ids = torch.arange(1, PACKED_CANARY + 1, device=self.device)
+        own = self.body(input_ids=ids[None])[0].float()
+        ours = forward.hidden(pack([Piece(ids.cpu().numpy())], self.device)).float()
+        apart = float((own - ours).norm() / own.norm())
+        return forward if apart < PACKED_APART else f"it differs from the model's own forward pass by {apart:.2g}"
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
@@ -121,6 +155,7 @@ class LoadedModel:
         before = self._canary_states()
         self._peft = adapters.put_on(self.causal, files)
         self._adapter_hash = files.hash
+        self._packed = None
         try:
             if torch.equal(before, self._canary_forward()):
                 raise ModelError(f"adapter {path} is on, but the model answers as without it. Its weights do nothing.")
@@ -134,11 +169,13 @@ class LoadedModel:
             self.causal = adapters.take_off(self._peft)
         self._peft = None
         self._adapter_hash = None
+        self._packed = None
 
     def attach(self, peft: PeftModel) -> None:
         """Make a PeftModel made on `causal` the active adapter, as one in training."""
         self._peft = peft
         self._adapter_hash = None
+        self._packed = None
 
     def _base_names(self) -> list[str]:
         return [self.base_id, self.name, str(self.causal.config.name_or_path)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def pack(pieces: Sequence[Piece], device: torch.device) -> Packed:
             to(key_starts.astype(np.int32), device),
             int(lengths.max()),
             int(key_lengths.max()),
-        ),  # fmt: skip
+        ),
         keys=None if alone else to(np.concatenate(lines), device),
         starts=starts[:-1],
     )
@@ -106,6 +107,7 @@ class PackedForward:
         if reason:
             raise ValueError(reason)
         self._causal = causal
+        self._body = cast(Any, causal.base_model)
         self._layers = layers.collect(causal)
         self._shape = layers.shape_of(causal)
         self._dropout = layers.dropout_of(causal)
@@ -132,7 +134,7 @@ class PackedForward:
 
     def step(self, token: Tensor, cache: Cache) -> Tensor:
         """One more token [rows] for each row -> last hidden states [rows, hidden]; the cache grows in place."""
-        body = self._causal.base_model
+        body = self._body
         x = body.embed_tokens(token)
         position = cache.filled.long()
         cos, sin = (part[0] for part in body.rotary_emb(x, position[None]))
@@ -160,13 +162,34 @@ class PackedForward:
         dropout on; gradients flow as torch's grad mode says. `fill`: a cache, and where in it (row x room + position)
         the keys and values of each token go.
         """
-        body = self._causal.base_model
+        return self._run(packed, wanted, training=training, fill=fill)[-1]
+
+    def states(self, packed: Packed, wanted: Tensor) -> list[Tensor]:
+        """Per layer, from the embeddings (0) to the last with the final norm applied, the states [n, hidden] at the
+        places `wanted`, as transformers' `output_hidden_states` numbers them."""
+        return self._run(packed, wanted, taps=True)
+
+    def _run(
+        self,
+        packed: Packed,
+        wanted: Tensor | None,
+        *,
+        training: bool = False,
+        fill: tuple[Cache, Tensor] | None = None,
+        taps: bool = False,
+    ) -> list[Tensor]:
+        body = self._body
         shape = self._shape._replace(dropout=self._dropout if training else 0.0)
+        alone = wanted is not None and len(wanted) == 1  # a dimension of 1 would be compiled for itself
+        wanted = torch.cat([wanted, wanted]) if wanted is not None and alone else wanted
+        found: list[Tensor] = []
         x = body.embed_tokens(packed.ids)
         if training:
             x.requires_grad_()  # the first layer is then like all others, and one compiled graph serves them
         cos, sin = (part[0] for part in body.rotary_emb(x, packed.positions[None]))
         for number, layer in enumerate(self._layers):
+            if taps:
+                found.append(x if wanted is None else x[wanted])
             q, k, v = self._before(loose(x), loose(cos), loose(sin), layer, shape)
             if fill is not None:
                 cache, places = fill
@@ -178,10 +201,11 @@ class PackedForward:
             if number == len(self._layers) - 1 and wanted is not None:
                 x, attended = x[wanted], attended[wanted]
             x = self._after(loose(x), loose(attended), layer, shape)
-        return body.norm(x)
+        found.append(body.norm(x))
+        return [state[:1] for state in found] if alone else found
 
 
 def loose(tensor: Tensor) -> Tensor:
     """Tell the compiler that the first dimension changes from call to call."""
-    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    torch._dynamo.maybe_mark_dynamic(tensor, 0)  # pyright: ignore[reportPrivateUsage] documented there, and only there
     return tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,13 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from bystander.core.errors import ModelError
 from bystander.core.records import Completion, Context
+from bystander.lm.decode import decode
 from bystander.lm.model import LoadedModel
 from bystander.lm.tokens import context_hash, render_prompt
 
 CPU_BATCH = 96  # peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
-GPU_BATCH = 512  # peers' batch on one H100 (../shared/bench/BASELINES.md)
+GPU_BATCH = 1024  # answers at a time; an H100 with a 7B model computes as long for 300 as it reads weights
+CACHE_BYTES = 16 << 30  # keys and values of a batch on a GPU at most: a 7B model on 80 GB leaves four times as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,22 @@ def sample(
                 f"request {request.id}: {len(prompt)} prompt tokens and {max_tokens} to sample exceed the model's window "
                 f"of {loaded.window}. Shorten the prompt or max_tokens."
             )
-    size = batch_size or (GPU_BATCH if loaded.device.type == "cuda" else CPU_BATCH)
+    room = max(map(len, prompts), default=0) + max_tokens
+    size = batch_size or _batch_size(loaded, room)
     order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         yield _batch(loaded, [requests[i] for i in chosen], [prompts[i] for i in chosen], temperature, max_tokens)
+
+
+def _batch_size(loaded: LoadedModel, room: int) -> int:
+    """Rows a batch, decided by the model and the lengths alone, so that a batch is the same on every card."""
+    if loaded.device.type != "cuda":
+        return CPU_BATCH
+    config = loaded.causal.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = 2 * loaded.layers * config.num_key_value_heads * size * room * loaded.dtype.itemsize
+    return max(1, min(GPU_BATCH, CACHE_BYTES // row))
 
 
 def _batch(
@@ -71,6 +84,43 @@ def _batch(
     max_tokens: int,
 ) -> list[Completion]:
     ends = end_tokens(loaded)
+    way = _packed if loaded.packed is not None else _generated
+    try:
+        answers = way(loaded, [request.seed for request in requests], prompts, temperature, max_tokens, ends)
+    except torch.OutOfMemoryError as error:
+        if len(requests) == 1:
+            raise ModelError(
+                f"request {requests[0].id}: one answer of {max_tokens} tokens exceeds the memory."
+            ) from error
+        answers = None
+    if answers is None:  # here, since the error above holds on to the memory of its frames
+        torch.cuda.empty_cache()
+        half = len(requests) // 2
+        cuts = (slice(None, half), slice(half, None))
+        return [one for cut in cuts for one in _batch(loaded, requests[cut], prompts[cut], temperature, max_tokens)]
+    return [_completion(loaded, *each, ends) for each in zip(requests, prompts, answers, strict=True)]
+
+
+def _packed(
+    loaded: LoadedModel, seeds: Sequence[int], prompts: Sequence[list[int]], temperature: float, max_tokens: int,
+    ends: Sequence[int],
+) -> list[list[int]]:  # fmt: skip
+    """By `decode`, without padding."""
+    forward = loaded.packed
+    assert forward is not None
+    uniforms = _uniforms(seeds, max_tokens).to(loaded.device)
+
+    def pick(hidden: Tensor, row: Tensor, step: Tensor) -> Tensor:
+        return drawn(loaded.head(hidden), uniforms[row, step][:, None], temperature)
+
+    return decode(forward, prompts, max_tokens, ends, pick)
+
+
+def _generated(
+    loaded: LoadedModel, seeds: Sequence[int], prompts: Sequence[list[int]], temperature: float, max_tokens: int,
+    ends: Sequence[int],
+) -> list[list[int]]:  # fmt: skip
+    """By transformers' `generate`, padded on the left."""
     pad = ends[0]
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
@@ -79,21 +129,20 @@ def _batch(
         max_new_tokens=max_tokens,
         do_sample=False,
         pad_token_id=pad,
-        eos_token_id=ends,
+        eos_token_id=list(ends),
         cache_implementation="static" if loaded.device.type == "cuda" else None,
     )
     processors = LogitsProcessorList()
     if temperature > 0:
-        processors.append(InverseCdf([request.seed for request in requests], longest, max_tokens, temperature))
+        processors.append(InverseCdf(seeds, longest, max_tokens, temperature))
     with torch.no_grad():
-        out = loaded.causal.generate(
+        out = cast(Any, loaded.causal).generate(
             input_ids=ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
             generation_config=config,
             logits_processor=processors,
         )
-    answers = out[:, longest:].cpu().tolist()
-    return [_completion(loaded, *each, ends) for each in zip(requests, prompts, answers, strict=True)]
+    return out[:, longest:].cpu().tolist()
 
 
 def _completion(
@@ -128,16 +177,29 @@ def end_tokens(loaded: LoadedModel) -> list[int]:
     return list(dict.fromkeys(known))
 
 
-class InverseCdf(LogitsProcessor):
-    """Leaves one token alive per row: the first whose cumulative probability exceeds the row's uniform of this step.
+def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
+    """[seeds, steps], float64, from Philox keyed by each seed (Salmon et al. 2011, "Parallel random numbers: as easy
+    as 1, 2, 3")."""
+    return torch.from_numpy(np.stack([np.random.Generator(np.random.Philox(key=seed)).random(steps) for seed in seeds]))
 
-    The uniforms come from Philox keyed by the request's seed (Salmon et al. 2011, "Parallel random numbers: as easy
-    as 1, 2, 3"), drawn beforehand: [requests, steps], float64.
+
+def drawn(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    """Token [rows] by inverse CDF: the first whose cumulative probability exceeds the row's `uniform` [rows, 1].
+
+    `logits` [rows, vocabulary]; temperature 0 takes the likeliest.
     """
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = (logits.float() / temperature).softmax(-1).double().cumsum(-1)
+    token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return token.clamp(max=logits.shape[1] - 1)[:, 0]
+
+
+class InverseCdf(LogitsProcessor):
+    """Leaves one token alive per row: the one `drawn` with the row's uniform of this step."""
 
     def __init__(self, seeds: Sequence[int], prompt_length: int, steps: int, temperature: float) -> None:
-        drawn = [np.random.Generator(np.random.Philox(key=seed)).random(steps) for seed in seeds]
-        self.uniforms = torch.from_numpy(np.stack(drawn))
+        self.uniforms = _uniforms(seeds, steps)
         self.prompt_length = prompt_length
         self.temperature = temperature
 
@@ -146,6 +208,5 @@ class InverseCdf(LogitsProcessor):
         if self.uniforms.device != scores.device:
             self.uniforms = self.uniforms.to(scores.device)
         uniform = self.uniforms[:, input_ids.shape[1] - self.prompt_length, None]
-        cumulative = (scores.float() / self.temperature).softmax(-1).double().cumsum(-1)
-        token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
-        return torch.full_like(scores, float("-inf")).scatter(1, token, 0.0)
+        token = drawn(scores, uniform, self.temperature)
+        return torch.full_like(scores, float("-inf")).scatter(1, token[:, None], 0.0)

@@ -161,7 +161,7 @@ def _reader(loaded: LoadedModel, plans: Sequence[_Plan]) -> Compute:
         offsets = np.cumsum([0, *(len(plan.row.wanted) for plan in picked[:-1])])
         place = np.concatenate([plan.place + offset for plan, offset in zip(picked, offsets, strict=True)])
         token = np.concatenate([plan.token for plan in picked])
-        hidden = loaded.body(**batch.inputs).flatten(0, 1)[batch.wanted]
+        hidden = batch.last_states(loaded)
         return _log_probabilities(loaded, hidden, place, token)
 
     return read

@@ -17,7 +17,10 @@ from bystander.core.hashing import generator, seed_for
 from bystander.core.records import StepLog
 from bystander.lm.model import LoadedModel
 from bystander.lm.tokens import RenderedRow
+from bystander.train import packed
 from bystander.train.recipe import Recipe
+
+MICRO_TOKENS = 2048  # padded tokens a micro-batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,24 @@ def train(
     *,
     checkpoints: Sequence[float] = (),
     state: TrainState | None = None,
-    micro_tokens: int = 2048,
+    micro_tokens: int | None = None,
 ) -> Iterator[Event]:
     """Train the adapter that is active on `loaded`.
 
     Batches are drawn at random from the rows; inside a batch rows are sorted by length and cut into micro-batches of
     at most `micro_tokens` padded tokens, whose gradients add up to exactly the batch's. Sorting *across* batches would
     put the rows of one persona together (their prompts have one length), so it is not done. Loss is the mean negative
-    log-likelihood in nats over the batch's loss tokens, as in the ecosystem's trainers.
+    log-likelihood in nats over the batch's loss tokens, as in the ecosystem's trainers. Where the model has a fast
+    forward pass (`LoadedModel.packed`), `train.packed` computes the same loss without padding.
 
     `checkpoints` are fractions in (0, 1]; `state` continues a training that was cut off.
     """
     model = loaded.model
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(trained.values(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    on_gpu = loaded.device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        trained.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=on_gpu or None
+    )
     total = recipe.steps(len(rows))
     probe_at = {max(1, round(fraction * total)): fraction for fraction in checkpoints}
     per_epoch = total // recipe.epochs
@@ -81,8 +88,8 @@ def train(
         model.train()
         torch.manual_seed(seed_for(seed, "step", step))  # dropout: by step, so that a probe or a resume changes nothing
         loss = torch.zeros((), device=loaded.device)
-        for micro in micro_batches(batch, micro_tokens):
-            part = summed_loss(loaded, micro) / max(1, loss_tokens)
+        for summed in summed_losses(loaded, batch, micro_tokens):
+            part = summed / max(1, loss_tokens)
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(trained.values(), recipe.max_grad_norm)
@@ -96,6 +103,17 @@ def train(
             yield Checkpoint(probe_at[done], done)
         if done % recipe.save_every == 0 and done < total:
             yield TrainState(done, _snapshot(trained, optimizer))
+
+
+def summed_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], micro_tokens: int | None) -> Iterator[Tensor]:
+    """A batch's summed losses, a micro-batch at a time: packed where the model has that forward pass, else plain."""
+    forward = loaded.packed
+    if forward is not None:
+        for micro in packed.micro_batches(batch, micro_tokens or packed.MICRO_TOKENS):
+            yield packed.summed_loss(loaded, forward, micro)
+    else:
+        for micro in micro_batches(batch, micro_tokens or MICRO_TOKENS):
+            yield summed_loss(loaded, micro)
 
 
 def micro_batches(batch: Sequence[RenderedRow], micro_tokens: int) -> list[list[RenderedRow]]:
