@@ -11,13 +11,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibration.checks import CHECKS, Row
+from calibration.checks import CHECKS
+from calibration.rows import Row
 
 HEAD = """# Calibration
 
 Written by `make calibration` (`python -m calibration`); do not edit. Simulated studies have the sizes of real ones: 111
-personas in 11 categories, 5 sources, questions shared by all personas. The worlds are in `calibration/worlds.py`, each
-check in `calibration/checks.py`.
+personas in 11 categories, 5 sources, questions shared by all personas. The worlds are in `calibration/worlds.py`, the
+checks in `calibration/levels.py` and `calibration/recovery.py`.
 
 - **level**: share of studies in which a test rejects at 5 % although its null is true. Accepted: 3.5 to 6.5 % unless said.
   KS: Kolmogorov-Smirnov p that the p-values are uniform (few distinct p-values make it small without harm).

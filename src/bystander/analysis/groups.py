@@ -139,27 +139,27 @@ def category_rows(grid: Grid, seed: int | None, facts: Facts, settings: Settings
     return rows
 
 
-def role_rows(grid: Grid, seed: int | None, facts: Facts, settings: Settings) -> list[dict[str, object]]:
-    """Mean leakage by role. Source and negatives are these very contexts, held-out bystanders a sample of personas."""
+def role_rows(grid: Grid, seed: int | None, settings: Settings) -> list[dict[str, object]]:
+    """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample."""
     rows: list[dict[str, object]] = []
-    held_out, names, _ = sample_of(grid, facts, settings)
     sound = grid.failed <= settings.failed_limit * grid.before.shape[0] * grid.before.shape[2]
-    for role in ("source", "negative", "held-out"):
-        units = np.flatnonzero([own == role for own in grid.roles] & sound)
-        n = len(names) if role == "held-out" else len(units)
-        if not n:
+    persona = np.array([kind == "persona" for kind in grid.kinds])
+    for role in ("source", "negative", "held-out", "mixed"):
+        sampled = role in {"held-out", "mixed"}
+        chosen = np.array([own == role for own in grid.roles]) & sound
+        units = np.flatnonzero(chosen & persona if sampled else chosen)
+        if not len(units):
             continue
-        fixed = grid.change[:, units]
-        estimate = crossed(held_out.changes, EVERYTHING) if role == "held-out" else crossed(fixed, FIXED_UNITS)
+        estimate = crossed(grid.change[:, units], EVERYTHING if sampled else FIXED_UNITS)
         shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.kinds[i]})" for i in units]
         rows.append(
             {
                 "record": record("roles", grid, seed, role),
                 **names_of(grid, seed),
                 "role": role,
-                "n": n,
+                "n": len(units),
                 **_mean(estimate),
-                "contexts": "" if role == "held-out" else ", ".join(shown),
+                "contexts": "" if sampled else ", ".join(shown),
             }
         )
     return rows

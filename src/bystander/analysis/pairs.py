@@ -140,7 +140,7 @@ def _refuse_contradictions(frame: pl.DataFrame) -> None:
 def _same_prompt_same_role(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """A persona whose prompt was trained under another name (the persona `assistant` and the context of that name) was
     not held out, whatever its role says: it takes the role of the trained one."""
-    trained = pl.col("role").is_in(["source", "negative"])
+    trained = pl.col("role").is_in(["source", "negative", "mixed"])
     final = frame.filter(pl.col("source").is_not_null())
     same_name = pl.when(pl.col("persona") == "assistant").then(pl.lit("assistant"))
     twins = [_twins(final.filter(trained), final.filter(pl.col("role") == "held-out"), same_name)]
@@ -267,9 +267,9 @@ def _places(values: pl.Series, order: Sequence[str]) -> NDArray[np.intp]:
 
 def _roles(part: pl.DataFrame) -> dict[tuple[str, str], str]:
     """The role of each unit over all seeds: what was trained under any seed was not held out."""
-    rank: Mapping[str, int] = {"source": 0, "negative": 1, "held-out": 2}
+    rank: Mapping[str, int] = {"source": 0, "negative": 1, "mixed": 2, "held-out": 3}
     roles: dict[tuple[str, str], str] = {}
     for kind, name, role in part.select(*UNIT, "role").unique().iter_rows():
         known = roles.get((kind, name), "held-out")
-        roles[kind, name] = min(known, role, key=lambda r: rank.get(r, 3))
+        roles[kind, name] = min(known, role, key=lambda r: rank.get(r, 0))
     return roles

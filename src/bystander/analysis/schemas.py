@@ -27,7 +27,7 @@ LEAKAGE: Schema = {  # one row per training x persona or other context x outcome
     "persona": pl.String,
     "category": pl.String,  # "" for a context that is not a persona
     "context": pl.String,  # persona, absent, empty, default, assistant
-    "role": pl.String,  # source, negative, held-out
+    "role": pl.String,  # source, negative, held-out, mixed (drawn at random in the non-contrastive arm)
     **OUTCOME,
     "n_items": pl.Int64,  # paired items behind the estimate, summed over seeds
     "n_failed": pl.Int64,  # pairs lost because one side failed, was refused or truncated, or is missing
@@ -127,7 +127,7 @@ CONTAINMENT: Schema = {  # what the bystanders got, as a share of what the sourc
     **STATE,
 }
 
-CATEGORIES: Schema = {  # mean leakage of the held-out bystanders of one category
+CATEGORIES: Schema = {  # mean leakage of the bystanders of one category (the roles that enter a gradient)
     "record": pl.String,
     **TRAINING,
     **OUTCOME,
@@ -139,7 +139,7 @@ CATEGORIES: Schema = {  # mean leakage of the held-out bystanders of one categor
     **STATE,
 }
 
-ROLES: Schema = {  # mean leakage by role: source, negative, held-out
+ROLES: Schema = {  # mean leakage by role: source, negative, held-out, mixed
     "record": pl.String,
     **TRAINING,
     **OUTCOME,
@@ -148,7 +148,7 @@ ROLES: Schema = {  # mean leakage by role: source, negative, held-out
     "leakage": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
-    "contexts": pl.String,  # names, comma-separated; "" for held-out
+    "contexts": pl.String,  # names, comma-separated; "" for held-out and mixed
     **STATE,
 }
 

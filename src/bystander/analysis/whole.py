@@ -57,7 +57,7 @@ def analyze(
     known, similar = facts(personas), SimilarityTable.read(similarities)
     pairs = paired(table)
     whole = list(grids(pairs))
-    rows = final_rows(whole, similar, known, settings)
+    rows = final_rows(whole, similar, known, settings, hypotheses)
     rows["instrument"] = instrument_rows(whole, table, settings)
     over_time(rows, pairs, whole, similar, known, settings)
     said = verdicts(rows, whole, hypotheses, settings)
@@ -65,7 +65,11 @@ def analyze(
 
 
 def final_rows(
-    whole: Sequence[Grid], similarities: SimilarityTable, known: Facts, settings: Settings
+    whole: Sequence[Grid],
+    similarities: SimilarityTable,
+    known: Facts,
+    settings: Settings,
+    hypotheses: Sequence[Hypothesis] = (),
 ) -> dict[str, Rows]:
     """Rows of every table that needs the last checkpoint only; the others are there and empty."""
     rows: dict[str, Rows] = {name: [] for name in TABLES}
@@ -75,12 +79,14 @@ def final_rows(
             rows["gradient"] += gradient_rows(part, seed, similarities, known, settings)
             rows["containment"].append(containment_row(part, seed, known, settings))
             rows["categories"] += category_rows(part, seed, known, settings)
-            rows["roles"] += role_rows(part, seed, known, settings)
+            rows["roles"] += role_rows(part, seed, settings)
     rows["pooled"] = pooled_rows(whole, similarities, known, settings)
-    declared = primary_outcomes(whole)
+    primary = primary_outcomes(whole)
+    declared = {**primary, **declared_outcomes(whole, hypotheses)}
     for grid in whole:
-        if declared.get(grid.key[0], grid.outcome) == grid.outcome:
+        if primary.get(grid.key[0], grid.outcome) == grid.outcome:
             rows["phase"].append(phase_row(grid, whole, similarities, known, settings))
+        if grid.outcome in (primary.get(grid.key[0], grid.outcome), declared.get(grid.key[0])):
             rows["power"] += power_rows(grid, known, settings)
     for name, column in (("gradient", "p"), ("pooled", "p_matrix")):
         for row in rows[name]:
@@ -156,8 +162,19 @@ def primary_outcomes(whole: Sequence[Grid]) -> dict[str, tuple[str, ...]]:
     return chosen
 
 
+def declared_outcomes(whole: Sequence[Grid], hypotheses: Sequence[Hypothesis]) -> dict[str, tuple[str, ...]]:
+    """Per behavior the outcome that its hypothesis is judged by, as far as it was measured."""
+    measured = {(grid.key[0], grid.outcome) for grid in whole}
+    chosen: dict[str, tuple[str, ...]] = {}
+    for hypothesis in hypotheses:
+        outcomes = [t.outcome for t in hypothesis.thresholds if (hypothesis.behavior, t.outcome) in measured]
+        if outcomes:
+            chosen.setdefault(hypothesis.behavior, outcomes[0])
+    return chosen
+
+
 def preregistered(row: Mapping[str, object], declared: Mapping[str, tuple[str, ...]], settings: Settings) -> bool:
-    """Whether a row is the test that the study declared: its predictor and layer, the primary outcome, the contrastive arm."""
+    """Whether a row is the test that was declared: predictor and layer, the behavior's outcome, the contrastive arm."""
     return (
         settings.layer is not None
         and row["method"] == settings.method
