@@ -276,8 +276,11 @@ class AnthropicBatches:
 
     async def create(self, nonce: str, asks: Sequence[Ask]) -> str:  # noqa: ARG002 (there is no place for a nonce)
         """One call with all requests."""
+        from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+
         shared: dict[str, Any] = {"model": self.model, "max_tokens": self.max_tokens}
-        if self.temperature is not None:
+        # Its API had a temperature until version 2026-10-21; the SDK's own parameters say which version this is.
+        if self.temperature is not None and "temperature" in MessageCreateParamsNonStreaming.__annotations__:
             shared["temperature"] = self.temperature
         requests = [
             {"custom_id": ask.key, "params": {**shared, "messages": [{"role": "user", "content": ask.prompt}]}}

@@ -295,6 +295,7 @@ def open_model(settings: JudgeSettings, secret: Secret | None) -> tuple[Model, G
     config = GenerateConfig(
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,
+        cache_prompt=False,  # prompts differ from their first item on; writing a prompt cache costs more than it saves
         logprobs=True if logprobs else None,
         top_logprobs=settings.top_logprobs if logprobs else None,
     )
