@@ -45,11 +45,18 @@ def root(
 
 
 @app.command()
-def run(study: StudyArg, overrides: SetOption = [], out: OutOption = None, as_json: JsonOption = False) -> None:  # noqa: B006
+def run(
+    study: StudyArg,
+    overrides: SetOption = [],  # noqa: B006
+    out: OutOption = None,
+    approve: Annotated[str, typer.Option(metavar="PLAN_HASH", help="Approve a plan above the budget.")] = "",
+    override: Annotated[str, typer.Option(metavar="REASON", help="Go on behind a gate that said stop; recorded.")] = "",
+    as_json: JsonOption = False,
+) -> None:
     """Run a study: audit, train, probe, analyze, report. Run it again to go on where it stopped."""
     from bystander.study.terminal import run_in_terminal
 
-    run_in_terminal(study, overrides, out, as_json)
+    run_in_terminal(study, overrides, out, approve, override, as_json)
 
 
 @app.command()

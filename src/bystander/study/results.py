@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,12 @@ import polars as pl
 from rich.table import Table
 
 from bystander.analysis import Analysis, Settings, analyze
+from bystander.analysis.results import tidy
+from bystander.analysis.schemas import TABLES
 from bystander.core.errors import StoreError
 from bystander.core.records import Completion, Finding, Persona, PersonaFacts, StepLog
+from bystander.study import told
+from bystander.study.registered import hypotheses_of
 from bystander.study.spec import Loaded, Study
 from bystander.study.store import read_json, write_bytes
 
@@ -66,9 +70,26 @@ class Results:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """Every estimate and verdict, computed from the tables alone."""
-        settings = Settings(layer=self.study.spec.geometry.layer, gradient_over=("held-out", "mixed"))
-        return analyze(self.measurements, self.similarities, self.personas, settings=settings)
+        """Every estimate and verdict, computed from the tables alone; read back where the report has it already."""
+        kept = self.folder / "analysis.json"
+        table = self.folder / "measurements.parquet"
+        if kept.is_file() and kept.stat().st_mtime >= table.stat().st_mtime:
+            return Analysis.from_json(kept.read_text(encoding="utf-8"), kept)
+        return self.analyze()
+
+    def analyze(self) -> Analysis:
+        """The analysis, computed anew. The phase diagram is the gate's: all its configurations on the same personas."""
+        spec = self.study.spec
+        settings = Settings(layer=spec.geometry.layer, gradient_over=("held-out", "mixed"))
+        picks = told.picked(self.folder)
+        hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(spec)]
+        main = told.main_rows(self.measurements, self.folder)
+        found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
+        gate = told.gate_manifest(self.folder)
+        if gate is None:
+            return found
+        note = f"the sweep's {len(gate['phase'])} trainings were judged at the gate and stand in the phase diagram"
+        return replace(found, phase=tidy(gate["phase"], TABLES["phase"]), notes=(*found.notes, note))
 
     def leakage(self) -> pl.DataFrame:
         """Leakage per training, persona and metric, with its interval."""
@@ -96,8 +117,10 @@ class Results:
         """Write `analysis.json`, `report.html` and the figures; returns the report's path."""
         from bystander.report import write_report
 
-        write_bytes(self.folder / "analysis.json", self.analysis.to_json().encode())
-        return write_report(self.analysis, self.report_input(), self.folder / "report.html")
+        found = self.analyze()
+        self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
+        write_bytes(self.folder / "analysis.json", found.to_json().encode())
+        return write_report(found, self.report_input(), self.folder / "report.html")
 
     def report_input(self) -> ReportInput:
         """What the report shows beside the analysis."""
@@ -106,6 +129,7 @@ class Results:
         provenance = read_json(self.folder / "provenance.json")
         spec = self.study.spec
         audit_file = self.folder / "audit.json"
+        lines, digest = told.registered(self.folder)
         findings = [
             Finding(f["level"], f["check"], f["message"], tuple(f["rows"]))
             for f in (read_json(audit_file)["findings"] if audit_file.is_file() else [])
@@ -125,6 +149,12 @@ class Results:
             curves=self._curves(),
             provenance=dict(flat(provenance)),
             model=spec.model.name,
+            cost=told.cost(self.folder),
+            registered=lines,
+            registration_hash=digest,
+            hypotheses={h.name: h.statement for h in hypotheses_of(spec)},
+            gate=told.gate_result(self.folder),
+            leads=told.picked(self.folder),
         )
 
     def _cells(self) -> list[Path]:

@@ -179,7 +179,8 @@ class _Run:
         finally:
             if executor is not None:
                 executor.close()
-            collect(plan, self.folder)
+            if summary.done or not (self.folder / "measurements.parquet").is_file():
+                collect(plan, self.folder)
         failed = {plan.by_key[key].name: why.message for key, why in summary.failed.items() if key in plan.by_key}
         left = len(self._todo(plan.cells)) if gate != "stop" else 0
         return Ran(self.folder, len(summary.done), found, (), failed, left, summary.stopped, gate, reason)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
@@ -14,6 +15,10 @@ from rich.table import Table
 from bystander.core.errors import DataError
 from bystander.core.records import Finding, as_dict
 from bystander.study.spec import built_in, load
+
+if TYPE_CHECKING:
+    from bystander.analysis import Analysis
+    from bystander.study.run import Ran
 
 WIDE = 110  # columns where there is no terminal to ask: tables are cut at fewer
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
@@ -25,30 +30,76 @@ def print_json(value: object) -> None:
     console.print_json(json.dumps(value, ensure_ascii=False))
 
 
-def run_in_terminal(study: str, overrides: Sequence[str], out: Path | None, as_json: bool) -> None:
-    """`bystander run`."""
+def run_in_terminal(
+    study: str, overrides: Sequence[str], out: Path | None, approve: str, override: str, as_json: bool
+) -> None:
+    """`bystander run`. Exit code 1 where cells failed or are left."""
+    loaded = load(study, overrides)  # a faulty file is told before anything heavy is imported
     from bystander.study.progress import terminal
-    from bystander.study.results import Results, headline_table
-    from bystander.study.run import run_study
+    from bystander.study.run import Wish, run_study
 
-    loaded = load(study, overrides)
     folder = out or Path("runs") / loaded.spec.name
     screen = Console(stderr=True) if as_json else console
     screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
     with terminal(screen) as bar:
-        ran = run_study(loaded, folder, bar)
-    results = Results.open(folder)
-    path = results.report()
+        ran = run_study(loaded, folder, bar, Wish(approve, override))
+    path, analysis = reported(ran)
     if as_json:
-        tables = results.analysis.tables()
-        summary = {name: tables[name].to_dicts() for name in ("verdicts", "containment", "gradient")}
-        console.print_json(
-            json.dumps({"run": str(folder), "report": str(path), "done": ran.done_now, "found": ran.found, **summary})
-        )
-        return
-    console.print(headline_table(results.analysis))
+        tables = analysis.tables() if analysis else {}
+        summary = {name: tables[name].to_dicts() for name in ("verdicts", "containment", "gradient") if name in tables}
+        print_json(
+            {
+                "run": str(folder), "report": str(path or ""), "done": ran.done_now, "found": ran.found, "left": ran.left,
+                "failed": dict(ran.failed), "stopped": ran.stopped, "gate": ran.gate, "gate_reason": ran.gate_reason,
+                **summary,
+            }
+        )  # fmt: skip
+    else:
+        print_ran(ran, path, analysis)
+    if ran.failed or ran.left:
+        raise SystemExit(130 if ran.stopped in ("Ctrl-C", "SIGTERM") else 1)
+
+
+def reported(ran: Ran) -> tuple[Path | None, Analysis | None]:
+    """The report of a run, made anew if anything was done; (None, None) while nothing trained was measured."""
+    from bystander.study.events import Events
+    from bystander.study.results import Results
+    from bystander.study.store import read_json
+
+    if not (ran.folder / "similarities.parquet").is_file():
+        return None, None
+    results = Results.open(ran.folder)
+    if results.measurements["source"].null_count() == results.measurements.height:
+        return None, None
+    path = ran.folder / "report.html"
+    if ran.done_now or not path.is_file() or not (ran.folder / "analysis.json").is_file():
+        path = results.report()
+        plan = str(read_json(ran.folder / "plan.json")["plan"])
+        Events(ran.folder / "events.jsonl", plan).write("reported", path=path.name)
+    return path, results.analysis
+
+
+def print_ran(ran: Ran, path: Path | None, analysis: Analysis | None) -> None:
+    """What came out, what failed, and how to go on."""
+    from bystander.study.results import headline_table
+
+    if analysis is not None:
+        console.print(headline_table(analysis))
+        for verdict in analysis.verdicts:
+            console.print(
+                f"hypothesis {verdict.hypothesis}: [bold]{verdict.outcome}[/], {verdict.reason}", soft_wrap=True
+            )
+    if ran.gate:
+        console.print(f"gate: [bold]{ran.gate}[/], {ran.gate_reason}", soft_wrap=True)
+    for name, why in ran.failed.items():
+        console.print(f"[red]failed[/]: {name}: {why}", soft_wrap=True)
+    if ran.stopped:
+        console.print(f"[yellow]stopped[/]: {ran.stopped}", soft_wrap=True)
     found = f", {ran.found} found complete" if ran.found else ""
-    console.print(f"\n{ran.done_now} cells done{found}\nreport: [bold]{path}[/]")
+    left = f", {ran.left} left: run the same command again to go on" if ran.left else ""
+    console.print(f"\n{ran.done_now} cells done{found}{left}")
+    if path:
+        console.print(f"report: [bold]{path}[/]", soft_wrap=True)
 
 
 def audit_in_terminal(study: str, overrides: Sequence[str], as_json: bool) -> None:
