@@ -5,6 +5,7 @@ The page script formats with the same rules (`formatNumber` in page.js), so that
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Literal
 
 from bystander.core.metrics import BY_NAME, Metric
@@ -101,21 +102,33 @@ def format_number(value: Cell, form: Format | str) -> str:
     if isinstance(value, str) or form == "text":
         return str(value)
     if form == "p":
-        return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.3f}"
+        return "< 0.0001" if value < 0.0001 else _fixed(value, 4 if value < 0.01 else 3)
     if form == "count":
         return _thousands(value)
     if form in DIGITS:
-        text = f"{value:+.{DIGITS[form]}f}" if form == "signed" else f"{value:.{DIGITS[form]}f}"
-        return _zero(text).replace("-", MINUS)
+        text = _fixed(value, DIGITS[form])
+        return f"+{text}" if form == "signed" and text.strip("0.") and value > 0 else text
     if float(value).is_integer():
         return _thousands(value) if abs(value) >= 10_000 else f"{value:.0f}".replace("-", MINUS)
-    return f"{value:.4g}".replace("-", MINUS)
+    return _short(value)
 
 
-def _zero(text: str) -> str:
-    """No minus before a number that rounds to zero."""
-    return text.lstrip("-") if float(text) == 0 else text
+def _fixed(value: float, digits: int) -> str:
+    """That many decimals, ties away from zero as the page script has it; no minus before what rounds to zero."""
+    rounded = Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return f"{rounded if rounded else abs(rounded)}".replace("-", MINUS)
+
+
+def _short(value: float) -> str:
+    """Four significant digits without trailing zeros; as 1e−6 below a ten-thousandth."""
+    rounded = Context(prec=4, rounding=ROUND_HALF_UP).create_decimal(Decimal(value))
+    if abs(rounded) >= Decimal("0.0001"):
+        text = f"{rounded:f}"
+        return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", MINUS)
+    mantissa, exponent = f"{rounded:.3e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", MINUS)
 
 
 def _thousands(value: float) -> str:
-    return f"{value:,.0f}".replace(",", "\u202f").replace("-", MINUS)
+    whole = Decimal(value).quantize(Decimal(1), ROUND_HALF_UP)
+    return f"{whole if whole else abs(whole):,}".replace(",", "\u202f").replace("-", MINUS)

@@ -27,7 +27,7 @@
 
   /* ---- numbers: the rules of labels.format_number ---- */
   const DIGITS = { fraction: 3, nats: 2, "nats/token": 3, score: 1, rho: 2, signed: 3 };
-  const thousands = (value) => Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f").replace("-", "−");
+  const thousands = (value) => (Math.sign(value) * Math.round(Math.abs(value)) || 0).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f").replace("-", "−");
   function formatNumber(value, form) {
     if (value === null || value === undefined) return "–";
     if (typeof value === "boolean") return value ? "yes" : "no";
@@ -42,7 +42,10 @@
       return text.replace("-", "−");
     }
     if (Number.isInteger(value) && Math.abs(value) >= 10000) return thousands(value);
-    return (Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)))).replace("-", "−");
+    if (Number.isInteger(value)) return String(value).replace("-", "−");
+    const short = Number(value.toPrecision(4));
+    const text = Math.abs(short) >= 0.0001 ? String(short) : short.toExponential(3).replace(/\.?0*e/, "e");
+    return text.replaceAll("-", "−");
   }
 
   /* ---- theme: the system's, or the reader's choice ---- */
@@ -363,7 +366,7 @@
     if (entry.leaked !== null) who.append(make("span", entry.leaked ? "shows the behavior" : "does not", entry.leaked ? "badge leaked" : "badge"));
     if (entry.score !== null) {
       const score = make("data", formatNumber(entry.score, "plain"), "n");
-      Object.assign(score.dataset, { record: `inputs/completion/${entry.id}`, column: "score" });
+      Object.assign(score.dataset, { record: `inputs/completion/${entry.id}`, column: "score", form: "plain" });
       const line = make("div", "score ");
       line.append(score);
       who.append(line);
@@ -437,5 +440,5 @@
     }, { rootMargin: "-15% 0px -75% 0px" });
     for (const link of links) { const target = document.getElementById(link.hash.slice(1)); if (target) spy.observe(target); }
   }
-  window.bystander = { state, views, follow, startAll, formatNumber }; // for tests and for a reader's console
+  window.bystander = { state, views, tables, follow, startAll, formatNumber }; // for tests and for a reader's console
 })();
