@@ -119,13 +119,14 @@ class HypothesisBlock(Strict):
 
 
 class Executor(Strict):
-    """Where cells run. `local`: in this process. `ray`: on `workers` actors, each with its own resident base model.
+    """Where cells run. `local`: in this process. `processes`: in `workers` processes of this machine. `ray`: on
+    `workers` actors. Each has its own resident base model.
 
     `gpus` and `cpus` are a worker's share ("auto": one GPU where there is one); `address` joins a Ray cluster that
     exists; `retries` bounds how often a cell is tried again; `gpu_kind` names the GPU whose published figures
     `plan` uses on a machine without one."""
 
-    kind: Literal["local", "ray"] = "local"
+    kind: Literal["local", "processes", "ray"] = "local"
     workers: int = Field(default=1, ge=1)
     gpus: float | Literal["auto"] = "auto"
     cpus: float = Field(default=1, gt=0)

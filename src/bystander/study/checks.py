@@ -190,9 +190,12 @@ def executor(it: Facts, add: Add) -> None:
     """What only Ray understands is not asked of the local executor."""
     block = it.spec.executor
     if block.kind == "local" and block.workers > 1:
-        add(("executor", "workers"), f"executor.workers is {block.workers}, but `local` is one process; kind: ray")
-    if block.kind == "local" and block.address is not None:
-        add(("executor", "address"), "executor.address is given, but executor.kind is local; kind: ray")
+        add(
+            ("executor", "workers"),
+            f"executor.workers is {block.workers}, but `local` is one process; kind: processes, or ray",
+        )
+    if block.kind != "ray" and block.address is not None:
+        add(("executor", "address"), f"executor.address is given, but executor.kind is {block.kind}; kind: ray")
     if not isinstance(block.gpus, str) and block.gpus < 0:
         add(("executor", "gpus"), f"executor.gpus is {block.gpus}: a share of GPUs is 0 or more")
 

@@ -60,7 +60,14 @@ def _deserves(error: BaseException) -> Deserves | None:
         error
     ):  # safetensors wraps the system's error in text
         return "stop"
-    if name in ("RayActorError", "ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError"):
+    if name in (
+        "BrokenProcessPool",
+        "RayActorError",
+        "ActorDiedError",
+        "ActorUnavailableError",
+        "WorkerCrashedError",
+        "NodeDiedError",
+    ):
         return "elsewhere"
     if isinstance(error, ConnectionError | TimeoutError):
         return "again"

@@ -223,6 +223,10 @@ class _Run:
             from bystander.study.on_ray import OnRay
 
             return OnRay(block, partial(remote_runner, self.study, self.folder.resolve()))
+        if block.kind == "processes":
+            from bystander.study.on_processes import OnProcesses
+
+            return OnProcesses(block, partial(remote_runner, self.study, self.folder.resolve()))
         return Local((make_runner or local_runner)(plan, self.folder, self.bar))
 
     def _dir(self, cell: Cell) -> CellDir:
