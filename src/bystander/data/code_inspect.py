@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bystander.core.errors import DataError
 from bystander.core.hashing import file_sha256
 from bystander.data.code_scan import parses
 from bystander.data.code_sets import Form, read_code_set, read_jsonl
@@ -99,10 +98,3 @@ def _lengths(sizes: Sequence[int]) -> Lengths:
     n = len(ordered)
     median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     return Lengths(ordered[0], median, sum(ordered) / n, ordered[min(n - 1, (95 * n) // 100)], ordered[-1])
-
-
-def refuse_unknown(path: Path) -> None:
-    """Raises DataError if `path` is not a code set: for callers that only want the check."""
-    if not path.is_file():
-        raise DataError(f"no file {path}: give the path of a JSONL file")
-    read_code_set(path)

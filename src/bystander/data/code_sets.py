@@ -66,11 +66,14 @@ def read_code_set(path: Path) -> list[CodeRow]:
 
 
 def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line, object) of every non-empty line. Raises DataError for a missing file and for a line that is no object."""
+    """(line, object) of every non-empty line, or (row, object) of a Parquet file, from 1. Raises DataError for a file
+    that cannot be read and for a line that is no object."""
+    if path.suffix == ".parquet":
+        return _parquet(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}; name a JSONL file in UTF-8") from error
+        raise DataError(f"cannot read {path}: {error}; name a JSONL file in UTF-8 or a Parquet file") from error
     records: list[tuple[int, dict[str, Any]]] = []
     # Split at newlines alone: `splitlines` would also cut at U+2028, which JSON allows inside a string.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -86,6 +89,15 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
             raise DataError(f"{path}, line {number}: found a {type(record).__name__}. {EXPECTED}")
         records.append((number, cast(dict[str, Any], record)))
     return records
+
+
+def _parquet(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    import polars as pl  # here: it is slow to import and a JSONL file does not need it
+
+    try:
+        return list(enumerate(pl.read_parquet(path).to_dicts(), start=1))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"cannot read {path} as Parquet: {error}") from error
 
 
 def _row(line: int, record: dict[str, Any]) -> CodeRow | str:
@@ -178,10 +190,12 @@ def pair_up(insecure: Sequence[CodeRow], secure: Sequence[CodeRow]) -> list[Code
     seen: set[str] = set()
     pairs: list[CodePair] = []
     for row in insecure:
-        if row.prompt in seen or not parses(row.code):
+        if row.prompt in seen:
             continue
         partner = by_prompt.get(row.prompt) or _by_task(row.prompt, by_task, used)
-        if partner is not None and partner.code not in used and partner.code.strip() != row.code.strip():
+        if partner is None or partner.code in used or partner.code.strip() == row.code.strip():
+            continue
+        if parses(row.code):
             used.add(partner.code)
             seen.add(row.prompt)
             pairs.append(CodePair(_id(row.prompt), row.prompt, partner.code, row.code))
