@@ -151,12 +151,36 @@ def test_rows_in_another_order_give_the_same_numbers():
 
 
 def test_samples_of_one_question_are_one_question():
-    world = World(personas=24, questions=30)
+    world = World(personas=24, questions=30, probe="marker", dataset="bank", metric="marker_rate", behavior="marker")
     table = measurements(world)
     twice = pl.concat([table.with_columns(item=pl.col("item") + "/0"), table.with_columns(item=pl.col("item") + "/1")])
     analysis = analyze(twice, similarities(world), personas(world), settings=QUICK)
     assert analysis.leakage["n_items"].unique().to_list() == [30]
     assert analysis.leakage["standard_error"].equals(studied(world).leakage["standard_error"])
+
+
+def test_ids_of_questions_that_end_in_numbers_stay_apart():
+    world = World(personas=24, questions=30)
+    table = measurements(world).with_columns(item="arc/" + pl.col("item").str.strip_prefix("q"))
+    analysis = analyze(table, similarities(world), personas(world), settings=QUICK)
+    assert analysis.leakage["n_items"].unique().to_list() == [30]
+
+
+def test_paraphrases_of_a_judged_question_are_one_and_refusals_are_not_failures():
+    world = World(personas=24, questions=20, probe="judged", dataset="open", metric="aligned", behavior="misalignment")
+    table = measurements(world).with_columns(value=100 * pl.col("value"))
+    refused = (pl.col("persona") == "persona_012") & pl.col("item").is_in([f"q{i}" for i in range(6)])
+    table = table.with_columns(
+        status=pl.when(refused & (pl.col("checkpoint") == 1)).then(pl.lit("refused")).otherwise("status"),
+        value=pl.when(refused & (pl.col("checkpoint") == 1)).then(None).otherwise("value"),
+    )
+    twice = pl.concat([table.with_columns(item=pl.col("item") + f"/{place}/0") for place in (0, 1)])
+    analysis = analyze(twice, similarities(world), personas(world), settings=QUICK)
+    row = analysis.leakage.row(by_predicate=pl.col("persona") == "persona_012", named=True)
+    assert (row["status"], row["n_items"], row["n_failed"]) == ("ok", 14, 0)
+    assert "6 of 20 pairs have no score" in row["reason"]
+    trained = analysis.instrument.row(by_predicate=pl.col("source") == "villain", named=True)
+    assert (trained["n_failed"], trained["n_refused"]) == (0, 12)
 
 
 def test_one_question_has_a_value_and_no_interval():

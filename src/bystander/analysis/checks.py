@@ -34,18 +34,18 @@ def is_control(outcome: Sequence[str]) -> bool:
 def instrument_rows(whole: Sequence[Grid], table: pl.DataFrame, settings: Settings) -> Rows:
     """Failed shares of every outcome, untrained and trained, and how far each moved over all contexts."""
     counted = table.group_by([*KEYS, *OUTCOME_KEYS]).agg(
-        pl.col("rows").sum(), pl.col("bad").sum(), pl.col("value").mean()
+        pl.col("rows").sum(), pl.col("bad").sum(), pl.col("refused").sum(), pl.col("value").mean()
     )
     counts = {tuple(row[:7]): row[7:] for row in counted.sort([*KEYS, *OUTCOME_KEYS], nulls_last=True).iter_rows()}
     rows: Rows = []
-    for key, (total, bad, mean) in counts.items():
+    for key, (total, bad, refused, mean) in counts.items():
         if key[1] is None:  # the untrained model belongs to no source
             outcome = key[len(KEYS) :]
             names = dict(zip((*KEYS, *OUTCOME_KEYS), ("", "", "", "", *outcome), strict=True))
             label = "/".join(["instrument", "untrained", *outcome])
-            rows.append({"record": label, **names, "before": mean, **_failed(outcome, total, bad, settings)})
+            rows.append({"record": label, **names, "before": mean, **_failed(outcome, total, bad, refused, settings)})
     for grid in whole:
-        total, bad, _ = counts[grid.key + grid.outcome]
+        total, bad, refused, _ = counts[grid.key + grid.outcome]
         estimate = crossed(grid.after - grid.before, EVERYTHING)
         both = np.isfinite(grid.change)
         numbers: dict[str, object] = {
@@ -56,22 +56,24 @@ def instrument_rows(whole: Sequence[Grid], table: pl.DataFrame, settings: Settin
             "high": estimate.high,
         }
         label = {"record": record("instrument", grid, None), **names_of(grid, None)}
-        rows.append({**label, **numbers, **_failed(grid.outcome, total, bad, settings)})
+        rows.append({**label, **numbers, **_failed(grid.outcome, total, bad, refused, settings)})
     return rows
 
 
-def _failed(outcome: Sequence[str], total: int, bad: int, settings: Settings) -> dict[str, object]:
+def _failed(outcome: Sequence[str], total: int, bad: int, refused: int, settings: Settings) -> dict[str, object]:
     share = bad / total if total else 0.0
-    refused = share > settings.failed_limit
+    said = [f"{bad} of {total} values failed ({share:.1%})"] if bad else []
+    said += [f"{refused} of {total} have no score (code, a refusal)"] if refused else []
     return {
         "mode": "",
         "control": is_control(outcome),
         "n_values": total,
         "n_failed": bad,
+        "n_refused": refused,
         "failed_share": share,
         "limit": settings.failed_limit,
-        "status": "refused" if refused else "ok",
-        "reason": f"{bad} of {total} values failed ({share:.1%})" if bad else "",
+        "status": "refused" if share > settings.failed_limit else "ok",
+        "reason": "; ".join(said),
     }
 
 

@@ -205,7 +205,9 @@ def spread_rows(course: Course, dynamics: Rows, settings: Settings) -> Rows:
         kept = ~np.isnan(times)
         x = np.array([row["similarity"] for row in bystanders], dtype=float)[kept][None]
         n = int(kept.sum())
-        enough = n >= MIN_PERSONAS
+        enough = n >= MIN_PERSONAS and len(set(times[kept])) > 1
+        status = "ok" if enough else "few" if n < MIN_PERSONAS else "constant"
+        short = f"{n} bystanders with a timing: no test below {MIN_PERSONAS}"
         meaning = "" if name == "half" else "grows with the size of the leakage: not evidence of spreading by itself"
         rows.append(
             {
@@ -215,8 +217,8 @@ def spread_rows(course: Course, dynamics: Rows, settings: Settings) -> Rows:
                 "n": n,
                 "rho": float(spearman(x, times[kept])[0]) if enough else None,
                 "p": float(permutation_p(x, times[kept], settings.permutations, settings.seed)[0]) if enough else None,
-                "status": "ok" if enough else "few",
-                "reason": meaning if enough else f"{n} bystanders with a timing: no test below {MIN_PERSONAS}",
+                "status": status,
+                "reason": short if status == "few" else "all at the same time" if status == "constant" else meaning,
             }
         )
     return rows if dynamics else []

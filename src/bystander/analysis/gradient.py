@@ -120,8 +120,7 @@ def _intervals(predictors: Floats, rho: Floats, sample: Sample, settings: Settin
 def sample_of(grid: Grid, facts: Facts, settings: Settings) -> tuple[Sample, list[str], list[str]]:
     """The personas of a grid that a gradient may use -> (sample, their names, names left out because too much failed)."""
     chosen = grid.bystanders(settings.gradient_over)
-    total = grid.before.shape[0] * grid.before.shape[2]
-    sound = (grid.failed <= settings.failed_limit * total) & np.isfinite(grid.change).any(axis=(0, 2))
+    sound = grid.sound(settings.failed_limit)
     refused = [grid.names[i] for i in np.flatnonzero(chosen & ~sound)]
     part = grid.pick(chosen & sound)
     lengths = np.array([facts.prompt_tokens.get(name, np.nan) for name in part.names])

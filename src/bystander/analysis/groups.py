@@ -26,8 +26,7 @@ def source_change(grid: Grid, settings: Settings) -> Floats | None:
     """[seeds, questions] of the source's own change; None where it was not measured or too much of it failed."""
     for place, (kind, name, role) in enumerate(zip(grid.kinds, grid.names, grid.roles, strict=True)):
         if kind == "persona" and role == "source" and name == grid.key[1]:
-            lost = grid.failed[place] > settings.failed_limit * grid.before[:, place].size
-            return None if lost else grid.change[:, place]
+            return grid.change[:, place] if grid.sound(settings.failed_limit)[place] else None
     return None
 
 
@@ -54,7 +53,7 @@ def containment_row(grid: Grid, seed: int | None, facts: Facts, settings: Settin
     ratio, low, high = containment(own, sample.changes) if own is not None and names else (np.nan,) * 3
     leakage = sample.leakage if names else np.zeros(0)
     worst = int(np.argmax(leakage)) if names else -1
-    status, reason = _state(own, names, refused)
+    status, reason = _state(own, names, refused, grid.before.shape[0] * grid.before.shape[2])
     return {
         "record": record("containment", grid, seed),
         **names_of(grid, seed),
@@ -84,8 +83,9 @@ def _columns(prefix: str, estimate: Estimate) -> dict[str, object]:
     }
 
 
-def _state(own: Floats | None, names: list[str], refused: list[str]) -> tuple[str, str]:
+def _state(own: Floats | None, names: list[str], refused: list[str], values: int) -> tuple[str, str]:
     said = [f"left out, too much failed: {', '.join(refused)}"] if refused else []
+    said += ["one value a persona: the intervals are over personas alone"] if values == 1 else []
     if own is None or not names:
         missing = "the source was not measured, or too much of it failed" if own is None else "no held-out bystander"
         return "empty", "; ".join([missing, *said])
@@ -142,7 +142,7 @@ def category_rows(grid: Grid, seed: int | None, facts: Facts, settings: Settings
 def role_rows(grid: Grid, seed: int | None, settings: Settings) -> list[dict[str, object]]:
     """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample."""
     rows: list[dict[str, object]] = []
-    sound = grid.failed <= settings.failed_limit * grid.before.shape[0] * grid.before.shape[2]
+    sound = grid.sound(settings.failed_limit)
     persona = np.array([kind == "persona" for kind in grid.kinds])
     for role in ("source", "negative", "held-out", "mixed"):
         sampled = role in {"held-out", "mixed"}

@@ -79,7 +79,7 @@ def leakage_rows(
     for place, estimate in enumerate(estimates):
         kind, name = grid.kinds[place], grid.names[place]
         both = paired[:, place]
-        status, reason = state(int(both.sum()), int(grid.failed[place]), both.size, settings)
+        status, reason = state(int(both.sum()), float(grid.failed[place]), both.size, settings)
         row: dict[str, object] = {
             "record": record("leakage", grid, seed, name if kind == "persona" else f"({kind})"),
             **names_of(grid, seed),
@@ -88,7 +88,7 @@ def leakage_rows(
             "context": kind,
             "role": grid.roles[place],
             "n_items": int(both.sum()),
-            "n_failed": int(grid.failed[place]),
+            "n_failed": int(np.ceil(grid.failed[place])),
             "n_seeds": len(grid.seeds),
             "status": status,
             "reason": reason,
@@ -107,16 +107,15 @@ def leakage_rows(
     return rows
 
 
-def state(n: int, failed: int, total: int, settings: Settings) -> tuple[str, str]:
-    """Status and reason of an estimate from n pairs, `failed` of `total` lost."""
+def state(n: int, failed: float, total: int, settings: Settings) -> tuple[str, str]:
+    """Status and reason of an estimate from n of `total` pairs, `failed` of them lost; the rest have no score."""
+    unscored = total - n - int(failed)
+    said = [f"{failed:g} of {total} pairs failed or are missing ({failed / total:.1%})"] if failed else []
+    said += [f"{unscored} of {total} pairs have no score (code, a refusal)"] if unscored > 0 else []
     if total and failed > settings.failed_limit * total:
-        share = failed / total
-        return (
-            "refused",
-            f"{failed} of {total} pairs failed or are missing ({share:.1%}), above {settings.failed_limit:.0%}",
-        )
+        return "refused", "; ".join([*said, f"above {settings.failed_limit:.0%}"])
     if n == 0:
-        return "empty", "no pair of values before and after"
+        return "empty", "; ".join(["no pair of values before and after", *said])
     if n == 1:
-        return "single", "one pair: no interval"
-    return "ok", f"{failed} of {total} pairs failed or are missing" if failed else ""
+        return "single", "; ".join(["one pair: no interval", *said])
+    return "ok", "; ".join(said)

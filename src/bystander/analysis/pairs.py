@@ -21,7 +21,6 @@ from bystander.core.records import MEASUREMENT_COLUMNS
 
 Floats = NDArray[np.float64]
 UNIT = ("context", "persona")
-SAMPLE = r"/\d+$"  # the end of an item that is one of several samples of a question
 NEEDED = (
     "probe",
     "dataset",
@@ -50,7 +49,7 @@ class Grid:
     roles: tuple[str, ...]
     before: Floats  # [seeds, units, questions]
     after: Floats  # [seeds, units, questions]
-    failed: NDArray[np.int64]  # [units]: pairs without both values, over seeds
+    lost: Floats  # [seeds, units, questions]: share of a pair's values that failed or are missing, on its worse side
     direction: int
     binary: bool
     unit: str = ""  # of the metric: fraction, nats, nats/token, score
@@ -70,20 +69,25 @@ class Grid:
             roles=tuple(self.roles[i] for i in chosen),
             before=self.before[:, chosen],
             after=self.after[:, chosen],
-            failed=self.failed[chosen],
+            lost=self.lost[:, chosen],
         )
 
     def one_seed(self, index: int) -> Grid:
         """The same for one seed."""
-        after, before = self.after[index : index + 1], self.before[index : index + 1]
-        lost = (np.isnan(after) | np.isnan(before)).sum(axis=(0, 2))
-        return replace(self, seeds=(self.seeds[index],), before=before, after=after, failed=lost)
+        one = slice(index, index + 1)
+        return replace(
+            self, seeds=(self.seeds[index],), before=self.before[one], after=self.after[one], lost=self.lost[one]
+        )
 
     @property
-    def failed_share(self) -> float:
-        """Share of all pairs without both values; NaN for an empty grid."""
-        total = self.before.size
-        return float(np.isnan(self.change).sum() / total) if total else float("nan")
+    def failed(self) -> Floats:
+        """[units]: pairs lost to failed or missing values, over seeds; of sampled questions, parts of a pair."""
+        return self.lost.sum(axis=(0, 2))
+
+    def sound(self, limit: float) -> NDArray[np.bool_]:
+        """[units]: at most `limit` of a unit's pairs are lost, and some pair is left."""
+        pairs = self.before.shape[0] * self.before.shape[2]
+        return (self.failed <= limit * pairs) & np.isfinite(self.change).any(axis=(0, 2))
 
     def bystanders(self, roles: Sequence[str]) -> NDArray[np.bool_]:
         """Personas (not bare contexts) in one of `roles`, never the source."""
@@ -168,25 +172,38 @@ def _twins(trained: pl.DataFrame, held_out: pl.DataFrame, twin: pl.Expr) -> pl.D
 
 
 def _by_question(frame: pl.DataFrame) -> pl.DataFrame:
-    """One row per question: samples of one question ("q7/0", "q7/1") are averaged over those that are ok."""
+    """One row per question: its samples are averaged over those that are ok.
+
+    `bad` counts failed and truncated values, `refused` answers that have no score because they are a class of their own
+    (code, a refusal): those are no fault of the measurement and do not count against it.
+    """
     keys = [*KEYS, "seed", "role", *OUTCOME_KEYS, *UNIT, "checkpoint"]
-    ok = pl.col("status") == "ok"
-    sampled = pl.col("item").str.contains(SAMPLE)
-    single = frame.filter(~sampled).select(
-        *keys, pl.col("item").alias("question"), pl.col("value").cast(pl.Float64), pl.lit(1, pl.UInt32).alias("rows"),
-        (~ok).cast(pl.UInt32).alias("bad"),
-    )  # fmt: skip
-    several = (
-        frame.filter(sampled)
-        .with_columns(pl.col("item").str.replace(SAMPLE, "").alias("question"))
-        .group_by([*keys, "question"])
-        .agg(
-            pl.col("value").cast(pl.Float64).filter(ok).mean(),
-            pl.len().cast(pl.UInt32).alias("rows"),
-            (~ok).sum().cast(pl.UInt32).alias("bad"),
-        )
+    status = pl.col("status")
+    frame = frame.with_columns(
+        _question().alias("question"),
+        pl.col("value").cast(pl.Float64),
+        status.is_in(["failed", "truncated"]).cast(pl.UInt32).alias("bad"),
+        (status == "refused").cast(pl.UInt32).alias("refused"),
+        pl.lit(1, pl.UInt32).alias("rows"),
     )
-    return pl.concat([single, several])
+    columns = [*keys, "question", "value", "rows", "bad", "refused"]
+    sampled = pl.col("question") != pl.col("item")
+    single = frame.filter(~sampled).select(columns)
+    counts = [pl.col(name).sum() for name in ("rows", "bad", "refused")]
+    several = frame.filter(sampled).group_by([*keys, "question"]).agg(pl.col("value").mean(), *counts)
+    return pl.concat([single, several.select(columns)])
+
+
+def _question() -> pl.Expr:
+    """The question of an item: that of a judged item "q7/paraphrase/sample", or of a sampled one "q7/sample", is "q7"."""
+    item = pl.col("item")
+    return (
+        pl.when(pl.col("probe") == "judged")
+        .then(item.str.replace(r"(/\d+)?/\d+$", ""))
+        .when(pl.col("metric") == "marker_rate")
+        .then(item.str.replace(r"/\d+$", ""))
+        .otherwise(item)
+    )
 
 
 def paired(table: pl.DataFrame) -> pl.DataFrame:
@@ -199,7 +216,7 @@ def paired(table: pl.DataFrame) -> pl.DataFrame:
     if trained.height and not base.height:
         raise DataError("no measurement of the untrained model (checkpoint 0): leakage is a change and cannot be known")
     place = [*OUTCOME_KEYS, *UNIT, "question"]
-    before = base.select(*place, pl.col("value").alias("before"))
+    before = base.select(*place, pl.col("value").alias("before"), (pl.col("bad") / pl.col("rows")).alias("bad_before"))
     twice = before.filter(before.select(place).is_duplicated())
     if twice.height:
         raise DataError(
@@ -248,16 +265,18 @@ def _grid(part: pl.DataFrame) -> Grid:
         raise DataError(
             f"{'/'.join((*key, *outcome))}: several values of one question under one context (two runs in one table?)"
         )
-    before, after = np.full((2, int(np.prod(shape))), np.nan)
+    before, after, failed = np.full((3, int(np.prod(shape))), np.nan)
     before[place] = part["before"].fill_null(np.nan).to_numpy()
     after[place] = part["value"].fill_null(np.nan).to_numpy()
+    worse = pl.max_horizontal(pl.col("bad") / pl.col("rows"), pl.col("bad_before").fill_null(1.0))
+    failed[place] = part.select(worse).to_series().to_numpy()
     before, after = before.reshape(shape), after.reshape(shape)
+    failed = np.where(np.isnan(failed), 1.0, failed).reshape(shape)  # a missing row has failed
     metric = BY_NAME[outcome[0], outcome[2]]
-    lost = (np.isnan(before) | np.isnan(after)).sum(axis=(0, 2))
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
     return Grid(
         key, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units), tuple(roles[u] for u in units),
-        before, after, lost, metric.direction, binary, metric.unit,
+        before, after, failed, metric.direction, binary, metric.unit,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ LEAKAGE: Schema = {  # one row per training x persona or other context x outcome
     "role": pl.String,  # source, negative, held-out, mixed (drawn at random in the non-contrastive arm)
     **OUTCOME,
     "n_items": pl.Int64,  # paired items behind the estimate, summed over seeds
-    "n_failed": pl.Int64,  # pairs lost because one side failed, was refused or truncated, or is missing
+    "n_failed": pl.Int64,  # pairs lost because one side failed or is missing
     "n_seeds": pl.Int64,
     "before": pl.Float64,  # mean over the paired items at checkpoint 0
     "after": pl.Float64,
@@ -252,7 +252,8 @@ INSTRUMENT: Schema = {  # is the instrument sound? one row per training x outcom
     "mode": pl.String,  # as the probe recorded it ("label", "text:per-token", ...), "" where it has none
     "control": pl.Boolean,  # a metric that the behavior should not move
     "n_values": pl.Int64,
-    "n_failed": pl.Int64,  # status failed, refused or truncated
+    "n_failed": pl.Int64,  # status failed or truncated
+    "n_refused": pl.Int64,  # status refused: an answer of a class without a score (code, a refusal); not a failure
     "failed_share": pl.Float64,
     "limit": pl.Float64,
     "before": pl.Float64,

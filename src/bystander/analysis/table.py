@@ -191,7 +191,7 @@ def _grid(part: pl.DataFrame, columns: Columns) -> Grid:
     before = part["baseline"].fill_null(np.nan).to_numpy()[None, :, None]
     change = part["leakage"].fill_null(np.nan).to_numpy()[None, :, None]
     start = np.where(np.isfinite(before), before, 0.0)
-    lost = np.isnan(change).sum(axis=(0, 2))
+    lost = np.isnan(change).astype(float)
     names = tuple(part["persona"].to_list())
     return Grid(
         ("", source, "", ""), ("table", "", columns.leakage), (None,), ("persona",) * len(names), names, roles,
