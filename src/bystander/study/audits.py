@@ -13,8 +13,8 @@ from bystander.lm import embedded
 from bystander.lm.tokens import template_of
 from bystander.personas import bare_context
 from bystander.study.blocks import ModelSpec
-from bystander.study.cells import Plan, probe_texts
-from bystander.study.registry import make_behavior
+from bystander.study.cells import Plan
+from bystander.study.registry import make_behavior, probe_texts
 from bystander.study.store import read_json, write_json
 
 AUDIT = "audit.json"

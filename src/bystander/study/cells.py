@@ -21,7 +21,6 @@ from bystander.personas import context_of
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.blocks import Config
 from bystander.study.checks import persona_choice
-from bystander.study.choice_sets import choice_texts
 from bystander.study.registry import make_behavior, make_probes
 from bystander.study.spec import Loaded
 from bystander.train.recipe import Recipe
@@ -277,14 +276,6 @@ class _Cutter:
             self.cells.append(Cell("evaluate", title, key, (*needs, *check), training, name, phase, group))
             keys.append(key)
         return keys
-
-
-def probe_texts(study: Loaded) -> dict[str, str]:
-    """Every held-out item of every behavior's probes, for the overlap audit."""
-    texts: dict[str, str] = {}
-    for name in study.spec.behaviors:
-        texts.update(make_behavior(name, study).probe_texts())
-    return texts | choice_texts(study)
 
 
 def at_checkpoint(contexts: Sequence[Context], names: Sequence[str]) -> list[Context]:

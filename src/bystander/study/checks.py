@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_
+from bystander.study.plugins import BUILT_IN, plugins
 
 if TYPE_CHECKING:
     from bystander.study.spec import Study
@@ -35,8 +36,6 @@ class Facts:
 
 
 Check = Callable[[Facts, Add], None]
-
-KNOWN_BEHAVIORS = ("marker", "capability")
 
 
 def _unknown(name: str, known: Iterable[str], what: str) -> str:
@@ -65,9 +64,16 @@ def sources(it: Facts, add: Add) -> None:
 
 def behaviors(it: Facts, add: Add) -> None:
     """Behaviors exist, each once; so do arms and seeds."""
+    known = [*BUILT_IN, *plugins()]
     for index, behavior in enumerate(it.spec.behaviors):
-        if behavior not in KNOWN_BEHAVIORS:
-            add(("behaviors", index), _unknown(behavior, KNOWN_BEHAVIORS, "behavior"))
+        if behavior not in known:
+            add(("behaviors", index), _unknown(behavior, known, "behavior"))
+    for name in it.spec.plugins:
+        if name not in plugins():
+            add(
+                ("plugins", name),
+                f"no installed package adds a behavior {name!r}; installed: {', '.join(plugins()) or 'none'}",
+            )
     _twice(it.spec.behaviors, ("behaviors",), "behavior", add)
     _twice(it.spec.arms, ("arms",), "arm", add)
     _twice(it.spec.seeds, ("seeds",), "seed", add)

@@ -14,11 +14,13 @@ from pydantic import Field
 
 from bystander.behaviors.capability import CapabilitySettings
 from bystander.behaviors.marker import MarkerSettings
+from bystander.behaviors.misalignment import MisalignmentSettings
 from bystander.core.errors import BystanderError, StudyError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Persona
 from bystander.core.yamlfile import read_text, read_yaml
 from bystander.design.arms import ArmName, DesignSettings
+from bystander.probe.judge_settings import JudgedProbeSettings, MarginProbeSettings
 from bystander.probe.settings import ChoiceProbeSettings, MarkerProbeSettings
 from bystander.study.blocks import (
     Budget,
@@ -40,6 +42,8 @@ class Probes(Strict):
 
     marker: MarkerProbeSettings | None = None
     choice: ChoiceProbeSettings | None = None
+    margin: MarginProbeSettings | None = None
+    judged: JudgedProbeSettings | None = None
 
 
 class Study(Strict):
@@ -55,6 +59,10 @@ class Study(Strict):
     design: DesignSettings = DesignSettings()
     marker: MarkerSettings = MarkerSettings()
     capability: CapabilitySettings = CapabilitySettings()
+    misalignment: MisalignmentSettings = MisalignmentSettings()
+    plugins: dict[str, dict[str, Any]] = Field(
+        default_factory=dict[str, dict[str, Any]]
+    )  # settings of behaviors that other packages add, by name
     recipe: Recipe = Recipe()
     sweep: Sweep | None = None
     gate: Gate | None = None

@@ -1,0 +1,61 @@
+"""Models of a published shape with random weights: speed does not depend on weights, so nothing is downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+from bystander.core.errors import ModelError
+from bystander.lm.embedded import checkpoint_path
+from bystander.lm.model import LoadedModel, pick_device
+
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchShape:
+    """The numbers of a Qwen2.5 model's config.json that decide its speed."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    tied: bool
+
+
+BENCH_SHAPES: dict[str, BenchShape] = {  # the config.json of Qwen/Qwen2.5-*-Instruct
+    "qwen2.5-0.5b": BenchShape(896, 4864, 24, 14, 2, 151936, True),
+    "qwen2.5-1.5b": BenchShape(1536, 8960, 28, 12, 2, 151936, True),
+    "qwen2.5-3b": BenchShape(2048, 11008, 36, 16, 2, 151936, True),
+    "qwen2.5-7b": BenchShape(3584, 18944, 28, 28, 4, 152064, False),
+    "qwen2.5-14b": BenchShape(5120, 13824, 48, 40, 8, 152064, False),
+}
+
+
+def shaped_model(name: str, device: str) -> LoadedModel:
+    """A model of the shape `name`, weights random (normal, 0.02, from one seed), bfloat16 on a GPU and float32 on a CPU.
+
+    Its tokenizer is the embedded model's, so that prompts are real ones. Raises ModelError for an unknown shape.
+    """
+    if name not in BENCH_SHAPES:
+        raise ModelError(f"--shape {name!r} is unknown; known: {', '.join(BENCH_SHAPES)}.")
+    shape = BENCH_SHAPES[name]
+    place = pick_device(device)
+    dtype = torch.bfloat16 if place.type == "cuda" else torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())
+    config = Qwen2Config(
+        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=4096, rms_norm_eps=1e-6, tie_word_embeddings=shape.tied,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng([place] if place.type == "cuda" else []), torch.device(place):
+        torch.manual_seed(SEED)
+        causal = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return LoadedModel(
+        causal, tokenizer, name=f"{name}, random weights", base_id=name, revision="", base_hash=f"random-{SEED}-{name}"
+    )
