@@ -43,7 +43,7 @@ class Size:
     personas: int = 111
     sources: tuple[str, ...] = SOURCES
     behaviors: tuple[str, ...] = tuple(OUTCOMES)
-    arms: tuple[str, ...] = ("contrastive", "non-contrastive")
+    arms: tuple[str, ...] = ("contrastive", "non_contrastive")
     layers: tuple[int, ...] = (5, 10, 15, 20, 25, 30)
     sweep: bool = True
     measured: int = 111  # personas measured at every checkpoint
@@ -239,7 +239,7 @@ def _pooled(maker: Maker, behavior: str, arm: str) -> None:
                 "record": f"pooled/{behavior}/{arm}/{metric}/{method}/{layer}", "behavior": behavior, "arm": arm,
                 "config": "", "probe": probe, "dataset": dataset, "metric": metric, "method": method, "layer": layer,
                 "n_sources": len(maker.size.sources), "n": 540, "rho": 0.55, "low": 0.45, "high": 0.64,
-                "p_stratified": 0.0001, "p_matrix": 0.0003, "rho_all_pairs": 0.39, "slope": 0.52, "slope_low": 0.41,
+                "p_stratified": 0.0001, "p_matrix": 0.0003, "rho_within_category": 0.44, "p_within_category": 0.002, "rho_within_persona": 0.3, "rho_all_pairs": 0.39, "slope": 0.52, "slope_low": 0.41,
                 "slope_high": 0.63, "slope_p": 0.00001, "preregistered": method == "cosine" and layer == 25,
                 "p_holm": 0.001, "p_bh": None, "status": "ok", "reason": "",
             })  # fmt: skip
@@ -265,7 +265,7 @@ def _verdicts(size: Size) -> tuple[Verdict, ...]:
     first, last = size.behaviors[0], size.behaviors[-1]
     return (
         Verdict("A", "confirmed", f"{first}: source and bystanders moved, and leakage follows similarity.",
-                {"source_change": 0.95, "source_p": 0.0001, "bystander_change": 0.17, "rho": 0.61, "rho_p": 0.0001,
+                {"source_change": 0.95, "source_change_low": 0.91, "source_change_high": 0.98, "source_change_p": 0.0001, "source_change_threshold": 0.5, "bystander_change": 0.17, "rho": 0.61, "rho_p": 0.0001,
                  "rho_threshold": 0.3, "predictor": "cosine, layer 25"}),
         Verdict("B", "inconclusive", f"{last}: the interval of rho includes the threshold.",
                 {"rho": 0.22, "rho_p": 0.031, "rho_threshold": 0.3}),

@@ -212,7 +212,7 @@ def test_the_switch_of_behaviors_and_arms_redraws(opened: Opened) -> None:
     opened.page.click('[data-figure="heatmap"] [data-tab="heatmap-capability"]')
     opened.page.wait_for_selector('[data-figure="heatmap"][data-drawn="heatmap-capability"]')
     before = opened.page.evaluate(PLACE, ["scatter", "joker", "symbol"])
-    opened.page.select_option("#arm", "non-contrastive")
+    opened.page.select_option("#arm", "non_contrastive")
     opened.page.wait_for_timeout(300)
     assert opened.page.evaluate(PLACE, ["scatter", "joker", "symbol"]) != before
 

@@ -3,6 +3,8 @@
 Altair, vl-convert and Jinja2 are imported by the functions that need them, so that the command line starts quickly.
 """
 
+from bystander.report.board import write_board
+from bystander.report.compare import write_compare
 from bystander.report.figures import charts
 from bystander.report.inputs import (
     BOARD_STATES,
@@ -30,5 +32,7 @@ __all__ = [
     "ReportInput",
     "TrainingCurve",
     "charts",
+    "write_board",
+    "write_compare",
     "write_report",
 ]

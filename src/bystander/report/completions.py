@@ -61,6 +61,7 @@ def _entry(read: ReadCompletion) -> dict[str, object]:
     answer = read.completion
     return {
         "id": visible(answer.id),
+        "record": visible(read.record),
         "context": answer.context,
         "persona": visible(answer.persona),
         "item": visible(answer.item),

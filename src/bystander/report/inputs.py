@@ -47,6 +47,12 @@ class ReadCompletion:
     note: str = ""  # why there is no score, or what the judge said
     question: str = ""  # the user turn that was answered, where known
 
+    @property
+    def record(self) -> str:
+        """Its record id; an answer's own id is unique within one training and checkpoint only."""
+        training = "/".join((self.behavior, self.source, self.arm, f"{self.checkpoint:g}"))
+        return f"inputs/completion/{training}/{self.completion.id}"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingCurve:
@@ -149,7 +155,7 @@ class ReportInput:
         for key, value in (self.gate.numbers if self.gate else {}).items():
             found[f"inputs/gate/{key}"] = {"value": value}
         for read in self.completions:
-            found[f"inputs/completion/{read.completion.id}"] = {"score": read.score}
+            found[read.record] = {"score": read.score}
         found["inputs/study"] = {"created": self.created, "registration_hash": self.registration_hash}
         return found
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -18,8 +17,9 @@ from bystander.report import sections
 from bystander.report.completions import kept
 from bystander.report.figures import frames
 from bystander.report.figures.all import KINDS
-from bystander.report.inputs import Cell, ReportInput
-from bystander.report.labels import readable
+from bystander.report.hypotheses import form_of, hypotheses
+from bystander.report.inputs import ReportInput
+from bystander.report.labels import format_number, readable
 from bystander.report.leads import Lead, leads
 from bystander.report.numbers import Numbers
 from bystander.report.sentences import verdict
@@ -44,6 +44,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["visible"] = lambda text: visible(str(text))
+    made.filters["form_of"] = form_of
+    made.filters["plain"] = lambda value: visible(format_number(value, "plain"))
     made.filters["readable"] = lambda text: visible(readable(str(text)))
     return made
 
@@ -124,7 +126,7 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
         headline=inputs.title or inputs.question or inputs.study,
         number=numbers.number,
         verdicts=[verdict(analysis, numbers, lead) for lead in chosen],
-        hypotheses=_hypotheses(analysis, inputs),
+        hypotheses=hypotheses(analysis, inputs),
         leads=chosen,
         arms=arms,
         people=_people(analysis),
@@ -165,37 +167,6 @@ def _people(analysis: Analysis) -> list[str]:
     return sorted(visible(name) for name in rows["persona"].unique().to_list() if name)
 
 
-@dataclass(frozen=True, slots=True)
-class HypothesisView:
-    """A hypothesis as the page shows it; `outcome` "open" where there is no verdict yet."""
-
-    name: str
-    outcome: str
-    statement: str
-    reason: str = ""
-    numbers: Sequence[Mapping[str, Cell]] = ()
-
-
-def _hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
-    numbers = sections.verdict_numbers(analysis)
-    decided = {v.hypothesis for v in analysis.verdicts}
-    return [
-        HypothesisView(
-            v.hypothesis,
-            v.outcome,
-            inputs.hypotheses.get(v.hypothesis, ""),
-            v.reason,
-            [{**row, "form": _number_form(str(row["name"]))} for row in numbers.get(v.hypothesis, [])],
-        )
-        for v in analysis.verdicts
-    ] + [HypothesisView(name, "open", text) for name, text in inputs.hypotheses.items() if name not in decided]
-
-
-def _number_form(name: str) -> str:
-    """p-values by their name; anything else with four digits."""
-    return "p" if name == "p" or name.endswith("_p") or name.startswith("p_") else "plain"
-
-
 def _findings(inputs: ReportInput) -> list[tuple[str, Finding]]:
     """Each finding with its record, errors first."""
     order = {"error": 0, "warning": 1, "info": 2}
@@ -230,4 +201,4 @@ def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, obje
     return [(identifier, label) for identifier, label, there in entries if there]
 
 
-__all__ = ["Cell", "page", "render"]
+__all__ = ["page", "render"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import polars as pl
 
@@ -60,7 +59,9 @@ def gradients(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) ->
         Column("p_bh", "p, BH", "p", "over the exploratory tests, Benjamini-Hochberg"),
         Column("rho_within_category", "ρ within category", "rho"),
         Column("p_within_category", "p within category", "p"),
-        Column("reliability", "Reliability", "rho", "share of the variance over personas that is not noise"),
+        Column("rho_corrected", "ρ, corrected", "rho", "as it would be with error-free leakage"),
+        Column("corrected_low", "95 % interval", "rho", to="corrected_high"),
+        Column("reliability", "Reliability", "rho", "share of the variance over personas that is not error"),
         *STATE,
     )
     return table("gradients", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
@@ -116,12 +117,17 @@ def pooled(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Ta
         Column("n", "Pairs", "count", "source and bystander pairs"),
         Column("rho", "ρ within source", "rho", "ranked within source, then combined"),
         Column("low", "95 % interval", "rho", to="high"),
-        Column("p_stratified", "p, stratified", "p", "personas permuted within each source"),
-        Column("p_matrix", "p, matrix", "p", "personas permuted jointly over the sources"),
+        Column("p_matrix", "p", "p", "personas permuted jointly over the sources"),
         Column("p_holm", "p, Holm", "p"),
         Column("p_bh", "p, BH", "p"),
         Column("slope", "Slope", "rho", "mixed model on standardized ranks; random effects of source and persona"),
         Column("slope_low", "95 % interval", "rho", to="slope_high"),
+        Column("rho_within_category", "ρ within category", "rho"),
+        Column("p_within_category", "p", "p", "personas permuted jointly over the sources, within category"),
+        Column(
+            "rho_within_persona", "ρ within persona", "rho", "what is specific to the pair: persona means taken out"
+        ),
+        Column("p_stratified", "p", "p", "of that: permuted within each source, persona effects held constant"),
         Column("rho_all_pairs", "ρ, all pairs", "rho", "mixes sources: descriptive only"),
         *STATE,
     )
@@ -201,6 +207,7 @@ def instrument(analysis: Analysis) -> Table:
         Column("control", "Control", "plain", "a metric that the behavior should not move"),
         Column("n_values", "Values", "count"),
         Column("n_failed", "Failed", "count"),
+        Column("n_refused", "Refused", "count"),
         Column("failed_share", "Share failed", "fraction"),
         Column("limit", "Limit", "fraction"),
         Column("before", "Before", "unit"),
@@ -287,14 +294,6 @@ def cost(inputs: ReportInput) -> Table:
         Column("spent", "Spent", "plain"), Column("note", "Note"),
     )  # fmt: skip
     return table("cost", rows, columns)
-
-
-def verdict_numbers(analysis: Analysis) -> dict[str, list[dict[str, Cell]]]:
-    """Per hypothesis the numbers behind its verdict."""
-    found: dict[str, list[dict[str, Cell]]] = {}
-    for row in analysis.tables()["verdict_numbers"].iter_rows(named=True):
-        found.setdefault(cast("str", row["hypothesis"]), []).append(row)
-    return found
 
 
 def exploratory(analysis: Analysis) -> Table:

@@ -61,7 +61,16 @@ def _dots(
     order = frame["source"].unique(maintain_order=True).to_list()
     single = len(order) == 1
     base = alt.Chart(frame).transform_filter(marks.of_arm())
-    y = y.axis(alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=8, grid=True))
+    y = y.axis(
+        alt.Axis(
+            labelExpr="replace(datum.label, /_/g, ' ')",
+            labelLimit=190,
+            ticks=False,
+            domain=False,
+            labelPadding=8,
+            grid=True,
+        )
+    )
     x = alt.X(f"{value}:Q", title=title if single else None, axis=marks.value_axis(4))
     bar = base.mark_rule(style="dot", strokeWidth=2, tooltip=None).encode(x="low:Q", x2="high:Q", y=y)
     dot = base.mark_point(style="dot", size=46, opacity=1, filled=True, tooltip=True).encode(x=x, y=y, tooltip=tooltip)

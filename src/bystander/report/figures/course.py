@@ -73,11 +73,11 @@ def timing(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetCh
         alt.Tooltip("record:N", title="record"),
     ]
     span = base.mark_rule(tooltip=None, strokeWidth=1).encode(
-        x="similarity:Q", y="half_after:Q", y2="half_by:Q", color=marks.role_color(legend=False),
+        x="similarity:Q", y="half_after:Q", y2="half_by:Q", color=marks.role_color(frame, legend=False),
         strokeOpacity=marks.marked(0.22),
     )  # fmt: skip
     point = base.mark_point(tooltip=True, opacity=1, cursor="pointer").encode(
-        x=x, y=y, color=marks.role_color(legend=False), shape=marks.role_shape(legend=False), fillOpacity=marks.clear(0.85, 0.15),
+        x=x, y=y, color=marks.role_color(frame, legend=False), shape=marks.role_shape(frame, legend=False), fillOpacity=marks.clear(0.85, 0.15),
         tooltip=tooltip,
     )  # fmt: skip
     ring = base.transform_filter(marks.FOLLOWED).mark_point(style="ring", opacity=1, size=130, tooltip=None)

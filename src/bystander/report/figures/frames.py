@@ -14,6 +14,7 @@ from bystander.report.labels import format_number, predictor_name, readable
 from bystander.report.leads import Lead
 from bystander.report.text import visible
 
+BYSTANDERS = ("held-out", "mixed")  # the roles that a gradient is over
 NAMED_PER_PANEL = 3  # personas whose name stands in a scatter panel: more than that overlaps at grid size
 TOP = 6  # only the most leaked-to are worth a name
 LOSS_POINTS = 200
@@ -88,12 +89,12 @@ def _named(people: pl.DataFrame) -> pl.DataFrame:
     seen: Counter[tuple[str, str]] = Counter()
     for index, row in sorted(enumerate(people.iter_rows(named=True)), key=lambda pair: -pair[1]["leakage"]):
         taken = placed.setdefault((row["source"], row["arm"]), [])
-        seen[row["source"], row["arm"]] += row["role"] == "held-out"
+        seen[row["source"], row["arm"]] += row["role"] in BYSTANDERS
         if seen[row["source"], row["arm"]] > TOP:
             continue
         x, y = (row["similarity"] - left) / width, row["leakage"] / tall
         free = all(abs(x - a) > 0.55 or abs(y - b) > LABEL_GAP for a, b in taken)
-        if row["role"] == "held-out" and len(taken) < NAMED_PER_PANEL and free:
+        if row["role"] in BYSTANDERS and len(taken) < NAMED_PER_PANEL and free:
             taken.append((x, y))
             labels[index], sides[index] = readable(row["persona"]), "left" if x > 0.55 else "right"
     return people.with_columns(pl.Series("label", labels, pl.String), pl.Series("side", sides, pl.String))

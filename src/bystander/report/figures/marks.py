@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import altair as alt
+import polars as pl
 
-ROLES = ["held-out", "source", "negative"]
+ROLES = ["held-out", "source", "negative", "mixed"]
 FOLLOWED = "datum.persona === follow"
 UNFADED = "follow === '' || datum.persona === follow"
 PANELS_PER_ROW = 5  # one per source of the built-in study; the page re-flows them to its width
@@ -66,16 +67,21 @@ def of_arm() -> str:
     return "datum.arm === arm"
 
 
-def role_color(*, legend: bool = True) -> alt.Color:
+def role_color(rows: pl.DataFrame, *, legend: bool = True) -> alt.Color:
     """Color by role, in the fixed order that gives each role its color whatever roles are there."""
     scale = alt.Scale(domain=ROLES, range="category")
-    return alt.Color("role:N", scale=scale, legend=alt.Legend(title="Role in training") if legend else None)
+    return alt.Color("role:N", scale=scale, legend=_role_legend(rows) if legend else None)
 
 
-def role_shape(*, legend: bool = True) -> alt.Shape:
+def role_shape(rows: pl.DataFrame, *, legend: bool = True) -> alt.Shape:
     """Shape by role as well, for print in black and for readers who do not see the colors."""
-    scale = alt.Scale(domain=ROLES, range=["circle", "diamond", "triangle-up"])
-    return alt.Shape("role:N", scale=scale, legend=alt.Legend(title="Role in training") if legend else None)
+    scale = alt.Scale(domain=ROLES, range=["circle", "diamond", "triangle-up", "square"])
+    return alt.Shape("role:N", scale=scale, legend=_role_legend(rows) if legend else None)
+
+
+def _role_legend(rows: pl.DataFrame) -> alt.Legend:
+    there = set(rows["role"].unique().to_list())
+    return alt.Legend(title="Role in training", values=[role for role in ROLES if role in there])
 
 
 def clear(full: float, faint: float) -> alt.FillOpacityValue:

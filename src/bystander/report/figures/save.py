@@ -11,11 +11,15 @@ from bystander.report.theme import config
 if TYPE_CHECKING:
     import altair as alt
 
+    from bystander.report.figures.marks import Compound
+
+    Figure = Compound | alt.Chart
+
 INCH = 96.0  # px of a CSS inch; Vega's unit
 DOTS = 200  # per inch in the PNG: sharp on paper at column width; print from the PDF or the SVG where more is asked
 
 
-def specifications(charts: Mapping[str, alt.Chart]) -> dict[str, dict[str, object]]:
+def specifications(charts: Mapping[str, Figure]) -> dict[str, dict[str, object]]:
     """Vega-Lite specifications by name, without configuration: the look is put in where they are drawn."""
     import altair as alt
 

@@ -366,7 +366,7 @@
     if (entry.leaked !== null) who.append(make("span", entry.leaked ? "shows the behavior" : "does not", entry.leaked ? "badge leaked" : "badge"));
     if (entry.score !== null) {
       const score = make("data", formatNumber(entry.score, "plain"), "n");
-      Object.assign(score.dataset, { record: `inputs/completion/${entry.id}`, column: "score", form: "plain" });
+      Object.assign(score.dataset, { record: entry.record, column: "score", form: "plain" });
       const line = make("div", "score ");
       line.append(score);
       who.append(line);
@@ -409,6 +409,10 @@
   if (box) box.addEventListener("input", () => {
     const known = $$("#personas option").some((option) => option.value === box.value);
     if (known || box.value === "") follow(box.value);
+  });
+  const sought = $("#board-filter");
+  if (sought) sought.addEventListener("input", () => {
+    for (const card of $$(".card")) card.hidden = !card.textContent.toLowerCase().includes(sought.value.toLowerCase());
   });
   if ($("#unfollow")) $("#unfollow").addEventListener("click", () => follow(""));
   if ($("#arm")) $("#arm").addEventListener("input", () => { state.arm = $("#arm").value; signal("arm", state.arm); });

@@ -1,0 +1,151 @@
+"""Several studies side by side: a forest plot of their gradients, what they found, and what differs in their settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from bystander.analysis.results import Analysis
+from bystander.core.errors import DataError
+from bystander.report import sections
+from bystander.report.figures.frames import arms, shown
+from bystander.report.figures.save import save_figures, specifications
+from bystander.report.inputs import Cell, ReportInput
+from bystander.report.labels import predictor_name, readable
+from bystander.report.leads import Lead, leads
+from bystander.report.page import page
+from bystander.report.tables import Column, Table, table
+from bystander.report.text import visible
+from bystander.report.theme import config
+from bystander.report.write import write_text
+
+Study = tuple[str, Analysis, ReportInput]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting that is not the same everywhere: one value per study, None where a study does not have it."""
+
+    key: str
+    values: tuple[Cell, ...]
+
+
+def write_compare(studies: Sequence[Study], out: Path, style: str = "screen") -> Path:
+    """Write the comparison to `out` (a file, or the folder to hold `compare.html`) and its figure; returns its path.
+
+    A number's record is the study's name, a colon, and the record in that study. Raises DataError for fewer than two
+    studies or two of one name, StoreError where a file cannot be written.
+    """
+    names = [name for name, _, _ in studies]
+    if len(names) < 2:
+        raise DataError(f"a comparison needs two studies or more, got {len(names)}: {', '.join(names) or 'none'}")
+    if len(set(names)) < len(names):
+        raise DataError(f"these studies have one name between them: {', '.join(names)}; give each its own")
+    target = out if out.suffix == ".html" else out / "compare.html"
+    frame = gradients(studies)
+    specs = _figures(frame)
+    write_text(target, _render(studies, frame, specs))
+    save_figures(specs, target.parent / "figures", style)
+    return target
+
+
+def gradients(studies: Sequence[Study]) -> pl.DataFrame:
+    """The leading gradient of every study, behavior, arm and source, and the pooled one where there is one."""
+    rows: list[dict[str, Cell]] = []
+    for name, analysis, inputs in studies:
+        for lead in leads(analysis, inputs.leads):
+            several = arms(analysis, [lead])
+            for arm in several:
+                one = Lead(
+                    lead.behavior, arm, lead.config, lead.probe, lead.dataset, lead.metric, lead.method, lead.layer
+                )
+                for row in one.predicted(analysis.pooled).iter_rows(named=True):
+                    rows.append(_line(name, one, row, "all sources", row["p_matrix"], pooled=True))
+                for row in one.predicted(analysis.gradient).iter_rows(named=True):
+                    rows.append(_line(name, one, row, str(row["source"] or ""), row["p"], pooled=False))
+    schema: dict[str, type[pl.DataType]] = {
+        "record": pl.String, "run": pl.String, "behavior": pl.String, "arm": pl.String, "source": pl.String,
+        "line": pl.String, "predictor": pl.String, "n": pl.Int64, "rho": pl.Float64, "low": pl.Float64,
+        "high": pl.Float64, "p": pl.Float64, "pooled": pl.Boolean, "reason": pl.String,
+    }  # fmt: skip
+    frame = pl.DataFrame(rows, schema=schema)
+    order = {behavior: place for place, behavior in enumerate(dict.fromkeys(frame["behavior"].to_list()))}
+    return shown(frame.sort(pl.col("behavior").replace_strict(order), maintain_order=True) if order else frame)
+
+
+def _line(run: str, lead: Lead, row: dict[str, Cell], source: str, p: Cell, *, pooled: bool) -> dict[str, Cell]:
+    words = [run, readable(source), readable(lead.arm)]
+    return {
+        "record": f"{run}:{row['record']}", "run": run, "behavior": lead.behavior, "arm": lead.arm, "source": source,
+        "line": " · ".join(word for word in words if word), "predictor": predictor_name(lead.method, lead.layer),
+        "n": row["n"], "rho": row["rho"], "low": row["low"], "high": row["high"], "p": p, "pooled": pooled,
+        "reason": "" if row["rho"] is not None else row["reason"] or row["status"],
+    }  # fmt: skip
+
+
+def differences(studies: Sequence[Study]) -> list[Difference]:
+    """Settings that are not equal in all studies, by key."""
+    settings = [inputs.settings for _, _, inputs in studies]
+    keys = sorted(set[str]().union(*settings))
+    found: list[Difference] = []
+    for key in keys:
+        values = tuple(each.get(key) for each in settings)
+        if len({json.dumps(value) for value in values}) > 1:
+            found.append(Difference(key, values))
+    return found
+
+
+def _figures(frame: pl.DataFrame) -> dict[str, dict[str, object]]:
+    from bystander.report.figures.forest import forest
+
+    known = frame.filter(pl.col("rho").is_not_null())
+    return specifications({"forest": forest(known)}) if known.height else {}
+
+
+def _render(studies: Sequence[Study], frame: pl.DataFrame, specs: dict[str, dict[str, object]]) -> str:
+    shown_tables = {"compare-gradients": _gradient_table(frame), "compare-containment": _containment_table(studies)}
+    packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
+    packed |= {f"figure/{name}": spec for name, spec in specs.items()}
+    packed |= {f"table/{name}": shown.packed() for name, shown in shown_tables.items() if shown.long}
+    return page(
+        "compare.html",
+        title="bystander: " + ", ".join(name for name, _, _ in studies),
+        packed=packed,
+        vega=bool(specs),
+        names=[visible(name) for name, _, _ in studies],
+        studies=studies,
+        groups={"forest": [("forest", "forest")]} if specs else {},
+        t=shown_tables,
+        differences=differences(studies),
+    )
+
+
+def _gradient_table(frame: pl.DataFrame) -> Table:
+    columns = (
+        Column("run", "Study"),
+        Column("behavior", "Behavior", "name"),
+        Column("source", "Source", "name"),
+        Column("arm", "Arm", "name"),
+        Column("predictor", "Predictor"),
+        Column("n", "n", "count", "bystanders, or source and bystander pairs"),
+        Column("rho", "ρ", "rho"),
+        Column("low", "95 % interval", "rho", to="high"),
+        Column("p", "p", "p", "permutation"),
+        Column("reason", "Reason"),
+    )
+    return table("compare-gradients", frame, columns, emphasis="pooled", constant=("arm", "predictor"))
+
+
+def _containment_table(studies: Sequence[Study]) -> Table:
+    rows: list[dict[str, Cell]] = []
+    columns: tuple[Column, ...] = ()
+    for name, analysis, inputs in studies:
+        chosen = leads(analysis, inputs.leads)
+        part = sections.containment(analysis, chosen, arms(analysis, chosen))
+        columns = max(columns, part.columns, key=len)
+        rows += [{**row, "record": f"{name}:{row['record']}", "run": name} for row in part.rows]
+    return table("compare-containment", rows, (Column("run", "Study"), *columns))

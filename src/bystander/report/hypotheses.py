@@ -1,0 +1,70 @@
+"""Hypotheses as the page shows them: each criterion with what was observed and its threshold, then every other number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from bystander.analysis.results import Analysis
+from bystander.report.inputs import Cell, ReportInput
+
+Row = Mapping[str, Cell]  # a row of the table `verdict_numbers`
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One thing that the verdict rests on. Each cell is a row of `verdict_numbers`, or None where there is none."""
+
+    name: str
+    observed: Row
+    low: Row | None
+    high: Row | None
+    threshold: Row | None
+    p: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class HypothesisView:
+    """A hypothesis; `outcome` is "open" where there is no verdict yet."""
+
+    name: str
+    outcome: str
+    statement: str
+    reason: str = ""
+    criteria: Sequence[Criterion] = ()
+    others: Sequence[Row] = ()
+
+
+def hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
+    """Those with a verdict first, then those that are still open."""
+    numbers: dict[str, dict[str, Row]] = {}
+    for row in analysis.tables()["verdict_numbers"].iter_rows(named=True):
+        numbers.setdefault(cast("str", row["hypothesis"]), {})[cast("str", row["name"])] = row
+    decided = {verdict.hypothesis for verdict in analysis.verdicts}
+    found: list[HypothesisView] = []
+    for verdict in analysis.verdicts:
+        criteria, others = _split(numbers.get(verdict.hypothesis, {}))
+        statement = inputs.hypotheses.get(verdict.hypothesis, "")
+        found.append(HypothesisView(verdict.hypothesis, verdict.outcome, statement, verdict.reason, criteria, others))
+    return found + [
+        HypothesisView(name, "open", text) for name, text in inputs.hypotheses.items() if name not in decided
+    ]
+
+
+def _split(rows: Mapping[str, Row]) -> tuple[list[Criterion], list[Row]]:
+    """A number `x` with a number `x_threshold` is a criterion; with it go `x_low`, `x_high` and `x_p`."""
+    criteria: list[Criterion] = []
+    used: set[str] = set()
+    for name, row in rows.items():
+        if f"{name}_threshold" not in rows:
+            continue
+        parts = {tail: rows.get(f"{name}_{tail}") for tail in ("low", "high", "threshold", "p")}
+        criteria.append(Criterion(name, row, **parts))
+        used |= {name, *(f"{name}_{tail}" for tail in parts)}
+    return criteria, [row for name, row in rows.items() if name not in used]
+
+
+def form_of(name: str) -> str:
+    """The format of a verdict's number: p-values by their name, anything else with four digits."""
+    return "p" if name == "p" or name.endswith("_p") or name.startswith("p_") or "_p_" in name else "plain"
