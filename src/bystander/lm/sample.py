@@ -84,9 +84,8 @@ def _batch(
     max_tokens: int,
 ) -> list[Completion]:
     ends = end_tokens(loaded)
-    way = _packed if loaded.packed is not None else _generated
     try:
-        answers = way(loaded, [request.seed for request in requests], prompts, temperature, max_tokens, ends)
+        answers = token_answers(loaded, [r.seed for r in requests], prompts, temperature, max_tokens)
     except torch.OutOfMemoryError as error:
         if len(requests) == 1:
             raise ModelError(
@@ -99,6 +98,14 @@ def _batch(
         cuts = (slice(None, half), slice(half, None))
         return [one for cut in cuts for one in _batch(loaded, requests[cut], prompts[cut], temperature, max_tokens)]
     return [_completion(loaded, *each, ends) for each in zip(requests, prompts, answers, strict=True)]
+
+
+def token_answers(
+    loaded: LoadedModel, seeds: Sequence[int], prompts: Sequence[list[int]], temperature: float, max_tokens: int
+) -> list[list[int]]:
+    """One batch's answers as token ids; an end token and what follows it may be in them or not."""
+    way = _packed if loaded.packed is not None else _generated
+    return way(loaded, seeds, prompts, temperature, max_tokens, end_tokens(loaded))
 
 
 def _packed(

@@ -30,6 +30,7 @@ from bystander.study.progress import Bar
 
 Mode = Literal["label", "text"]
 T = TypeVar("T")
+PlainWay = Callable[[LoadedModel, Context, Sequence[ScoreItem]], list[list[float]]]
 PACKAGES = ("torch", "transformers", "peft")
 # Largest difference in nats at which results count as equal: float32 as the scorer is tested; in bfloat16 one unit in
 # the last place of a log-probability of -10 is 0.03, and a sum over tokens has several.
@@ -68,6 +69,8 @@ def environment(loaded: LoadedModel) -> dict[str, str]:
     return {
         "model": loaded.name,
         "device": f"{loaded.device.type} {name}".strip(),
+        "pass": "packed" if loaded.packed else f"plain: {loaded.plain_because}",
+        "peak_memory_gib": _peak(loaded),
         "threads": str(torch.get_num_threads()),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "python": platform.python_version(),
@@ -75,28 +78,39 @@ def environment(loaded: LoadedModel) -> dict[str, str]:
     }
 
 
+def _peak(loaded: LoadedModel) -> str:
+    """The most device memory that was allocated so far; "" on a CPU."""
+    if loaded.device.type != "cuda":
+        return ""
+    return f"{torch.cuda.max_memory_allocated(loaded.device) / 2**30:.1f}"
+
+
 def bench_score(
     loaded: LoadedModel, bar: Bar, *, personas: int = 20, items: int = 40, modes: Sequence[Mode] = ("label", "text"),
-    plain_personas: int | None = None,
+    plain_personas: int | None = None, batched: bool = False, prompt_tokens: int | None = None,
 ) -> list[Compared]:  # fmt: skip
     """Questions per second of the choice grid. The plain way is one whole forward per question in label mode and one
     per option in text mode, all logits, as a script with transformers does it; it is timed under `plain_personas` of
     the personas (None: all in label mode, 5 in text mode, whose forwards are four times as many). ARC-Challenge where
-    it is to be had, else the built-in bank. Raises ModelError where the two ways disagree."""
+    it is to be had, else the built-in bank. `batched`: the plain way of label mode runs length-sorted batches of 64 with
+    the last place's logits alone. `prompt_tokens`: the questions whose prompts come nearest to so many tokens. Raises
+    ModelError where the two ways disagree."""
     contexts = [context_of(persona) for persona in load_personas()[:personas]]
-    questions = _questions(items)
+    questions = _questions(items) if prompt_tokens is None else _long(loaded, contexts, items, prompt_tokens)
     results: list[Compared] = []
     for mode in modes:
         plain = plain_personas or (personas if mode == "label" else 5)
-        results.append(_score_mode(loaded, bar, mode, contexts, questions, min(plain, len(contexts))))
+        way = _plain_text if mode == "text" else _plain_batches if batched else _plain_label
+        results.append(_score_mode(loaded, bar, mode, contexts, questions, min(plain, len(contexts)), way))
     return results
 
 
 def _score_mode(
-    loaded: LoadedModel, bar: Bar, mode: Mode, contexts: Sequence[Context], questions: Sequence[Question], plain: int
-) -> Compared:
+    loaded: LoadedModel, bar: Bar, mode: Mode, contexts: Sequence[Context], questions: Sequence[Question], plain: int,
+    way: PlainWay,
+) -> Compared:  # fmt: skip
     asked = [_item(question, mode) for question in questions]
-    way = _plain_label if mode == "label" else _plain_text
+    tokens = _mean_tokens(loaded, contexts, asked)
     bar.start(f"score, {mode} mode: {len(contexts)} personas x {len(asked)} questions", len(contexts) + 1)
     way(loaded, contexts[0], asked[:2])  # warm-up of both ways
     list(score(loaded, contexts[:1], asked))
@@ -106,10 +120,10 @@ def _score_mode(
     pairs: list[tuple[list[float], OptionScores]] = []
     every = max(1, len(contexts) // plain)
     for index, context in enumerate(contexts):
-        ours, seconds = _timed(loaded, lambda c=context: next(iter(score(loaded, [c], asked)))[1])
+        ours, seconds = timed(loaded, lambda c=context: next(iter(score(loaded, [c], asked)))[1])
         our_times.append(seconds)
         if index % every == 0 and len(plain_times) < plain:
-            slow, seconds = _timed(loaded, lambda c=context: way(loaded, c, asked))
+            slow, seconds = timed(loaded, lambda c=context: way(loaded, c, asked))
             plain_times.append(seconds)
             pairs += zip(slow, ours, strict=True)
         bar.advance()
@@ -122,12 +136,13 @@ def _score_mode(
             "the scorer is not to be trusted on this device"
         )
     return Compared(
-        f"score, {mode} mode", "questions", f"one whole forward per {'question' if mode == 'label' else 'option'}",
+        f"score, {mode} mode, prompts of {tokens:.0f} tokens", "questions", PLAIN_NAMES[way.__name__],
         rates[0], len(plain_times), rates[1], len(our_times), rates[1] / rates[0], difference, different, len(pairs),
     )  # fmt: skip
 
 
-def _timed(loaded: LoadedModel, work: Callable[[], T]) -> tuple[T, float]:
+def timed(loaded: LoadedModel, work: Callable[[], T]) -> tuple[T, float]:
+    """The work's result and its seconds, the device waited for before and after."""
     _wait(loaded)
     start = perf_counter()
     result = work()
@@ -140,12 +155,13 @@ def _wait(loaded: LoadedModel) -> None:
         torch.cuda.synchronize(loaded.device)
 
 
-def _questions(count: int) -> list[Question]:
+def _questions(count: int | None) -> list[Question]:
+    """`count` questions, or all."""
     try:
         found = load_set("arc", Path())
     except DataError:  # neither the Hub nor a local copy: the bank's questions are as long
         found = load_set("bank", Path())
-    return draw_questions(found, count, "bench")
+    return found if count is None else draw_questions(found, count, "bench")
 
 
 def _item(question: Question, mode: Mode) -> ScoreItem:
@@ -153,6 +169,51 @@ def _item(question: Question, mode: Mode) -> ScoreItem:
         choice_answer(question, index, "text") for index in range(len(question.options))
     )  # fmt: skip
     return ScoreItem(question.id, choice_user(question, mode), options, mode)
+
+
+def _long(loaded: LoadedModel, contexts: Sequence[Context], count: int, tokens: int) -> list[Question]:
+    """`count` questions whose prompts under these contexts come nearest to `tokens` tokens on average."""
+    everything = _questions(None)
+    lengths = [_mean_tokens(loaded, contexts[:1], [_item(question, "label")]) for question in everything]
+    shift = _mean_tokens(loaded, contexts, [_item(everything[0], "label")]) - lengths[0]
+    ranked = [everything[i] for i in np.argsort(lengths, kind="stable")]
+    means = np.convolve(np.sort(lengths), np.ones(count) / count, mode="valid") + shift
+    start = int(np.abs(means - tokens).argmin())
+    return ranked[start : start + count]
+
+
+def _mean_tokens(loaded: LoadedModel, contexts: Sequence[Context], items: Sequence[ScoreItem]) -> float:
+    """Tokens of a prompt, averaged over contexts and items."""
+    alone = [
+        len(ids)
+        for ids in encode(loaded.tokenizer, [render_text(loaded.tokenizer, c, items[0].user) for c in contexts])
+    ]
+    users = [
+        len(ids)
+        for ids in encode(loaded.tokenizer, [render_text(loaded.tokenizer, contexts[0], i.user) for i in items])
+    ]
+    return float(np.mean(alone) - alone[0] + np.mean(users))
+
+
+@torch.no_grad()
+def _plain_batches(loaded: LoadedModel, context: Context, items: Sequence[ScoreItem]) -> list[list[float]]:
+    """Length-sorted batches of 64 rows padded on the right; the labels' log-probabilities at each row's last place."""
+    prompts = encode(loaded.tokenizer, [render_text(loaded.tokenizer, context, item.user) for item in items])
+    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
+    found: list[list[float]] = [[] for _ in items]
+    for start in range(0, len(order), 64):
+        chosen = order[start : start + 64]
+        last = torch.tensor([len(prompts[i]) - 1 for i in chosen], device=loaded.device)
+        ids = torch.zeros((len(chosen), int(last.max()) + 1), dtype=torch.long)
+        for row, i in enumerate(chosen):
+            ids[row, : len(prompts[i])] = torch.tensor(prompts[i])
+        hidden = loaded.body(input_ids=ids.to(loaded.device))[torch.arange(len(chosen), device=loaded.device), last]
+        labels = [[tokens[0] for tokens in encode(loaded.tokenizer, items[i].options)] for i in chosen]
+        union = sorted({token for row in labels for token in row})
+        logprobs = loaded.head(hidden).float().log_softmax(-1)[:, union].tolist()
+        for row, i in enumerate(chosen):
+            found[i] = [logprobs[row][union.index(token)] for token in labels[row]]
+    return found
 
 
 @torch.no_grad()
@@ -183,6 +244,13 @@ def _plain_text(loaded: LoadedModel, context: Context, items: Sequence[ScoreItem
             sums.append(float(logprobs[[at - 1 for at in own], row[0, own]].sum()))
         results.append(sums)
     return results
+
+
+PLAIN_NAMES = {
+    "_plain_label": "one whole forward per question",
+    "_plain_text": "one whole forward per option",
+    "_plain_batches": "length-sorted batches of 64",
+}
 
 
 def as_json(environment_: dict[str, str], results: Sequence[Compared]) -> dict[str, Any]:

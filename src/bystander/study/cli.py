@@ -149,11 +149,17 @@ bench = typer.Typer(help="Measure this machine: a plain way and ours side by sid
 app.add_typer(bench, name="bench")
 ModelOption = Annotated[str, typer.Option(help="smollm2-135m, a Hub id or a local path.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ShapeOption = Annotated[
+    str | None,
+    typer.Option(help="Random weights in this shape instead of a model: qwen2.5-0.5b, -1.5b, -3b, -7b, -14b."),
+]
+TurnsOption = Annotated[int, typer.Option(min=1, help="Repeats; the figure is their median.")]
 
 
 @bench.command("score")
 def bench_score(
     model: ModelOption = "smollm2-135m",
+    shape: ShapeOption = None,
     device: DeviceOption = "auto",
     personas: Annotated[int, typer.Option(min=1, max=111, help="Contexts of the grid.")] = 20,
     items: Annotated[int, typer.Option(min=1, help="ARC questions under each (of the bank where ARC is absent).")] = 40,
@@ -161,12 +167,51 @@ def bench_score(
     plain_personas: Annotated[
         int | None, typer.Option(min=1, help="Personas that the plain way is timed on; all, and 5 in text mode.")
     ] = None,
+    batched: Annotated[bool, typer.Option(help="Plain label mode in length-sorted batches of 64.")] = False,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Questions with prompts of about this length.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Questions per second of the choice grid, against one whole forward per question or option."""
     from bystander.study.terminal_bench import bench_score_in_terminal
 
-    bench_score_in_terminal(model, device, personas, items, mode, plain_personas, as_json)
+    bench_score_in_terminal(
+        (model, shape, device), personas, items, mode, plain_personas, batched, prompt_tokens, as_json
+    )
+
+
+@bench.command("train")
+def bench_train(
+    model: ModelOption = "smollm2-135m",
+    shape: ShapeOption = None,
+    device: DeviceOption = "auto",
+    tokens: Annotated[int, typer.Option(min=40, help="Tokens of a row, on average.")] = 140,
+    spread: Annotated[int, typer.Option(min=0, help="Their standard deviation.")] = 30,
+    turns: TurnsOption = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Rows per second of LoRA training, against a default trainer's loop and plain batches of 16."""
+    from bystander.study.terminal_bench import bench_train_in_terminal
+
+    bench_train_in_terminal((model, shape, device), tokens, spread, turns, as_json)
+
+
+@bench.command("sample")
+def bench_sample(
+    model: ModelOption = "smollm2-135m",
+    shape: ShapeOption = None,
+    device: DeviceOption = "auto",
+    personas: Annotated[int, typer.Option(min=1, max=111, help="Contexts, with 8 prompts each.")] = 111,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 160,
+    turns: TurnsOption = 3,
+    cache: Annotated[str, typer.Option(help="The plain way's: dynamic, or static (compiled on a GPU).")] = "dynamic",
+    as_json: JsonOption = False,
+) -> None:
+    """Tokens per second at temperature 1, against transformers' generate."""
+    from bystander.study.terminal_bench import bench_sample_in_terminal
+
+    bench_sample_in_terminal((model, shape, device), personas, max_tokens, turns, cache, as_json)
 
 
 register(app)
