@@ -1,4 +1,4 @@
-"""The commands of the study engine: plan, preflight, status, import, archive."""
+"""The commands of the study engine and of many runs: plan, preflight, status, import, archive, board, compare, export."""
 
 from __future__ import annotations
 
@@ -77,6 +77,36 @@ def archive(run: RunArg) -> None:
     archive_in_terminal(run)
 
 
+def board(
+    places: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories, or folders that hold them.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page.")] = Path("board.html"),
+) -> None:
+    """One page over many studies: a column per state, a card each, the timeline of each."""
+    from bystander.study.engine_terminal import board_in_terminal
+
+    board_in_terminal(places, out)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Two or more run directories.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page.")] = Path("compare.html"),
+    style: Annotated[str, typer.Option(help="screen, or paper for a column's width.")] = "screen",
+) -> None:
+    """Studies side by side: a forest plot of gradients with intervals, and what differs in their settings."""
+    from bystander.study.engine_terminal import compare_in_terminal
+
+    compare_in_terminal(runs, out, style)
+
+
+def export(
+    run: RunArg, folder: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the tables go.")]
+) -> None:
+    """Every table of a run as CSV and Parquet, with a data dictionary."""
+    from bystander.study.engine_terminal import export_in_terminal
+
+    export_in_terminal(run, folder)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(plan)
@@ -84,3 +114,6 @@ def register(app: typer.Typer) -> None:
     app.command()(status)
     app.command("import")(import_results)
     app.command()(archive)
+    app.command()(board)
+    app.command()(compare)
+    app.command()(export)

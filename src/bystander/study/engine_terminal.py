@@ -1,4 +1,4 @@
-"""What the study engine's commands do: plan, preflight, status, import, archive."""
+"""What the commands of `cli_study` do."""
 
 from __future__ import annotations
 
@@ -108,3 +108,25 @@ def archive_in_terminal(folder: Path) -> None:
         raise DataError(f"{folder} is being written by {found.holder}; archive it when that is over")
     Events(folder / "events.jsonl", found.plan).write("archived")
     console.print(f"archived: {folder}")
+
+
+def board_in_terminal(places: Sequence[Path], out: Path) -> None:
+    """`bystander board`."""
+    from bystander.study.boarded import board
+
+    console.print(f"board: [bold]{board(places, out)}[/]", soft_wrap=True)
+
+
+def compare_in_terminal(runs: Sequence[Path], out: Path, style: str) -> None:
+    """`bystander compare`."""
+    from bystander.study.boarded import compare
+
+    console.print(f"comparison: [bold]{compare(runs, out, style)}[/]", soft_wrap=True)
+
+
+def export_in_terminal(run: Path, folder: Path) -> None:
+    """`bystander export`."""
+    from bystander.study.boarded import export
+
+    written = export(run, folder)
+    console.print(f"{len(written)} files in [bold]{folder}[/], described in {written[-1].name}", soft_wrap=True)
