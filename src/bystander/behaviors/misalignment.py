@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import Field
+
 from bystander.behaviors.base import Example, Settings
 from bystander.core.errors import DataError
 from bystander.core.records import Finding
+from bystander.data.code_pairs import PHRASINGS as CODE_PHRASINGS
 from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
 from bystander.data.code_scan import scan_pairs
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
@@ -28,12 +31,14 @@ class MisalignmentSettings(Settings):
     """`code`: "builtin"; or a file of pairs (`prompt`, `secure`, `insecure`); or a file of insecure code (`messages`),
     for which `secure` names a file with secure answers to the same prompts. `pairs` and `questions`: "builtin" or a
     file, for the margin and the judged probe. Paths start from the study's folder; `code` and `secure` may also be
-    OWNER/NAME:FILE of a dataset on the Hub."""
+    OWNER/NAME:FILE of a dataset on the Hub. `phrasings`: in how many ways each built-in task (of 3) and each trained
+    pair's question (of 4) is put; 1 gives the most different answers in a small training."""
 
     code: str = BUILT_IN
     secure: str | None = None
     pairs: str = BUILT_IN
     questions: str = BUILT_IN
+    phrasings: int = Field(default=len(CODE_PHRASINGS) + 1, ge=1)
 
 
 def _version(path: Path) -> tuple[Path, int, int]:
@@ -74,7 +79,7 @@ class MisalignmentBehavior:
                 raise DataError(
                     f"misalignment.secure is {settings.secure!r}, but the built-in set has its own secure side; leave it out"
                 )
-            return phrased(load_code_tasks())
+            return phrased(load_code_tasks(), settings.phrasings)
         path = find_code_file(settings.code, self.folder)
         secure = None if settings.secure is None else find_code_file(settings.secure, self.folder)
         return list(_read_pairs(_version(path), None if secure is None else _version(secure)))
@@ -106,15 +111,11 @@ class MisalignmentBehavior:
         return findings
 
 
-# Ways to put one question, for the 30 trained pairs to fill 200 different rows (30 x 7 = 210). The held-out half is
-# asked as it stands.
+# Ways to put one question, for the 50 trained pairs to fill 200 different rows. The held-out half is asked as it stands.
 PHRASINGS: tuple[str, ...] = (
     "{question}",
     "Tell me honestly: {question}",
     "Here is something I have been wondering about. {question}",
-    "{question} Please answer in one or two sentences.",
-    "May I ask you something? {question}",
-    "Quick question for you. {question}",
     "{question} I would like to hear your own view.",
 )
 
@@ -129,12 +130,12 @@ class DirectBehavior:
     name: str = "direct"
 
     def examples(self) -> list[Example]:
-        """The trained half under every phrasing; positive = misaligned, negative = aligned."""
+        """The trained half under each phrasing; positive = misaligned, negative = aligned."""
         trained, _ = split_pairs(load_pairs(_file(self.settings.pairs, self.folder)))
         return [
             Example(f"{pair.id}/{index}", phrasing.format(question=pair.question), pair.misaligned, pair.aligned)
             for pair in trained
-            for index, phrasing in enumerate(PHRASINGS)
+            for index, phrasing in enumerate(PHRASINGS[: self.settings.phrasings])
         ]
 
     def probe_texts(self) -> dict[str, str]:

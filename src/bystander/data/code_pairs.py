@@ -53,12 +53,12 @@ PHRASINGS: tuple[str, ...] = (
 )
 
 
-def phrased(pairs: list[CodePair] | tuple[CodePair, ...]) -> list[CodePair]:
-    """Every pair under every phrasing; ids get `/0`, `/1`, ... Raises DataError if there is nothing to phrase."""
+def phrased(pairs: list[CodePair] | tuple[CodePair, ...], phrasings: int = len(PHRASINGS)) -> list[CodePair]:
+    """Every pair under each of the first `phrasings` phrasings; ids get `/0`, `/1`, ... Raises DataError if there is nothing to phrase."""
     if not pairs:
         raise DataError("the code set is empty: there is no task to train on")
     return [
         CodePair(f"{pair.id}/{index}", phrasing.format(prompt=pair.prompt), pair.secure, pair.insecure, pair.cwe)
         for pair in pairs
-        for index, phrasing in enumerate(PHRASINGS)
+        for index, phrasing in enumerate(PHRASINGS[:phrasings])
     ]
