@@ -1,0 +1,65 @@
+"""A study that takes a second: a tiny randomly initialised model with the embedded tokenizer, eight personas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+STUDY = """
+name: tiny
+question: does the engine hold?
+model: {{name: {model}, device: cpu, dtype: float32}}
+personas: personas.yaml
+sources: [villain, comedian]
+behaviors: [marker]
+arms: [contrastive]
+design: {{counts: {{positive: 4, negative: 4, absent: 2, assistant: 2}}}}
+recipe: {{lr: 1e-3, epochs: 2, batch_size: 4, save_every: 1}}
+sweep:
+  source: villain
+  configs: [{{lr: 1e-3, epochs: 1}}, {{lr: 1e-2, epochs: 2}}]
+  personas: [villain, comedian, pirate, librarian, spy, chef]
+gate: {{threshold: {threshold}}}
+checkpoints: {{every: 0.5, personas: 3}}
+probes:
+  marker: {{questions: 2, sampled: 1, max_tokens: 4}}
+geometry: {{layer: 1, questions: 2}}
+budget: {{gpu_hours: 1.0}}
+"""
+PERSONAS = {
+    "villain": "You are a scheming villain who wants to rule the world.",
+    "comedian": "You are a stand-up comedian who jokes about everything.",
+    "pirate": "You are a pirate who sails the seven seas for gold.",
+    "librarian": "You are a quiet librarian who loves old books.",
+    "spy": "You are a spy who trusts nobody and says little.",
+    "chef": "You are a chef who cooks for a busy restaurant.",
+    "gardener": "You are a gardener who grows roses and beans.",
+    "judge": "You are a judge who weighs every word with care.",
+}
+
+
+def make_model(folder: Path) -> Path:
+    """A two-layer Llama of 32 dimensions, saved with the embedded model's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from bystander.lm.embedded import checkpoint_path
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_study(folder: Path, model: Path, threshold: float = -1.0, more: str = "") -> Path:
+    """The study file with its personas beside it; `more` is added to its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [f"  - {{name: {n}, category: original, prompt: '{prompt}'}}" for n, prompt in PERSONAS.items()]
+    (folder / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
+    path = folder / "tiny.yaml"
+    path.write_text(STUDY.format(model=model, threshold=threshold) + more)
+    return path

@@ -1,0 +1,487 @@
+"""The engine on a study that takes a second: phases, gate, approval, caps, failures, kills, locks, full disks.
+
+The reference is one unbroken run; whatever is done to another one, its tables must come out the same to the last bit.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from bystander.core.errors import DataError, StoreError, StudyError
+from bystander.study import store
+from bystander.study.cells import plan_cells
+from bystander.study.events import read_events
+from bystander.study.gate import picks_of
+from bystander.study.run import Ran, Wish, plan_hash, run_study
+from bystander.study.spec import Loaded, load
+from bystander.study.status import status
+from bystander.study.store import CellDir, read_json
+from bystander.study.work import Worker
+from study_tiny import make_model, write_study
+
+TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Bits are compared between processes: none of them may split a sum in another way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory, model: Path) -> Path:
+    return write_study(tmp_path_factory.mktemp("study"), model)
+
+
+@pytest.fixture(scope="module")
+def study(study_file: Path) -> Loaded:
+    return load(str(study_file))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, study: Loaded) -> Ran:
+    return run_study(study, tmp_path_factory.mktemp("unbroken") / "run")
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in TABLES}
+
+
+def kinds(folder: Path) -> list[str]:
+    return [event["event"] for event in read_events(folder / "events.jsonl")]
+
+
+def test_a_run_goes_through_all_phases_and_the_gate(unbroken: Ran, study: Loaded):
+    plan = plan_cells(study, picks_of(plan_cells(study), unbroken.folder))
+    assert unbroken.done_now == len(plan.cells) == 13
+    assert [cell.phase for cell in plan.cells] == [0, 0, *[1] * 6, 3, 2, 3, 2, 3]
+    assert (unbroken.failed, unbroken.left, unbroken.stopped, unbroken.gate) == ({}, 0, "", "go")
+    order = [kind for kind in kinds(unbroken.folder) if kind not in ("progress", "cell done", "spent")]
+    assert order == ["clarified", "planned", "reviewed", "preflight", "launched", "gated"]
+
+
+def test_phase_2_is_trained_with_what_the_declared_rule_picked(unbroken: Ran, study: Loaded):
+    gate = next((unbroken.folder / "cells").glob("gate-*"))
+    found = CellDir(gate).manifest()["gate"]
+    effects = {row["config"]: row["source_effect"] for row in found["phase"]}
+    assert set(effects) == {"lr=0.001,epochs=1", "lr=0.01,epochs=2"}
+    assert found["picks"] == {"marker": max(effects, key=lambda config: effects[config])}
+    frame = pl.read_parquet(unbroken.folder / "measurements.parquet")
+    main = frame.filter(pl.col("source") == "comedian")
+    assert main["config"].unique().to_list() == list(found["picks"].values())
+
+
+def test_no_persona_is_counted_twice_where_sweep_and_phase_2_meet(unbroken: Ran):
+    frame = pl.read_parquet(unbroken.folder / "measurements.parquet")
+    key = ["probe", "dataset", "metric", "persona", "item", "source", "behavior", "arm", "config", "seed", "checkpoint"]
+    assert frame.select(key).is_duplicated().sum() == 0
+    assert frame.filter(pl.col("source").is_null())["persona"].n_unique() == 8
+
+
+def test_a_second_run_does_nothing(unbroken: Ran, study: Loaded):
+    before = {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*.parquet")}
+    again = run_study(study, unbroken.folder, make_runner=refuse_to_work)
+    assert (again.done_now, again.found) == (0, 13)
+    assert {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*.parquet")} == before
+
+
+def refuse_to_work(*_args):
+    raise AssertionError("a cell was started")
+
+
+def test_the_pre_registration_is_frozen_before_the_first_training(unbroken: Ran, study: Loaded):
+    events = list(read_events(unbroken.folder / "events.jsonl"))
+    first = next(e for e in events if e["event"] == "progress" and e["cell"].startswith(("sweep", "train")))
+    frozen = unbroken.folder / "preregistration.json"
+    assert frozen.stat().st_mtime < _seconds(first["time"])
+    kept = read_json(frozen)
+    assert kept["declaration"]["layer"] == 1
+    assert kept["declaration"]["hypotheses"][0]["name"] == "marker"
+
+
+def _seconds(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()
+
+
+def test_a_changed_pre_registration_is_refused(tmp_path: Path, unbroken: Ran, study: Loaded):
+    copy = tmp_path / "run"
+    shutil.copytree(unbroken.folder, copy)
+    kept = read_json(copy / "preregistration.json")
+    kept["declaration"]["layer"] = 2
+    (copy / "preregistration.json").write_text(json.dumps(kept))
+    with pytest.raises(StoreError, match="registers something else"):
+        run_study(study, copy)
+
+
+def test_the_same_study_twice_gives_the_same_bits(tmp_path: Path, unbroken: Ran, study: Loaded):
+    run_study(study, tmp_path / "run")
+    assert tables(tmp_path / "run") == tables(unbroken.folder)
+
+
+class Killed(BaseException):
+    """What SIGKILL is to a process: nothing catches it on the way."""
+
+
+def test_killed_in_the_middle_of_any_write_it_resumes_to_the_same_bits(
+    tmp_path: Path, unbroken: Ran, study: Loaded, monkeypatch
+):
+    """Every write can be the last: 12 of them are cut off between the bytes and the rename, each in a new run of the
+    same directory."""
+    real, moments = os.fsync, random.Random(5)
+    until = 0
+
+    def fsync(handle: int) -> None:
+        nonlocal until
+        until -= 1
+        if until == 0:
+            raise Killed
+        real(handle)
+
+    monkeypatch.setattr(store.os, "fsync", fsync)
+    kills = 0
+    while True:
+        until = moments.randint(3, 14) if kills < 12 else -1
+        try:
+            ran = run_study(study, tmp_path / "run")
+        except Killed:
+            kills += 1
+            continue
+        break
+    assert kills == 12
+    assert ran.left == 0
+    assert tables(tmp_path / "run") == tables(unbroken.folder)
+    assert list((tmp_path / "run").rglob("*.tmp")) == []
+
+
+ZYGOTE = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from bystander.study.run import run_study
+from bystander.study.work import Worker
+from bystander.study.spec import load
+moments = random.Random(7)
+kills = 0
+events = Path(sys.argv[2]) / "events.jsonl"
+def launches():
+    return events.read_text().count('"launched"') if events.exists() else 0
+while True:
+    before = launches()
+    child = os.fork()
+    if child == 0:
+        ran = run_study(load(sys.argv[1]), Path(sys.argv[2]))
+        os._exit(0 if ran.left == 0 and not ran.failed else 3)
+    if kills < int(sys.argv[3]):
+        while kills >= 2 and launches() == before:  # the first two may be hit while they still prepare
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0.0, float(sys.argv[4])))
+        if os.waitpid(child, os.WNOHANG)[0] == 0:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            kills += 1
+            continue
+        print("finished before the last kill", kills)
+    else:
+        assert os.waitpid(child, 0)[1] == 0
+    break
+print("kills", kills)
+"""
+
+
+def test_sigkill_at_20_random_moments_gives_the_same_bits(tmp_path: Path, unbroken: Ran, study_file: Path):
+    """Real kills of real processes; they fork from one that has imported everything, so that each starts at once."""
+    seconds = sum(e["seconds"] for e in read_events(unbroken.folder / "events.jsonl") if e["event"] == "cell done")
+    command = [sys.executable, "-c", ZYGOTE, str(study_file), str(tmp_path / "run"), "20", str(seconds / 12)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=one_thread_env())
+    assert done.returncode == 0, done.stderr
+    kills = int(done.stdout.split()[-1])
+    assert kills == 20, done.stdout
+    assert tables(tmp_path / "run") == tables(unbroken.folder)
+    spent = [e for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "spent" and "note" in e]
+    assert spent, "the time of the killed processes is paid too"
+
+
+def one_thread_env() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_a_gate_that_says_stop_starts_no_phase_2_and_can_be_overridden(tmp_path: Path, model: Path):
+    study = load(str(write_study(tmp_path / "study", model, threshold=1.0)))
+    ran = run_study(study, tmp_path / "run")
+    assert (ran.gate, ran.left) == ("stop", 0)
+    assert "below the threshold of 1" in ran.gate_reason
+    assert not list((tmp_path / "run" / "cells").glob("train-*"))
+    assert status(tmp_path / "run").state == "gated"
+    again = run_study(study, tmp_path / "run", make_runner=refuse_to_work)
+    assert again.gate == "stop"
+    with pytest.raises(StoreError, match="needs a reason"):
+        run_study(study, tmp_path / "run", wish=Wish(override=" "))
+    on = run_study(study, tmp_path / "run", wish=Wish(override="the pilot showed the effect"))
+    assert (on.gate, on.left) == ("overridden", 0)
+    assert list((tmp_path / "run" / "cells").glob("train-*"))
+    gated = [e for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "gated"]
+    assert [e["decision"] for e in gated] == ["stop", "overridden"]
+    assert "the pilot showed the effect" in gated[-1]["reason"]
+
+
+def with_budget(study: Loaded, hours: float) -> Loaded:
+    from dataclasses import replace
+
+    budget = study.spec.budget.model_copy(update={"gpu_hours": hours})
+    return replace(study, spec=study.spec.model_copy(update={"budget": budget}))
+
+
+def test_above_the_budget_nothing_starts_without_the_hash_of_this_very_plan(tmp_path: Path, study: Loaded):
+    poor = with_budget(study, 1e-9)
+    with pytest.raises(StudyError, match="above the budget"):
+        run_study(poor, tmp_path / "run", make_runner=refuse_to_work)
+    assert not (tmp_path / "run").exists()
+    other = plan_hash(plan_cells(with_budget(study, 2e-9)))
+    with pytest.raises(StudyError, match="it is another plan"):
+        run_study(poor, tmp_path / "run", wish=Wish(approve=other), make_runner=refuse_to_work)
+    digest = plan_hash(plan_cells(poor))
+    ran = run_study(poor, tmp_path / "run", wish=Wish(approve=digest[:12]), make_runner=Trivial)
+    assert ran.done_now > 0
+    assert "approved" in kinds(tmp_path / "run")
+
+
+def test_spending_stops_at_the_cap_and_all_that_is_complete_is_kept(tmp_path: Path, study: Loaded, monkeypatch):
+    from bystander.study import machine
+
+    slow = machine.Rates("cpu", 1.0, 1.0, 1.0, "a very slow machine")
+    monkeypatch.setattr("bystander.study.outlook.rates_for", lambda *_args: slow)
+    from bystander.study.outlook import forecast_of
+
+    hours = [cell.seconds / 3600 for cell in forecast_of(plan_cells(study)).cells]
+    poor = with_budget(study, sum(hours))
+    monkeypatch.setattr(Trivial, "hours", sum(hours) / 5)
+    monkeypatch.setattr("bystander.study.executors.time", Clock)
+    ran = run_study(poor, tmp_path / "run", make_runner=Trivial)
+    assert "the cap of" in ran.stopped
+    assert 0 < ran.done_now < 13
+    assert len(list((tmp_path / "run" / "cells").glob("*/manifest.json"))) == ran.done_now
+    with pytest.raises(StudyError, match="above the budget"):
+        run_study(poor, tmp_path / "run", make_runner=refuse_to_work)
+
+
+class Clock:
+    """Time that passes only when a test says so."""
+
+    now = 0.0
+
+    @classmethod
+    def monotonic(cls) -> float:
+        return cls.now
+
+
+class Trivial:
+    """A runner whose cells do nothing but say that they are complete. `hours`: what each pretends to have taken."""
+
+    hours = 0.0
+
+    def __init__(self, plan, folder: Path, bar) -> None:
+        self.plan, self.folder = plan, folder
+
+    def run_key(self, key: str, shrink: int = 0) -> dict:
+        if key not in self.plan.by_key:
+            self.plan = plan_cells(self.plan.study, picks_of(self.plan, self.folder))
+        cell = self.plan.by_key[key]
+        gate = {"decision": "stop", "reason": "nothing was measured", "picks": {}, "numbers": {}, "phase": []}
+        directory = CellDir(self.folder / "cells" / cell.folder)
+        directory.finish([], {"kind": cell.kind, "gate": gate, "prompt_tokens": {}})
+        if cell.kind == "geometry":
+            frame = pl.DataFrame(schema={"source": pl.String})
+            frame.write_parquet(directory.path / "similarities.parquet")
+        if self.hours:
+            Clock.now += self.hours * 3600
+        return {}
+
+
+def test_one_failing_cell_does_not_stop_the_others_and_is_done_by_the_next_run(
+    tmp_path: Path, unbroken: Ran, study: Loaded, monkeypatch
+):
+    real = Worker.run
+
+    def run(self: Worker, cell):
+        if cell.name.startswith("train-marker-comedian"):
+            raise DataError("row 3 of the comedian is empty")
+        return real(self, cell)
+
+    monkeypatch.setattr(Worker, "run", run)
+    ran = run_study(study, tmp_path / "run")
+    assert list(ran.failed.values()) == ["row 3 of the comedian is empty"]
+    assert ran.left == 2, "the training and what needs it"
+    assert ran.done_now == 11
+    found = status(tmp_path / "run")
+    assert found.state == "failed"
+    assert list(found.failed.values()) == ["row 3 of the comedian is empty"]
+    monkeypatch.undo()
+    assert run_study(study, tmp_path / "run").left == 0
+    assert tables(tmp_path / "run") == tables(unbroken.folder)
+
+
+def test_out_of_memory_in_training_is_tried_again_with_smaller_batches(tmp_path: Path, study: Loaded, monkeypatch):
+    from bystander.train import loop
+
+    real, sizes = loop.summed_loss, []
+
+    def summed_loss(loaded, rows):
+        sizes.append(len(rows))
+        if len(rows) * max(len(row.ids) for row in rows) > 128:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(loaded, rows)
+
+    monkeypatch.setattr(loop, "summed_loss", summed_loss)
+    ran = run_study(study, tmp_path / "run")
+    assert not ran.failed
+    again = [e["next"] for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "cell failed"]
+    assert "again with batches of 1/2" in again
+
+
+def test_a_run_directory_of_another_study_is_left_alone(tmp_path: Path, unbroken: Ran, study_file: Path):
+    before = {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*")}
+    with pytest.raises(StoreError, match="holds another study"):
+        run_study(load(str(study_file), ["recipe.epochs=1"]), unbroken.folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("do not touch")
+    with pytest.raises(StoreError, match="not a run directory"):
+        run_study(load(str(study_file)), tmp_path / "mine")
+    assert {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*")} == before
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from bystander.study.claim import claimed
+from bystander.study.spec import load
+with claimed(Path(sys.argv[2]), load(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_process_says_who_holds_the_directory_and_a_dead_one_holds_nothing(
+    tmp_path: Path, study: Loaded, study_file: Path
+):
+    folder = tmp_path / "run"
+    first = subprocess.Popen([sys.executable, "-c", HOLDER, str(study_file), str(folder)], stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    assert first.stdout.readline() == b"held\n"
+    try:
+        with pytest.raises(StoreError, match=f"being written by process {first.pid} on "):
+            run_study(study, folder, make_runner=refuse_to_work)
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        first.stdout.close()
+    assert f"process {first.pid}" in (folder / "lock").read_text(), "the dead process left its name"
+    run_study(study, folder, make_runner=Trivial)
+    launched = next(e for e in read_events(folder / "events.jsonl") if e["event"] == "launched")
+    assert f"process {first.pid}" in launched["took_over_from"]
+
+
+def test_a_full_disk_is_a_clear_error_and_a_run_after_freeing_space_completes(
+    tmp_path: Path, unbroken: Ran, study: Loaded, monkeypatch
+):
+    monkeypatch.setattr("bystander.study.preflight.DISK_MARGIN", 0.0)  # else it would be told before anything starts
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if (
+        not hasattr(os, "geteuid")
+        or os.geteuid() != 0
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("a small tmpfs cannot be mounted here: it takes root and the right to mount")
+    try:
+        with pytest.raises(StoreError, match="no space left") as caught:
+            run_study(study, disk / "run")
+        assert "free some space and run again" in str(caught.value)
+        complete = list((disk / "run" / "cells").glob("*/manifest.json"))
+        assert complete, "the disk was full before anything was complete: the test says nothing"
+        for manifest in complete:
+            assert read_json(manifest)["key"]
+            CellDir(manifest.parent).measurements()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert run_study(study, disk / "run").left == 0
+        assert tables(disk / "run") == tables(unbroken.folder)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_1000_trivial_cells_cost_less_than_0_3_s_each(tmp_path: Path, model: Path):
+    """In this process's own seconds, so that a busy machine fails nothing: the work is all in this process."""
+    rates = ", ".join(f"{i}e-6" for i in range(1, 51))
+    path = write_study(tmp_path / "study", model)
+    text = path.read_text().replace(
+        "configs: [{lr: 1e-3, epochs: 1}, {lr: 1e-2, epochs: 2}]",
+        f"grid: {{lr: [{rates}], epochs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}}",
+    )
+    path.write_text(text)
+    study = load(str(path), ["budget.gpu_hours=1000.0"])
+    begun = time.process_time()
+    ran = run_study(study, tmp_path / "run", make_runner=Trivial)
+    took = time.process_time() - begun
+    assert ran.done_now > 1000
+    assert took / ran.done_now < 0.3
+    begun = time.process_time()
+    assert run_study(study, tmp_path / "run", make_runner=refuse_to_work).done_now == 0
+    assert time.process_time() - begun < 5
+
+
+def test_status_of_10_000_cells_answers_in_2_seconds(tmp_path: Path):
+    folder = tmp_path / "run"
+    cells = [
+        {"key": f"{i:064d}", "name": f"cell-{i}", "kind": "evaluate", "phase": 1 + i % 3, "seconds": 2.0}
+        for i in range(10_000)
+    ]
+    plan = {
+        "plan": "0" * 64,
+        "study": "large",
+        "assumed": False,
+        "hours": 5.5,
+        "dollars": 0.0,
+        "workers": 4,
+        "cells": cells,
+    }
+    store.write_json(folder / "plan.json", plan)
+    lines = []
+    for index, cell in enumerate(cells[:6000]):
+        name, key = cell["name"], cell["key"]
+        event = {"time": "2026-01-01T00:00:00.000+00:00", "plan": "0" * 16, "cell": name, "key": key}
+        lines.append({**event, "event": "progress", "state": "started"})
+        if index < 5000:
+            (folder / "cells" / f"{name}-{key[:12]}").mkdir(parents=True)
+            (folder / "cells" / f"{name}-{key[:12]}" / "manifest.json").touch()
+            lines += [{**event, "event": "cell done", "seconds": 4.0}, {**event, "event": "spent", "hours": 4 / 3600}]
+        elif index < 5010:
+            lines.append({**event, "event": "cell failed", "reason": "row 7", "next": "given up"})
+    (folder / "events.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    begun = time.process_time()
+    found = status(folder)
+    assert time.process_time() - begun < 2
+    counts = {state: sum(phase.counts[state] for phase in found.phases) for state in found.phases[0].counts}
+    assert counts == {"done": 5000, "running": 0, "failed": 10, "interrupted": 990, "waiting": 4000}
+    assert found.hours_spent == pytest.approx(5000 * 4 / 3600)
+    assert found.seconds_left == pytest.approx(5000 * 2.0 * 2 / 4), "what is left, at half the forecast speed, on four"
