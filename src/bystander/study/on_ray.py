@@ -28,6 +28,10 @@ class _Actor:
         self._make = make
         self._runner: CellRunner | None = None
 
+    def process(self) -> int:
+        """The worker's process id, for a reader of its logs."""
+        return os.getpid()
+
     def run(self, attempt: Attempt) -> Outcome:
         """One attempt; every error that is not the process's death comes back as an outcome."""
         begun = time.monotonic()
