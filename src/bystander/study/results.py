@@ -138,7 +138,7 @@ class Results:
             study=spec.name,
             question=spec.question,
             settings=dict(flat(spec.resolved())),
-            findings=findings,
+            findings=[*findings, *told.instrument_findings(self.folder)],
             audited=audit_file.is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])

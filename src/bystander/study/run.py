@@ -34,6 +34,7 @@ from bystander.study.spec import Loaded
 from bystander.study.spending import Purse, Spent, approve, spent_so_far, unpaid
 from bystander.study.stop import Stop
 from bystander.study.store import CellDir, write_json
+from bystander.study.told import instrument_findings
 
 MakeRunner = Callable[[Plan, Path, Bar], CellRunner]
 
@@ -89,7 +90,7 @@ def run_study(
         refuse(findings)
         freeze(study, folder)
         ran = run.go(plan, forecast, make_runner)
-        return replace(ran, findings=tuple(findings))
+        return replace(ran, findings=(*findings, *instrument_findings(folder)))
 
 
 def _approval(

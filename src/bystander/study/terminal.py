@@ -89,6 +89,11 @@ def print_ran(ran: Ran, path: Path | None, analysis: Analysis | None) -> None:
             console.print(
                 f"hypothesis {verdict.hypothesis}: [bold]{verdict.outcome}[/], {verdict.reason}", soft_wrap=True
             )
+            for name, number in verdict.numbers.items():
+                console.print(f"  {name}: {f'{number:.4g}' if isinstance(number, float) else number}", soft_wrap=True)
+    for finding in ran.findings:
+        if finding.level == "warning":
+            console.print(f"[yellow]warning[/]: {finding.check}: {finding.message}", soft_wrap=True)
     if ran.gate:
         console.print(f"gate: [bold]{ran.gate}[/], {ran.gate_reason}", soft_wrap=True)
     for name, why in ran.failed.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from bystander.core.records import Finding
 from bystander.study.events import read_events
 from bystander.study.registered import kept
 from bystander.study.spending import spent_so_far
@@ -36,6 +37,19 @@ def gate_result(folder: Path) -> GateResult | None:
     decision = "overridden" if stopped and why else str(found["decision"])
     reason = f"{found['reason']}; overridden: {why}" if stopped and why else str(found["reason"])
     return GateResult(decision, reason, dict(found["numbers"]))
+
+
+def instrument_findings(folder: Path) -> list[Finding]:
+    """How the probes that are checked on the untrained model measure, and a warning for each that may be blind."""
+    found: list[Finding] = []
+    for path in sorted((folder / "cells").glob("instrument-*/manifest.json")):
+        manifest = read_json(path)
+        check, probe = manifest["instrument"], manifest["name"].removeprefix("instrument-")
+        message = f"{probe} probe: {check['mode']} mode; {check['reason']}"
+        found.append(Finding("info", "instrument check", message))
+        if check["warning"]:
+            found.append(Finding("warning", "instrument check", check["warning"]))
+    return found
 
 
 def picked(folder: Path) -> dict[str, str]:
