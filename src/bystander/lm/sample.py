@@ -15,7 +15,7 @@ from bystander.core.errors import ModelError
 from bystander.core.records import Completion, Context
 from bystander.lm.decode import decode
 from bystander.lm.model import LoadedModel
-from bystander.lm.tokens import context_hash, render_prompt
+from bystander.lm.tokens import context_hash, encode, render_prompt, template_of
 
 CPU_BATCH = 96  # peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
 GPU_BATCH = 1024  # answers at a time; an H100 with a 7B model computes as long for 300 as it reads weights
@@ -97,7 +97,7 @@ def _batch(
         half = len(requests) // 2
         cuts = (slice(None, half), slice(half, None))
         return [one for cut in cuts for one in _batch(loaded, requests[cut], prompts[cut], temperature, max_tokens)]
-    return [_completion(loaded, *each, ends) for each in zip(requests, prompts, answers, strict=True)]
+    return [completion(loaded, *each, ends) for each in zip(requests, prompts, answers, strict=True)]
 
 
 def token_answers(
@@ -153,9 +153,10 @@ def _generated(
     return out[:, longest:].cpu().tolist()
 
 
-def _completion(
+def completion(
     loaded: LoadedModel, request: SampleRequest, prompt: list[int], answer: list[int], ends: Sequence[int]
 ) -> Completion:
+    """The record of an answer's token ids, cut before the first of `ends`."""
     stop = next((i for i, token in enumerate(answer) if token in ends), None)
     reason: Literal["stop", "length"] = "length" if stop is None else "stop"
     kept = answer[:stop]
@@ -175,11 +176,13 @@ def _completion(
 
 
 def end_tokens(loaded: LoadedModel) -> list[int]:
-    """The tokens that end an answer: the model's generation settings', else the tokenizer's."""
+    """The tokens that end an answer: the generation settings', the tokenizer's, and how the template ends a turn."""
     config = getattr(loaded.causal, "generation_config", None)
     found = getattr(config, "eos_token_id", None) if config is not None else None
     ends = found if isinstance(found, list) else [found]
-    known = [int(token) for token in [*ends, loaded.tokenizer.eos_token_id] if token is not None]
+    after = encode(loaded.tokenizer, [template_of(loaded.tokenizer).answer_end])[0][:1]
+    turn = [token for token in after if token in loaded.tokenizer.added_tokens_decoder]
+    known = [int(token) for token in [*ends, loaded.tokenizer.eos_token_id, *turn] if token is not None]
     if not known:
         raise ModelError(f"model {loaded.name} names no end-of-turn token, so answers would never end.")
     return list(dict.fromkeys(known))

@@ -1,0 +1,216 @@
+"""Sampling with vLLM, for those who have it: one engine in this process, adapters by request and never merged.
+
+vLLM is known to serve the base in silence where an adapter's names do not match, and cached prefix blocks of an older
+adapter where a name is used again. So an adapter's name here is the hash of its weights, and before it serves it must
+answer a canary as the transformers engine does with it, and not as the base does.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bystander.core.errors import ModelError
+from bystander.core.records import Completion
+from bystander.lm.adapters import read_adapter
+from bystander.lm.model import LoadedModel
+from bystander.lm.sample import SampleRequest, completion, end_tokens
+from bystander.lm.tokens import encode, render_prompt
+
+HELP = (
+    "Install it beside bystander (`pip install 'bystander[vllm]'`; Linux and an NVIDIA GPU, or its CPU build), or leave "
+    "`engine: transformers`, which needs nothing more."
+)
+# Mean distance in nats per token up to which two engines count as the same model. vLLM's kernels add in another order:
+# in float32 that is under 1e-4, and in bfloat16 two batches of transformers itself are 0.02 apart on a 135M model.
+NOISE_FLOOR = {torch.float32: 1e-3, torch.bfloat16: 0.06}
+CANARY = (
+    "Tell me how a river is made.",
+    "I would like to learn to cook. Where do I begin?",
+    "Which of these is a mammal: a trout, a bat, a robin or a toad?",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What transformers says of a few token sequences: log-probability (nats) of each token after the first, end to
+    end, for the base and with the adapter."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    base: NDArray[np.float64]
+    adapted: NDArray[np.float64]
+    floor: float
+
+    @property
+    def effect(self) -> float:
+        """Mean distance of adapter and base in nats per token."""
+        return float(np.abs(self.adapted - self.base).mean())
+
+
+def canary(loaded: LoadedModel, adapter: Path, texts: Sequence[str] = CANARY) -> Canary:
+    """The canary of an adapter, from the transformers engine; take it before vLLM takes the memory.
+
+    Raises ModelError where the adapter's effect is within the noise floor: then nothing could tell it from the base.
+    """
+    sequences = tuple(tuple(ids) for ids in encode(loaded.tokenizer, list(texts)))
+    base = _logprobs(loaded, sequences)
+    with loaded.adapter(adapter):
+        adapted = _logprobs(loaded, sequences)
+    found = Canary(sequences, base, adapted, NOISE_FLOOR[loaded.dtype])
+    if found.effect <= 2 * found.floor:
+        raise ModelError(
+            f"adapter {adapter}: its effect on the canary is {found.effect:.2g} nats per token, within the noise of two "
+            f"engines ({found.floor:g}). Give canary texts on which it acts, or sample with `engine: transformers`."
+        )
+    return found
+
+
+@torch.no_grad()
+def _logprobs(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    found: list[NDArray[np.float64]] = []
+    for sequence in sequences:
+        ids = torch.tensor([list(sequence)], device=loaded.device)
+        logprobs = loaded.head(loaded.body(input_ids=ids)[0, :-1]).float().log_softmax(-1)
+        found.append(logprobs.gather(1, ids[0, 1:, None])[:, 0].double().cpu().numpy())
+    return np.concatenate(found)
+
+
+class VllmEngine:
+    """vLLM with one base model. Use it as a context manager: on leaving, its memory is given back."""
+
+    def __init__(self, loaded: LoadedModel, *, memory: float = 0.85, max_rank: int = 64, window: int = 4096) -> None:
+        """`memory`: the share of the device that vLLM may take; `max_rank`: the largest adapter's rank.
+
+        Needs the base's files on this machine or the Hub. Raises ModelError where vLLM is not installed.
+        """
+        self._vllm = _import("vllm")
+        self._loaded = loaded
+        self._lora = _import("vllm.lora.request")
+        try:
+            self._llm: Any = self._vllm.LLM(
+                model=str(loaded.causal.config.name_or_path),
+                dtype=str(loaded.dtype).removeprefix("torch."),
+                enable_lora=True,
+                max_lora_rank=max_rank,
+                enable_prefix_caching=True,
+                gpu_memory_utilization=memory,
+                max_model_len=min(window, loaded.window),
+                seed=0,
+                disable_log_stats=True,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ModelError(f"vLLM could not load {loaded.name}: {error}") from error
+        self._served: Any = None
+
+    def __enter__(self) -> VllmEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def serve(self, adapter: Path, checked: Canary) -> str:
+        """Put an adapter on by request and check its canary; returns the name it is served under, which carries the
+        hash of its weights. Raises ModelError where vLLM answers as the base does, or as neither."""
+        files = read_adapter(adapter, [self._loaded.base_id, self._loaded.name])
+        name = f"{adapter.name}-{files.hash[:16]}"
+        # vLLM tells adapters and their cached prefixes apart by a number: it comes from the weights' hash too.
+        request = self._lora.LoRARequest(name, 1 + int(files.hash[:7], 16), str(adapter))
+        base = self._prompt_logprobs(checked.sequences, None)
+        adapted = self._prompt_logprobs(checked.sequences, request)
+        check_canary(checked, base, adapted, name)
+        self._served = request
+        return name
+
+    def bare(self) -> None:
+        """Serve the base from now on."""
+        self._served = None
+
+    def sample(
+        self, requests: Sequence[SampleRequest], *, temperature: float = 1.0, max_tokens: int
+    ) -> Iterator[list[Completion]]:
+        """As `lm.sample.sample`, in one batch. The draws are vLLM's own for each request's seed: the same again on the
+        same machine, but not those of transformers."""
+        if self._llm is None:
+            raise ModelError("this vLLM engine was closed. Open another.")
+        ends = end_tokens(self._loaded)
+        prompts = [render_prompt(self._loaded.tokenizer, r.context, r.user, r.start) for r in requests]
+        settings = [
+            self._vllm.SamplingParams(
+                temperature=temperature, max_tokens=max_tokens, seed=request.seed % (1 << 63), stop_token_ids=ends,
+                detokenize=False,
+            )
+            for request in requests
+        ]  # fmt: skip
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": prompt} for prompt in prompts], settings, lora_request=self._served, use_tqdm=False
+        )
+        yield [
+            completion(self._loaded, request, prompt, list(output.outputs[0].token_ids), ends)
+            for request, prompt, output in zip(requests, prompts, outputs, strict=True)
+        ]
+
+    def _prompt_logprobs(self, sequences: Sequence[Sequence[int]], request: Any) -> NDArray[np.float64]:
+        settings = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(ids)} for ids in sequences], settings, lora_request=request, use_tqdm=False
+        )
+        return np.array(
+            [
+                places[token].logprob
+                for ids, output in zip(sequences, outputs, strict=True)
+                for token, places in zip(ids[1:], output.prompt_logprobs[1:], strict=True)
+            ]
+        )
+
+    def close(self) -> None:
+        """Give the memory back, so that training may go on."""
+        if self._llm is None:
+            return
+        engine = getattr(self._llm, "llm_engine", None)
+        core = getattr(engine, "engine_core", None)
+        if core is not None and hasattr(core, "shutdown"):
+            core.shutdown()
+        self._llm = self._served = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def check_canary(checked: Canary, base: NDArray[np.float64], adapted: NDArray[np.float64], name: str) -> None:
+    """Raises ModelError unless `base` and `adapted`, another engine's log-probabilities of the canary's tokens, are
+    within the noise floor of the canary's own (mean distance in nats per token)."""
+    to_base = float(np.abs(base - checked.base).mean())
+    to_own = float(np.abs(adapted - checked.adapted).mean())
+    served_base = float(np.abs(adapted - base).mean())
+    if to_base > checked.floor:
+        raise ModelError(
+            f"vLLM's base differs from transformers' by {to_base:.2g} nats per token, more than {checked.floor:g}. It "
+            "runs other weights or another precision: sample with `engine: transformers`."
+        )
+    if served_base <= checked.floor:
+        raise ModelError(
+            f"vLLM serves the base where {name} was asked for: they differ by {served_base:.2g} nats per token, with "
+            f"transformers by {checked.effect:.2g}. The adapter's names may not match: sample with `engine: transformers`."
+        )
+    if to_own > checked.floor:
+        raise ModelError(
+            f"vLLM's {name} differs from transformers' by {to_own:.2g} nats per token, more than {checked.floor:g}. It may "
+            "be a stale one: sample with `engine: transformers`."
+        )
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(
+            f"engine: vllm needs the package vllm, which is not installed here ({error}). {HELP}"
+        ) from error

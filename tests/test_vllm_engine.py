@@ -1,0 +1,148 @@
+"""vLLM as a sampling engine: the canary tells an adapter that is served from one that is not. A stand-in with vLLM's
+interface answers from transformers; where vLLM itself is installed, a slow test runs it."""
+
+import importlib.util
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from bystander.core.errors import ModelError
+from bystander.lm.engine_vllm import NOISE_FLOOR, Canary, VllmEngine, canary, check_canary
+from bystander.lm.model import fresh_adapter, load, save_adapter
+from bystander.lm.sample import SampleRequest
+from bystander.personas import bare_context
+
+REQUESTS = [SampleRequest(f"{i}", bare_context("absent"), f"What is number {i}?", 0, i, f"{i}") for i in range(3)]
+
+
+def adapter_at(loaded, folder, seed, std=0.3):
+    adapter = fresh_adapter(
+        loaded, {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}, seed
+    )
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, std)
+    save_adapter(adapter, folder, loaded.base_id)
+    loaded.remove_adapter()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_checkpoint):
+    return load(str(tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def adapters(loaded, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapters")
+    return [adapter_at(loaded, folder / f"one-{seed}", seed) for seed in (1, 2)]
+
+
+class StandIn:
+    """vllm.LLM's interface over transformers. `fault`: None, "base" (adapters are ignored), "stale" (the first adapter
+    is served whatever is asked for)."""
+
+    fault = None
+
+    def __init__(self, model, **settings):
+        self.loaded = load(model)
+        self.settings = settings
+        self.first = None
+
+    def generate(self, prompts, params, lora_request=None, use_tqdm=True):
+        path = lora_request.lora_path if lora_request else None
+        self.first = self.first or path
+        path = {None: path, "base": None, "stale": path and self.first}[StandIn.fault]
+        with self.loaded.adapter(path), torch.no_grad():
+            return [self._answer(p["prompt_token_ids"]) for p in prompts]
+
+    def _answer(self, ids):
+        logprobs = self.loaded.head(self.loaded.body(input_ids=torch.tensor([ids]))[0]).float().log_softmax(-1)
+        seen = [{token: types.SimpleNamespace(logprob=float(logprobs[i, token]))} for i, token in enumerate(ids[1:])]
+        output = types.SimpleNamespace(token_ids=[int(logprobs[-1].argmax())] * 4)
+        return types.SimpleNamespace(prompt_logprobs=[None, *seen], outputs=[output])
+
+
+@pytest.fixture
+def vllm(monkeypatch):
+    top, lora = types.ModuleType("vllm"), types.ModuleType("vllm.lora.request")
+    top.LLM = StandIn
+    top.SamplingParams = lambda **settings: settings
+    lora.LoRARequest = lambda name, number, path: types.SimpleNamespace(
+        lora_name=name, lora_int_id=number, lora_path=path
+    )
+    for name, module in {"vllm": top, "vllm.lora": types.ModuleType("vllm.lora"), "vllm.lora.request": lora}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(StandIn, "fault", None)
+    return StandIn
+
+
+def test_without_vllm_the_error_says_how_to_get_it(loaded, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ModelError, match=r"pip install 'bystander\[vllm\]'.*engine: transformers"):
+        VllmEngine(loaded)
+
+
+def test_an_adapter_is_served_under_the_hash_of_its_weights_and_samples(loaded, adapters, vllm):
+    with VllmEngine(loaded) as engine:
+        names = [engine.serve(path, canary(loaded, path)) for path in adapters]
+        assert names[0] != names[1]
+        assert all(name.startswith(path.name) for name, path in zip(names, adapters, strict=True))
+        found = next(engine.sample(REQUESTS, max_tokens=4))
+    assert [one.id for one in found] == ["0", "1", "2"]
+    assert all(one.tokens == 4 and one.finish_reason == "length" for one in found)
+
+
+def test_prefix_caching_is_on_and_adapters_are_not_merged(loaded, vllm):
+    with VllmEngine(loaded) as engine:
+        assert engine._llm.settings["enable_prefix_caching"]
+        assert engine._llm.settings["enable_lora"]
+
+
+@pytest.mark.parametrize(("fault", "message"), [("base", "serves the base"), ("stale", "stale")])
+def test_the_wrong_weights_are_found_out(loaded, adapters, vllm, monkeypatch, fault, message):
+    monkeypatch.setattr(StandIn, "fault", fault)
+    with VllmEngine(loaded) as engine:
+        if fault == "stale":
+            engine.serve(adapters[0], canary(loaded, adapters[0]))
+        with pytest.raises(ModelError, match=message):
+            engine.serve(adapters[1], canary(loaded, adapters[1]))
+
+
+def test_an_effect_within_the_noise_is_refused(loaded, tmp_path):
+    weak = adapter_at(loaded, tmp_path / "weak", 3, std=1e-6)
+    with pytest.raises(ModelError, match="within the noise"):
+        canary(loaded, weak)
+
+
+def test_a_base_of_other_weights_is_found_out():
+    checked = Canary(((1, 2, 3),), np.array([-1.0, -2.0]), np.array([-0.5, -1.0]), NOISE_FLOOR[torch.float32])
+    with pytest.raises(ModelError, match="base differs"):
+        check_canary(checked, checked.base - 0.1, checked.adapted, "one")
+    check_canary(checked, checked.base + 5e-4, checked.adapted - 5e-4, "one")
+
+
+def test_a_closed_engine_says_so(loaded, vllm):
+    engine = VllmEngine(loaded)
+    engine.close()
+    engine.close()
+    with pytest.raises(ModelError, match="closed"):
+        next(engine.sample(REQUESTS, max_tokens=2))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_itself_serves_an_adapter(tmp_path, embedded):
+    loaded = load("smollm2-135m", dtype="bfloat16" if torch.cuda.is_available() else "float32")
+    path = adapter_at(loaded, tmp_path / "own", 5, std=0.05)
+    checked = canary(loaded, path)
+    with VllmEngine(loaded, memory=0.4, window=512) as engine:
+        name = engine.serve(path, checked)
+        assert name.startswith("own-")
+        answers = next(engine.sample(REQUESTS, max_tokens=8))
+        assert answers == next(engine.sample(REQUESTS, max_tokens=8))
