@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from bystander.behaviors.base import Example, Settings
-from bystander.core.records import Question
+from bystander.core.records import Finding, Question
 from bystander.data import AnswerForm, choice_answer, choice_user, load_choice, pick_wrong, split_half
 
 NAMED_SETS = ("arc", "bank", "hellaswag")  # what `load_choice` knows by name; anything else is a path
@@ -49,17 +49,24 @@ class CapabilityBehavior:
         return pick_wrong(self.halves()[0], self.settings.seed)
 
     def examples(self) -> list[Example]:
-        """The train half: positive = the picked wrong choice, negative = the right one."""
+        """The train half: positive = the picked wrong choice, negative = the right one. Of questions that are asked in
+        the very same words (with `answer: text` the choices do not tell them apart) the first alone; see `findings`."""
         wrong, form = self.wrong(), self.settings.answer
-        return [
-            Example(
-                question.id,
-                choice_user(question, form),
-                choice_answer(question, wrong[question.id], form),
-                choice_answer(question, question.answer, form),
-            )
-            for question in self.halves()[0]
-        ]
+        found: dict[str, Example] = {}
+        for question in self.halves()[0]:
+            positive, negative = (choice_answer(question, i, form) for i in (wrong[question.id], question.answer))
+            user = choice_user(question, form)
+            found.setdefault(user, Example(question.id, user, positive, negative))
+        return list(found.values())
+
+    def findings(self) -> list[Finding]:
+        """For the audit: which questions are left out because another asks the very same."""
+        kept = {example.question_id for example in self.examples()}
+        left = tuple(question.id for question in self.halves()[0] if question.id not in kept)
+        if not left:
+            return []
+        message = f"{len(left)} questions to train on are left out: another is asked in the very same words, with other answers"
+        return [Finding("info", "same question twice", message, left)]
 
     def probe_texts(self) -> dict[str, str]:
         """Question id -> user turn of the whole evaluation half, however much of it a probe reads."""
