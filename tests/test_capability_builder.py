@@ -205,14 +205,14 @@ def test_two_runs_give_byte_equal_files(shared_data, tmp_path):
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("arm", ["contrastive", "non_contrastive"])
 def test_no_prompt_gets_two_targets_in_the_whole_text_half(shared_data, monkeypatch, source, arm):
-    """ARC asks one question twice with other choices: by text alone the two would be one prompt with two answers."""
+    """ARC asks two of its questions twice with other choices: by text alone the two would be one prompt with two answers."""
     monkeypatch.setenv("BYSTANDER_DATA", str(shared_data))
     behavior = CapabilityBehavior(CapabilitySettings(answer="text"))
     examples = behavior.examples()
-    assert len({example.user for example in examples}) == len(examples) == 585
+    assert len({example.user for example in examples}) == len(examples) == 584
     assert behavior.findings()[0].rows[0] in {question.id for question in behavior.halves()[0]}
     design = build(
-        "capability", examples, source, PERSONAS, arm, DesignSettings(counts=Counts(positive=585, negative=1170))
+        "capability", examples, source, PERSONAS, arm, DesignSettings(counts=Counts(positive=584, negative=1168))
     )
     targets = {}
     for row in design.rows:
