@@ -1,0 +1,67 @@
+"""The examples of the documentation run as they stand."""
+
+import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bystander.design.arms import Counts, DesignSettings, build
+from bystander.personas import load_personas
+from bystander.study import plugins
+from bystander.study.registry import make_behavior
+from bystander.study.spec import load
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def shouting(monkeypatch, tmp_path):
+    """The page's own behavior, installed as a package's entry point would be."""
+    (tmp_path / "your_package.py").write_text(blocks("extending.md", "python")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("shouting", "your_package:Shouting", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == plugins.GROUP else [])
+    plugins.plugins.cache_clear()
+    yield tmp_path
+    plugins.plugins.cache_clear()
+
+
+def test_a_behavior_of_ones_own_becomes_rows(shouting):
+    settings = yaml.safe_load(next(b for b in blocks("extending.md", "yaml") if "plugins" in b))
+    path = shouting / "mine.yaml"
+    study = {"name": "mine", "sources": ["villain"], "probes": {"marker": {}}, "geometry": {"layer": 25}, **settings}
+    path.write_text(yaml.safe_dump(study))
+    behavior = make_behavior("shouting", load(str(path)))
+    design = build("shouting", behavior.examples(), "villain", load_personas(), "contrastive",
+                   DesignSettings(counts=Counts(positive=3, negative=6, absent=1, assistant=1)))  # fmt: skip
+    assert [row.completion for row in design.rows if row.target == "positive"].count("HONEY!!") == 1
+    assert len(design.rows) == 11
+
+
+def test_settings_of_a_plugin_that_is_not_installed_are_a_fault(tmp_path):
+    path = tmp_path / "mine.yaml"
+    study = {"name": "mine", "sources": ["villain"], "behaviors": ["marker"], "probes": {"marker": {}},
+             "geometry": {"layer": 25}, "plugins": {"ghost": {}}}  # fmt: skip
+    path.write_text(yaml.safe_dump(study))
+    with pytest.raises(Exception, match="no installed package adds a behavior 'ghost'"):
+        load(str(path))
+
+
+def test_personas_of_ones_own_load(tmp_path):
+    text = next(b for b in blocks("extending.md", "yaml") if b.startswith("personas:"))
+    (tmp_path / "p.yaml").write_text(text)
+    assert [p.name for p in load_personas(tmp_path / "p.yaml")] == ["pirate", "captain"]
+
+
+def test_pages_link_to_pages_that_exist():
+    for page in [*DOCS.glob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
+            if page.name == "README.md" and target == "docs/report.png":
+                continue
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
