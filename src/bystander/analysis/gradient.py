@@ -30,6 +30,7 @@ from bystander.analysis.uncertainty import (
     persona_variance,
     question_draws,
     reliability,
+    resampling_scale,
     seed_rhos,
     seed_variance,
     shared_variance,
@@ -97,7 +98,7 @@ def _partial(name: str, predictors: Floats, leakage: Floats, covariates: Floats,
 
 def _intervals(predictors: Floats, rho: Floats, sample: Sample, settings: Settings) -> Columns:
     nothing = np.full(len(predictors), np.nan)
-    n, seeds = sample.changes.shape[1], sample.changes.shape[0]
+    seeds, n, asked = sample.changes.shape
     share = reliability(sample.over_seeds)
     columns: Columns = {"reliability": np.full(len(predictors), share)}
     if n < MIN_PERSONAS:
@@ -106,7 +107,7 @@ def _intervals(predictors: Floats, rho: Floats, sample: Sample, settings: Settin
     questions = question_draws(predictors, sample.over_seeds, half, settings.seed)
     parts = [
         (persona_variance(predictors, sample.leakage, half, settings.seed), float(n - 2)),
-        (shared_variance(questions, len(predictors)), float(max(sample.changes.shape[2] - 1, 1))),
+        (shared_variance(questions, len(predictors), resampling_scale(asked, share)), float(max(asked - 1, 1))),
         (seed_variance(seed_rhos(predictors, sample.by_seed)), float(max(seeds - 1, 1))),
     ]
     ends = intervals(rho, parts)

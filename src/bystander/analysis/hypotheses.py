@@ -43,7 +43,7 @@ class Hypothesis:
     rho: float
     alpha: float = 0.05
     arm: str = "contrastive"
-    config: str | None = None  # None: see verdicts.best_config
+    config: str | None = None  # None: see declared.best_config
     positive_control: str = ""
 
 

@@ -19,12 +19,15 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 from bystander.analysis.gradient import Sample
 from bystander.analysis.intervals import resampling_counts
+from bystander.analysis.means import mean_of
 from bystander.analysis.ranks import TIE, centered_within, codes, p_two_sided, permutations, spearman
 from bystander.analysis.settings import Settings
 from bystander.analysis.uncertainty import (
     bootstrap_spearman,
     intervals,
     question_draws,
+    reliability,
+    resampling_scale,
     seed_rhos,
     seed_variance,
     shared_variance,
@@ -229,8 +232,9 @@ def _variances(sources: Sequence[SourceSample], data: Crossing, settings: Settin
     alike = len({len(part) for part in seeds}) == 1
     between = seed_variance(np.sum(seeds, axis=0)) if alike else np.zeros(len(data.predictors))
     asked = min(source.sample.changes.shape[2] for source in sources)
+    share = float(mean_of(np.array([reliability(source.sample.over_seeds) for source in sources])))
     return [
         (variance_of_z(personas), float(data.known.shape[1] - 2)),
-        (shared_variance(shared, len(data.predictors)), float(max(asked - 1, 1))),
+        (shared_variance(shared, len(data.predictors), resampling_scale(asked, share)), float(max(asked - 1, 1))),
         (between, float(max(len(seeds[0]) - 1, 1))),
     ]

@@ -115,12 +115,20 @@ def question_draws(
     return unit_ranks(together) @ x.T, unit_ranks(apart) @ x.T
 
 
-def shared_variance(draws: tuple[Floats, Floats] | None, predictors: int) -> Floats:
-    """What shared questions add to the variance of z -> [K]."""
+def shared_variance(draws: tuple[Floats, Floats] | None, predictors: int, scale: float) -> Floats:
+    """What shared questions add to the variance of z -> [K]. `scale` from `resampling_scale`."""
     if draws is None:
         return np.zeros(predictors)
     together, apart = (variance_of(atanh(part), 0) for part in draws)
-    return np.maximum(together - apart, 0.0)
+    return scale * np.maximum(together - apart, 0.0)
+
+
+def resampling_scale(questions: int, reliability: float) -> float:
+    """By how much resampled questions understate what questions add: n / (n - 1), as every bootstrap of n; and 2 -
+    reliability, for a resample carries the error of measurement twice (its own and the study's), which flattens rho."""
+    if questions < 2:
+        return 0.0
+    return questions / (questions - 1) * (2 - reliability if np.isfinite(reliability) else 1.0)
 
 
 def measurement_error(changes: Floats) -> Floats:

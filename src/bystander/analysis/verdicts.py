@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from bystander.analysis.checks import NO_CONTROL, ControlChange, control_of
+from bystander.analysis.declared import declared_of, threshold_of
 from bystander.analysis.hypotheses import Claim, Evidence, Hypothesis, Numbers, Threshold, evaluate
 from bystander.analysis.intervals import NONE, Estimate
 from bystander.analysis.pairs import Grid
@@ -29,41 +30,18 @@ def verdicts(
         trained = [grid for grid in whole if grid.key[0] == hypothesis.behavior]
         if not trained:
             continue
-        threshold = _measured(trained, hypothesis)
-        if threshold is None:
+        threshold, declared = threshold_of(whole, hypothesis), declared_of(whole, hypothesis, settings)
+        if threshold is None or declared is None:
             wanted = " or ".join("/".join(t.outcome) for t in hypothesis.thresholds)
             said.append(Verdict(hypothesis.name, "inconclusive", f"not measured: {wanted} in arm {hypothesis.arm}"))
             continue
-        chosen = [g for g in trained if g.outcome == threshold.outcome and g.key[2] == hypothesis.arm]
-        config = hypothesis.config if hypothesis.config is not None else best_config(chosen, rows, whole, settings)
-        case = Case(hypothesis, threshold, config, rows, whole, settings)
-        sources = sorted({grid.key[1] for grid in chosen if grid.key[3] == config})
+        case = Case(hypothesis, threshold, declared.config, rows, whole, settings)
+        tested = [g for g in trained if (g.outcome, *g.key[2:]) == (threshold.outcome, hypothesis.arm, declared.config)]
+        sources = sorted({grid.key[1] for grid in tested})
         said.append(case.verdict(hypothesis.name, sources))
         if len(sources) > 1:
             said += [case.verdict(f"{hypothesis.name}/{source}", [source]) for source in sources]
     return tuple(said)
-
-
-def _measured(trained: Sequence[Grid], hypothesis: Hypothesis) -> Threshold | None:
-    outcomes = {grid.outcome for grid in trained if grid.key[2] == hypothesis.arm}
-    return next((t for t in hypothesis.thresholds if t.outcome in outcomes), None)
-
-
-def best_config(
-    chosen: Sequence[Grid], rows: Mapping[str, Sequence[Row]], whole: Sequence[Grid], settings: Settings
-) -> str:
-    """The configuration that a verdict is about, where the study names none: measured on the most sources; of several
-    such, one that broke no model; of those, the largest mean effect on the source."""
-
-    def rank(config: str) -> tuple[int, bool, float, str]:
-        grids = [grid for grid in chosen if grid.key[3] == config]
-        broke = any(control_of(grid, whole, settings).broke for grid in grids)
-        found = [_find(rows["containment"], grid.key, grid.outcome) for grid in grids]
-        effects = [_number(row, "source_leakage") for row in found if row is not None]
-        known = [effect for effect in effects if np.isfinite(effect)]
-        return len(grids), not broke, float(np.mean(known)) if known else -np.inf, config
-
-    return max({grid.key[3] for grid in chosen}, key=rank)
 
 
 class Case:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from bystander.analysis.checks import instrument_rows, phase_row
+from bystander.analysis.declared import Declared, all_declared, primary_outcome
 from bystander.analysis.evolution import courses, dynamics_rows, evolution_rows, quintile_rows, spread_rows
 from bystander.analysis.gradient import gradient_rows, sample_of
 from bystander.analysis.groups import (
@@ -32,7 +33,6 @@ from bystander.analysis.schemas import TABLES
 from bystander.analysis.settings import KEYS, OUTCOME_KEYS, Settings
 from bystander.analysis.uncertainty import reliability
 from bystander.analysis.verdicts import verdicts
-from bystander.core.metrics import PRIMARY
 from bystander.core.records import Verdict
 
 ALPHA, POWER = 0.05, 0.8  # the level and the chance that the power table speaks of
@@ -81,12 +81,13 @@ def final_rows(
             rows["categories"] += category_rows(part, seed, known, settings)
             rows["roles"] += role_rows(part, seed, settings)
     rows["pooled"] = pooled_rows(whole, similarities, known, settings)
-    primary = primary_outcomes(whole)
-    declared = {**primary, **declared_outcomes(whole, hypotheses)}
+    declared = all_declared(whole, hypotheses, settings)
+    tested = {(test.behavior, test.outcome) for test in declared}
     for grid in whole:
-        if primary.get(grid.key[0], grid.outcome) == grid.outcome:
+        first = (primary_outcome(whole, grid.key[0]) or grid.outcome) == grid.outcome
+        if first:
             rows["phase"].append(phase_row(grid, whole, similarities, known, settings))
-        if grid.outcome in (primary.get(grid.key[0], grid.outcome), declared.get(grid.key[0])):
+        if first or (grid.key[0], grid.outcome) in tested:
             rows["power"] += power_rows(grid, known, settings)
     for name, column in (("gradient", "p"), ("pooled", "p_matrix")):
         for row in rows[name]:
@@ -150,39 +151,10 @@ def parts(grid: Grid) -> Iterable[tuple[int | None, Grid]]:
             yield seed, grid.one_seed(index)
 
 
-def primary_outcomes(whole: Sequence[Grid]) -> dict[str, tuple[str, ...]]:
-    """Per behavior the outcome that its claim rests on: the first of `core.metrics.PRIMARY` that was measured."""
-    measured = {(grid.key[0], grid.outcome) for grid in whole}
-    chosen: dict[str, tuple[str, ...]] = {}
-    for behavior in sorted({behavior for behavior, _ in measured}):
-        for outcome in PRIMARY.get(behavior, ()):
-            if (behavior, outcome) in measured:
-                chosen[behavior] = outcome
-                break
-    return chosen
-
-
-def declared_outcomes(whole: Sequence[Grid], hypotheses: Sequence[Hypothesis]) -> dict[str, tuple[str, ...]]:
-    """Per behavior the outcome that its hypothesis is judged by, as far as it was measured."""
-    measured = {(grid.key[0], grid.outcome) for grid in whole}
-    chosen: dict[str, tuple[str, ...]] = {}
-    for hypothesis in hypotheses:
-        outcomes = [t.outcome for t in hypothesis.thresholds if (hypothesis.behavior, t.outcome) in measured]
-        if outcomes:
-            chosen.setdefault(hypothesis.behavior, outcomes[0])
-    return chosen
-
-
-def preregistered(row: Mapping[str, object], declared: Mapping[str, tuple[str, ...]], settings: Settings) -> bool:
-    """Whether a row is the test that was declared: predictor and layer, the behavior's outcome, the contrastive arm."""
-    return (
-        settings.layer is not None
-        and row["method"] == settings.method
-        and row["layer"] == settings.layer
-        and row["arm"] == "contrastive"
-        and row.get("seed") is None
-        and declared.get(str(row["behavior"])) == tuple(row[name] for name in OUTCOME_KEYS)
-    )
+def preregistered(row: Mapping[str, object], declared: Sequence[Declared], settings: Settings) -> bool:
+    """Whether a row is a declared test: the declared predictor and layer, outcome, arm and configuration, over seeds."""
+    predictor = settings.layer is not None and (row["method"], row["layer"]) == (settings.method, settings.layer)
+    return predictor and row.get("seed") is None and any(test.holds(row) for test in declared)
 
 
 def pooled_rows(whole: Sequence[Grid], similarities: SimilarityTable, known: Facts, settings: Settings) -> Rows:

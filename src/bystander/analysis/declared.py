@@ -1,0 +1,86 @@
+"""Which tests were declared before the data: per behavior one outcome, arm and configuration, at the declared predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bystander.analysis.checks import control_of
+from bystander.analysis.groups import source_change
+from bystander.analysis.hypotheses import Hypothesis, Threshold
+from bystander.analysis.means import mean_of
+from bystander.analysis.pairs import Grid
+from bystander.analysis.settings import OUTCOME_KEYS, Settings
+from bystander.core.metrics import PRIMARY
+
+ARM = "contrastive"  # the arm of a claim, where no hypothesis names one
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a behavior's claim is tested on."""
+
+    behavior: str
+    outcome: tuple[str, ...]
+    arm: str
+    config: str
+
+    def holds(self, row: Mapping[str, object]) -> bool:
+        """Whether a row of the gradient or pooled table is about it."""
+        return (row["behavior"], row["arm"], row["config"]) == (
+            self.behavior,
+            self.arm,
+            self.config,
+        ) and self.outcome == (tuple(row[name] for name in OUTCOME_KEYS))
+
+
+def threshold_of(whole: Sequence[Grid], hypothesis: Hypothesis) -> Threshold | None:
+    """The first threshold of a hypothesis whose outcome was measured in its arm."""
+    outcomes = {grid.outcome for grid in whole if (grid.key[0], grid.key[2]) == (hypothesis.behavior, hypothesis.arm)}
+    return next((threshold for threshold in hypothesis.thresholds if threshold.outcome in outcomes), None)
+
+
+def primary_outcome(whole: Sequence[Grid], behavior: str) -> tuple[str, ...] | None:
+    """The first of `core.metrics.PRIMARY` that was measured for this behavior."""
+    measured = {grid.outcome for grid in whole if grid.key[0] == behavior}
+    return next((outcome for outcome in PRIMARY.get(behavior, ()) if outcome in measured), None)
+
+
+def declared_of(whole: Sequence[Grid], hypothesis: Hypothesis, settings: Settings) -> Declared | None:
+    """What a hypothesis is tested on; None where nothing of it was measured."""
+    threshold = threshold_of(whole, hypothesis)
+    if threshold is None:
+        return None
+    config = hypothesis.config
+    if config is None:
+        config = best_config(whole, hypothesis.behavior, threshold.outcome, hypothesis.arm, settings)
+    return Declared(hypothesis.behavior, threshold.outcome, hypothesis.arm, config)
+
+
+def all_declared(whole: Sequence[Grid], hypotheses: Sequence[Hypothesis], settings: Settings) -> list[Declared]:
+    """The declared tests of a study: of its hypotheses, and of behaviors without one on their primary outcome."""
+    found = [declared_of(whole, hypothesis, settings) for hypothesis in hypotheses]
+    tests = [test for test in found if test is not None]
+    for behavior in sorted({grid.key[0] for grid in whole} - {test.behavior for test in tests}):
+        outcome = primary_outcome(whole, behavior)
+        if outcome is not None and any(grid.key[2] == ARM and grid.outcome == outcome for grid in whole):
+            tests.append(Declared(behavior, outcome, ARM, best_config(whole, behavior, outcome, ARM, settings)))
+    return tests
+
+
+def best_config(whole: Sequence[Grid], behavior: str, outcome: tuple[str, ...], arm: str, settings: Settings) -> str:
+    """The configuration that a claim is about, where the study names none: measured on the most sources; of several such
+    on the most personas; of those one that broke no model; of those the largest mean effect on the source."""
+    chosen = [grid for grid in whole if (grid.key[0], grid.key[2], grid.outcome) == (behavior, arm, outcome)]
+
+    def rank(config: str) -> tuple[int, int, bool, float, str]:
+        grids = [grid for grid in chosen if grid.key[3] == config]
+        broke = any(control_of(grid, whole, settings).broke for grid in grids)
+        own = [source_change(grid, settings) for grid in grids]
+        effects = [float(mean_of(change)) for change in own if change is not None]
+        personas = min((len(grid.names) for grid in grids), default=0)
+        return len(grids), personas, not broke, float(np.mean(effects)) if effects else -np.inf, config
+
+    return max({grid.key[3] for grid in chosen}, key=rank, default="")
