@@ -65,3 +65,27 @@ def test_pages_link_to_pages_that_exist():
             if page.name == "README.md" and target == "docs/report.png":
                 continue
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_notebook_runs(tmp_path, embedded):
+    """The example notebook, executed as a script on a small finished run."""
+    import os
+    import subprocess
+    import sys
+
+    from bystander.study.api import Study
+    from study_tiny import make_model, write_study
+
+    pytest.importorskip("marimo", reason="marimo is an extra: pip install 'bystander[notebook]'")
+    study = write_study(tmp_path / "study", make_model(tmp_path / "model"))
+    Study.load(study).run(tmp_path / "run")
+    environment = {**os.environ, "BYSTANDER_RUN": str(tmp_path / "run")}
+    done = subprocess.run(
+        [sys.executable, DOCS / "notebook.py"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
