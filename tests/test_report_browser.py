@@ -101,6 +101,7 @@ class Opened:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
         )
+        self.context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
         self.page = self.context.new_page()
         self.noise: list[str] = []
         self.requests: list[str] = []
@@ -115,17 +116,35 @@ class Opened:
         """Bring a figure into view and wait until it is drawn."""
         self.page.locator(f'[data-figure="{group}"]').scroll_into_view_if_needed()
         self.page.wait_for_selector(f'[data-figure="{group}"][data-drawn] canvas')
-        self.page.evaluate("bystander.startAll()")
+        self.page.evaluate("bystander.startAll()")  # figures above that are drawn later would move it
         self.page.locator(f'[data-figure="{group}"]').scroll_into_view_if_needed()
 
 
-@pytest.fixture
-def opened(browser, report) -> Iterator[Opened]:
+@pytest.fixture(scope="module")
+def shared(browser, report) -> Iterator[Opened]:
+    """One opening of the page for the tests that leave it as they found it: opening and drawing take seconds."""
     found = Opened(browser, report)
     yield found
     found.context.close()
 
 
+@pytest.fixture
+def opened(shared: Opened) -> Opened:
+    """The shared page with nobody followed and the first arm shown; it must have been quiet so far."""
+    assert shared.noise == []
+    shared.page.evaluate("bystander.follow('')")
+    return shared
+
+
+@pytest.fixture
+def alone(browser, report) -> Iterator[Opened]:
+    """A page of its own, for tests that change it for good."""
+    found = Opened(browser, report)
+    yield found
+    found.context.close()
+
+
+@pytest.mark.slow
 def test_a_full_report_is_small_opens_soon_and_is_quiet(browser, full: Path) -> None:
     assert full.stat().st_size < 5_000_000
     found = Opened(browser, full, blank=True)
@@ -143,8 +162,8 @@ def test_a_full_report_is_small_opens_soon_and_is_quiet(browser, full: Path) -> 
     found.context.close()
 
 
-def test_the_policy_refuses_what_is_put_in_later(opened: Opened) -> None:
-    refused = opened.page.evaluate("""async () => {
+def test_the_policy_refuses_what_is_put_in_later(alone: Opened) -> None:
+    refused = alone.page.evaluate("""async () => {
       const seen = [];
       document.addEventListener("securitypolicyviolation", (event) => seen.push(event.effectiveDirective));
       const script = document.createElement("script");
@@ -170,7 +189,7 @@ def test_hover_tells_persona_prompt_and_interval(opened: Opened, study) -> None:
     name = opened.page.evaluate(APART, "scatter")
     x, y = opened.page.evaluate(PLACE, ["scatter", name, "symbol"])[0]
     opened.page.mouse.move(x, y)
-    tip = opened.page.wait_for_selector("#tip.on", timeout=5_000).inner_text()
+    tip = opened.page.wait_for_selector("#tip.on").inner_text()
     assert name in tip
     assert f"You are {name.replace('_', ' ')}, and you answer in character." in tip
     assert "95 % interval, from" in tip
@@ -200,7 +219,8 @@ def test_click_follows_one_persona_through_all_panels(opened: Opened) -> None:
     assert opened.page.evaluate("bystander.state.follow") == ""
 
 
-def test_following_survives_into_a_figure_that_is_drawn_later(opened: Opened) -> None:
+def test_following_survives_into_a_figure_that_is_drawn_later(alone: Opened) -> None:
+    opened = alone
     opened.page.fill("#follow", "joker")
     opened.draw("timing")
     view = "bystander.views.get(document.querySelector('[data-figure=\"timing\"]')).view"
@@ -215,6 +235,7 @@ def test_the_switch_of_behaviors_and_arms_redraws(opened: Opened) -> None:
     opened.page.select_option("#arm", "non_contrastive")
     opened.page.wait_for_timeout(300)
     assert opened.page.evaluate(PLACE, ["scatter", "joker", "symbol"]) != before
+    opened.page.select_option("#arm", "contrastive")
 
 
 def column(opened: Opened, table: str, key: str) -> list[str]:
@@ -247,6 +268,7 @@ def test_sorting_and_filtering(opened: Opened, table: str) -> None:
     opened.page.fill(f"#table-{table} input[type=search]", "nobody of this name")
     opened.page.wait_for_timeout(100)
     assert opened.page.locator(f"#table-{table} tbody tr").count() == 0
+    opened.page.fill(f"#table-{table} input[type=search]", "")
 
 
 def test_csv_holds_every_row_with_its_record(opened: Opened, study) -> None:
@@ -281,6 +303,8 @@ def test_completions_can_be_filtered(opened: Opened) -> None:
     assert set(names) == {"joker"}
     opened.page.check('[data-pick="leaked"]')
     assert opened.page.locator(".completion").count() < len(names)
+    opened.page.uncheck('[data-pick="leaked"]')
+    opened.page.select_option('[data-pick="persona"]', "")
 
 
 def until(page, condition: str) -> None:
@@ -367,7 +391,7 @@ def test_hostile_text_is_shown_and_does_nothing(browser, tmp_path: Path) -> None
     persona = found.page.evaluate(APART, "scatter")
     x, y = found.page.evaluate(PLACE, ["scatter", persona, "symbol"])[0]
     found.page.mouse.move(x, y)
-    tip = found.page.wait_for_selector("#tip.on", timeout=5_000).inner_text()
+    tip = found.page.wait_for_selector("#tip.on").inner_text()
     assert persona in tip
     found.page.mouse.click(x, y)
     assert found.page.input_value("#follow") == persona
@@ -412,7 +436,8 @@ def test_it_fits_and_has_its_colors(browser, report: Path, tmp_path: Path, width
     found.context.close()
 
 
-def test_the_reader_can_choose_the_theme(opened: Opened) -> None:
+def test_the_reader_can_choose_the_theme(alone: Opened) -> None:
+    opened = alone
     opened.draw("scatter")
     opened.page.click("#theme")
     assert opened.page.get_attribute("html", "data-theme") == "light"
@@ -421,7 +446,7 @@ def test_the_reader_can_choose_the_theme(opened: Opened) -> None:
     until(opened.page, "[...bystander.views.values()].every((view) => view.theme === 'dark')")
 
 
-def test_it_prints_with_its_figures_on_white(opened: Opened, tmp_path: Path) -> None:
+def test_it_prints_with_its_figures(opened: Opened, tmp_path: Path) -> None:
     opened.page.evaluate("bystander.startAll()")
     opened.page.pdf(path=str(tmp_path / "report.pdf"), format="A4")
     assert (tmp_path / "report.pdf").stat().st_size > 200_000
