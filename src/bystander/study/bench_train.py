@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -113,11 +114,10 @@ def _rate(
     trained = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     on_gpu = loaded.device.type == "cuda"
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, fused=on_gpu or None)
-    if checkpointing:
-        loaded.causal.enable_input_require_grads()
-        loaded.causal.gradient_checkpointing_enable({"use_reentrant": False})
     times: list[float] = []
     try:
+        if checkpointing:
+            _switch_checkpointing(loaded, on=True)
         loaded.model.train()
         for turn, batch in enumerate(batches):
             torch.manual_seed(turn)
@@ -131,11 +131,22 @@ def _rate(
             bar.advance()
     finally:
         if checkpointing:
-            loaded.causal.gradient_checkpointing_disable()
-            loaded.causal.disable_input_require_grads()
+            _switch_checkpointing(loaded, on=False)
         loaded.model.eval()
         loaded.remove_adapter()
     return BATCH / median(times[WARM_UP:])
+
+
+def _switch_checkpointing(loaded: LoadedModel, *, on: bool) -> None:
+    """Recomputing activations in the backward pass; transformers renamed it in 5.23."""
+    causal = cast(Any, loaded.causal)
+    known = "activation" if hasattr(causal, "activation_checkpointing_enable") else "gradient"
+    if on:
+        causal.enable_input_require_grads()
+        getattr(causal, f"{known}_checkpointing_enable")({"use_reentrant": False})
+    else:
+        getattr(causal, f"{known}_checkpointing_disable")()
+        causal.disable_input_require_grads()
 
 
 def _plain_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], way: PlainWay) -> list[Tensor]:
