@@ -12,7 +12,7 @@ from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.study import preflight as checks
 from bystander.study.blocks import Budget
 from bystander.study.forecast import CellCost, wall_seconds
-from bystander.study.foresight import gate_odds, said, tests_of
+from bystander.study.foresight import gate_odds, said, power_of_tests
 from bystander.study.machine import SHAPES, published
 from bystander.study.planned import planned
 from bystander.study.priors import gradients, import_results
@@ -67,7 +67,9 @@ def test_the_gate_at_11_personas_and_rho_0_2_is_a_coin_toss_and_is_called_one():
 
 
 def test_every_hypothesis_gets_the_power_of_its_three_tests():
-    found = tests_of(hypotheses_of(load("leakage").spec), 107, {("choice", "arc"): 586, ("margin", "pairs"): 100}, 1)
+    found = power_of_tests(
+        hypotheses_of(load("leakage").spec), 107, {("choice", "arc"): 586, ("margin", "pairs"): 100}, 1
+    )
     assert [(row.hypothesis, row.test.split(" (")[0]) for row in found] == [
         (name, test) for name in ("A", "B") for test in ("gradient", "source change", "mean bystander change")
     ]

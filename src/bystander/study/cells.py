@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from bystander.behaviors.base import Example
 from bystander.core.hashing import stable_hash
-from bystander.core.records import Context, as_dict
+from bystander.core.records import Context, Row, as_dict
 from bystander.data import load_open_questions
 from bystander.design.arms import ArmName, Design, build
 from bystander.personas import context_of
@@ -156,7 +156,8 @@ class _Cutter:
         self.examples: dict[str, list[Example]] = {}
         self.designs: dict[Training, Design] = {}
         self.recipes: dict[Training, Recipe] = {}
-        self.decided = {name: probe.decides() for name, probe in self.probes.items()}
+        self.decided = {name: stable_hash(probe.decides()) for name, probe in self.probes.items()}
+        self.hashed: dict[object, str] = {}
         self.checks: dict[str, str] = {}
         self.geometry_key = ""
 
@@ -181,14 +182,28 @@ class _Cutter:
     def _key(self, kind: Kind, *parts: object) -> str:
         return stable_hash(kind, VERSIONS[kind], None if kind == "data" else self.model, *parts)
 
-    def _of(self, group: Group) -> list[dict[str, object]]:
-        chosen = [c for c in self.contexts if group == "all" or (c.name in self.swept) == (group == "swept")]
-        return [as_dict(context) for context in chosen]
+    def _of(self, group: Group) -> str:
+        """Hash of a group's contexts."""
+        if group not in self.hashed:
+            self.hashed[group] = stable_hash([as_dict(context) for context in self._members(group)])
+        return self.hashed[group]
+
+    def _members(self, group: Group) -> list[Context]:
+        return [c for c in self.contexts if group == "all" or (c.name in self.swept) == (group == "swept")]
+
+    def _rows(self, design: Design) -> str:
+        """Hash of a design's rows: configurations and seeds share them."""
+        place = (design.behavior, design.source, design.arm)
+        if place not in self.hashed:
+            fields = [name for name in Row.__dataclass_fields__ if name != "context"]
+            rows = [[as_dict(row.context), *(getattr(row, name) for name in fields)] for row in design.rows]
+            self.hashed[place] = stable_hash(fields, rows)
+        return self.hashed[place]
 
     def _phase_0(self) -> None:
         everyone = self._of("all")
         rows = [
-            stable_hash([as_dict(row) for row in self._design(behavior, source, arm).rows])
+            self._rows(self._design(behavior, source, arm))
             for behavior in self.spec.behaviors
             for source, arm in self._pairs()
         ]
@@ -221,7 +236,7 @@ class _Cutter:
 
     def _phases_2_and_3(self, gate: tuple[str, ...]) -> None:
         group: Group = "rest" if self.spec.sweep else "all"
-        if self._of(group):
+        if self._members(group):
             self._evaluate(None, gate, 3, group)
         for behavior, config in self._configs().items():
             for source, arm in self._pairs():
@@ -257,8 +272,9 @@ class _Cutter:
         design = self._design(training.behavior, training.source, training.arm)
         self.designs[training], self.recipes[training] = design, recipe
         way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None
-        rows = [as_dict(row) for row in design.rows]
-        key = self._key("train", self._of("all"), rows, recipe.model_dump(mode="json"), training.seed, way)
+        key = self._key(
+            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way
+        )
         name = f"{'sweep' if phase == 1 else 'train'}-{training.label}"
         self.cells.append(
             Cell("train", name, key, (self.geometry_key, *self.checks.values(), *needs), training, phase=phase)

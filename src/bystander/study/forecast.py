@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from bystander.study.cells import Cell, Plan
 from bystander.study.machine import Rates, Shape
-from bystander.study.workload import Counter, Work, work_of
+from bystander.study.workload import Counter, Work, Workload
 
 CELL_SECONDS = 0.5  # putting an adapter on, canary, hashing and writing, whatever the cell does
 LOAD_BYTES_PER_SECOND = 1e9  # a base model from a local disk into memory
@@ -82,7 +82,8 @@ def forecast(
     dollars: float = 0.0, dollars_note: str = "",
 ) -> Forecast:  # fmt: skip
     """The forecast of a plan, given which cells are complete."""
-    cells = tuple(_cost(cell, plan, complete, rates, shape, counter) for cell in plan.cells)
+    workload = Workload(plan, counter)
+    cells = tuple(_cost(cell, plan, complete, rates, shape, workload) for cell in plan.cells)
     numbers = sorted({cost.phase for cost in cells})
     phases = tuple(_phase(number, [c for c in cells if c.phase == number]) for number in numbers)
     needs = {cell.key: cell.needs for cell in plan.cells}
@@ -95,8 +96,8 @@ def forecast(
     )  # fmt: skip
 
 
-def _cost(cell: Cell, plan: Plan, complete: set[str], rates: Rates, shape: Shape, counter: Counter) -> CellCost:
-    work = work_of(cell, plan, counter)
+def _cost(cell: Cell, plan: Plan, complete: set[str], rates: Rates, shape: Shape, workload: Workload) -> CellCost:
+    work = workload.of(cell)
     seconds = work.scored / rates.scored + work.trained / rates.trained + work.sampled / rates.sampled
     size = work.bytes_written
     if cell.kind == "train":

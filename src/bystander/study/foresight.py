@@ -53,7 +53,7 @@ class GateOdds:
     goes_on: dict[float, float]
 
 
-def tests_of(
+def power_of_tests(
     hypotheses: tuple[Hypothesis, ...], held_out: int, items: dict[tuple[str, str], int], seeds: int
 ) -> list[TestPower]:
     """The three tests of every hypothesis. `items`: (probe, dataset) -> items a persona is measured on."""

@@ -16,7 +16,7 @@ from bystander.study.questions import open_questions
 from bystander.study.review import Outlook, Review, review
 from bystander.study.spec import Loaded
 from bystander.study.store import CellDir
-from bystander.study.workload import CHARACTERS_PER_TOKEN, counter_for
+from bystander.study.workload import CHARACTERS_PER_TOKEN, Workload, counter_for
 
 
 def complete_keys(plan: Plan, folder: Path | None) -> set[str]:
@@ -44,17 +44,16 @@ def judge_dollars(plan: Plan, complete: set[str]) -> tuple[float, str]:
     if not isinstance(probe, JudgedProbe) or probe.judge is None:
         return 0.0, "nothing is judged"
     from bystander.probe.judge_cost import OUTPUT_TOKENS, TOKENS_PER_CHAR, dollars, price_of
-    from bystander.study.workload import work_of
 
     try:
         price = price_of(probe.judge.settings)
     except JudgeError as error:
         return math.nan, str(error)
-    counter = counter_for(plan.study.spec.model.name)
+    workload = Workload(plan, counter_for(plan.study.spec.model.name))
     judged = tokens = 0.0
     for cell in plan.cells:
         if cell.key not in complete:
-            work = work_of(cell, plan, counter)
+            work = workload.of(cell)
             judged, tokens = judged + work.judged, tokens + work.judged_tokens
     read = tokens * CHARACTERS_PER_TOKEN * TOKENS_PER_CHAR
     cost = dollars(price, read, judged * OUTPUT_TOKENS, batch=probe.judge.settings.batch)

@@ -15,7 +15,7 @@ from bystander.core.errors import DataError
 from bystander.study.blocks import Sweep
 from bystander.study.cells import Plan, plan_cells
 from bystander.study.forecast import Forecast
-from bystander.study.foresight import GateOdds, TestPower, gate_odds, said, tests_of
+from bystander.study.foresight import GateOdds, TestPower, gate_odds, said, power_of_tests
 from bystander.study.gate import picks_of
 from bystander.study.machine import known_shape
 from bystander.study.outlook import forecast_of, held_out, review_of
@@ -82,8 +82,8 @@ def planned(
         if decided is not None:
             plan = plan_cells(study, decided)
         cost = forecast_of(plan, folder, gpu_kind)
-        power = tests_of(hypotheses_of(study.spec), held_out(plan), _items(plan), len(study.spec.seeds))
-        odds, on_all, more = _gate(study, plan, gpu_kind)
+        power = power_of_tests(hypotheses_of(study.spec), held_out(plan), _items(plan), len(study.spec.seeds))
+        odds, on_all, more = _gate(study, plan, cost, gpu_kind)
         review = review_of(study, plan, cost)
     files = [*prior, *prior_files(study.spec.name)]
     return Planned(
@@ -133,7 +133,9 @@ def _items(plan: Plan) -> dict[tuple[str, str], int]:
     return found
 
 
-def _gate(study: Loaded, plan: Plan, gpu_kind: str | None) -> tuple[GateOdds | None, GateOdds | None, float]:
+def _gate(
+    study: Loaded, plan: Plan, cost: Forecast, gpu_kind: str | None
+) -> tuple[GateOdds | None, GateOdds | None, float]:
     """The gate's odds as planned and on all personas, and the device hours that gating on all would add."""
     spec = study.spec
     if spec.sweep is None or spec.gate is None:
@@ -145,9 +147,9 @@ def _gate(study: Loaded, plan: Plan, gpu_kind: str | None) -> tuple[GateOdds | N
     every: Sweep = spec.sweep.model_copy(update={"personas": "all"})
     wider = replace(study, spec=spec.model_copy(update={"sweep": every}))
     wide = plan_cells(wider)
-    more = forecast_of(wide, None, gpu_kind).hours_through(1) - forecast_of(
-        plan_cells(study), None, gpu_kind
-    ).hours_through(1)
+    fresh = plan.assumed and len(cost.todo) == len(cost.cells)
+    narrow = cost if fresh else forecast_of(plan_cells(study), None, gpu_kind)
+    more = forecast_of(wide, None, gpu_kind).hours_through(1) - narrow.hours_through(1)
     return odds, gate_odds(wider.spec, _gate_bystanders(wide)), more
 
 

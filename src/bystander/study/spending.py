@@ -47,7 +47,8 @@ def unpaid(events: Iterable[Mapping[str, Any]], folder: Path) -> list[tuple[str,
             open_cells.pop(key, None)
     found: list[tuple[str, float]] = []
     for key, (name, since) in open_cells.items():
-        last = max((p.stat().st_mtime for p in (folder / "cells").glob(f"{name}-{key[:12]}/**/*")), default=0.0)
+        files = (path for path in (folder / "cells").glob(f"{name}-{key[:12]}/**/*") if path.is_file())
+        last = max((path.stat().st_mtime for path in files), default=0.0)
         found.append((key, max(0.0, last - since.timestamp())))
     return found
 

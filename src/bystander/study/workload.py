@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bystander.core.records import Context
 from bystander.probe.base import Probe
-from bystander.probe.choice import ChoiceProbe
+from bystander.probe.choice import ChoiceProbe, ProbedSet
 from bystander.probe.judged import JudgedProbe
 from bystander.probe.margin import MarginProbe
 from bystander.probe.marker import MarkerProbe
@@ -87,38 +87,49 @@ def _tokenizer(model: str):  # pyright: ignore[reportUnknownParameterType]
     return AutoTokenizer.from_pretrained(folder, local_files_only=True) if folder.is_dir() else None
 
 
-def work_of(cell: Cell, plan: Plan, counter: Counter) -> Work:
-    """The work of one cell."""
-    spec = plan.study.spec
-    if cell.kind == "geometry":
-        users = sum(counter.count(text) + TEMPLATE_TOKENS for text in plan.open_questions)
-        return Work(scored=_prefixes(plan.contexts, counter) * len(plan.open_questions) + users * len(plan.contexts))
-    if cell.kind == "evaluate":
-        assert cell.probe is not None
-        return probe_work(plan.probes[cell.probe], plan.contexts_of(cell), counter)
-    if cell.kind == "instrument":
-        probe = plan.probes[cell.probe or ""]
-        assert isinstance(probe, ChoiceProbe)
-        return Work(scored=_choice_tokens(probe, [plan.contexts[0]], counter, check=True))
-    if cell.kind == "train":
+class Workload:
+    """The work of a plan's cells. Cells that run the same probe under the same personas are counted once."""
+
+    def __init__(self, plan: Plan, counter: Counter) -> None:
+        self.plan, self.counter = plan, counter
+        self._probed: dict[tuple[str, str], Work] = {}
+        self._rows: dict[int, float] = {}
+
+    def of(self, cell: Cell) -> Work:
+        """The work of one cell."""
+        plan, counter = self.plan, self.counter
+        if cell.kind == "geometry":
+            users = sum(counter.count(text) + TEMPLATE_TOKENS for text in plan.open_questions)
+            texts, contexts = len(plan.open_questions), plan.contexts
+            return Work(scored=_prefixes(contexts, counter) * texts + users * len(contexts))
+        if cell.kind == "evaluate":
+            return self._probe(cell.probe or "", cell.group, plan.contexts_of(cell))
+        if cell.kind == "instrument":
+            probe = plan.probes[cell.probe or ""]
+            assert isinstance(probe, ChoiceProbe)
+            return Work(scored=_choice_tokens(probe, [plan.contexts[0]], counter, check=True))
+        return self._training(cell) if cell.kind == "train" else Work()
+
+    def _probe(self, name: str, group: str, contexts: Sequence[Context]) -> Work:
+        if (name, group) not in self._probed:
+            self._probed[name, group] = probe_work(self.plan.probes[name], contexts, self.counter)
+        return self._probed[name, group]
+
+    def _training(self, cell: Cell) -> Work:
+        plan = self.plan
         assert cell.training is not None
-        recipe = plan.recipes[cell.training]
-        trained = sum(
-            counter.count(text) for row in plan.designs[cell.training].rows
-            for text in (row.context.system or "", row.user, row.completion)
-        )  # fmt: skip
-        trained += TEMPLATE_TOKENS * len(plan.designs[cell.training].rows)
-        work = Work(trained=trained * recipe.epochs)
+        design, recipe = plan.designs[cell.training], plan.recipes[cell.training]
+        if id(design) not in self._rows:
+            texts = [text for row in design.rows for text in (row.context.system or "", row.user, row.completion)]
+            self._rows[id(design)] = sum(map(self.counter.count, texts)) + TEMPLATE_TOKENS * len(design.rows)
+        work = Work(trained=self._rows[id(design)] * recipe.epochs)
         if plan.probed_in_training(cell):
-            some = plan.contexts[
-                : spec.checkpoints.personas
-            ]  # which ones is decided by the geometry; any tell the cost
-            for probe in plan.probes.values():
-                one = probe_work(probe, some, counter)
-                for _ in spec.checkpoints.fractions():
-                    work += one
+            checkpoints = plan.study.spec.checkpoints
+            some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost
+            for name in plan.probes:
+                for _ in checkpoints.fractions():
+                    work += self._probe(name, "checkpoint", some)
         return work
-    return Work()
 
 
 def _prefixes(contexts: Sequence[Context], counter: Counter) -> int:
@@ -138,7 +149,7 @@ def probe_work(probe: Probe, contexts: Sequence[Context], counter: Counter) -> W
             scored=prefixes + n * items, sampled=sampled * s.max_tokens, measurements=n * s.questions * 2 + sampled
         )
     if isinstance(probe, ChoiceProbe):
-        asked = sum(len(one.for_context(context.name)) for one in probe.sets for context in contexts)
+        asked = sum(len(one.questions) * _share(one) for one in probe.sets) * n
         return Work(scored=prefixes + _choice_tokens(probe, contexts, counter), measurements=asked * 2.5)
     if isinstance(probe, MarginProbe):
         pairs = probe.read()
@@ -149,13 +160,19 @@ def probe_work(probe: Probe, contexts: Sequence[Context], counter: Counter) -> W
     return Work()
 
 
-def _choice_tokens(probe: ChoiceProbe, contexts: Sequence[Context], counter: Counter, check: bool = False) -> int:
-    """Question and choices of every item: the same count whether the choices stand in the prompt or are scored."""
-    sets = [probe.check_on] if check and probe.check_on else probe.sets
-    return sum(
-        counter.count(q.text) + sum(counter.count(option) for option in q.options)
-        for one in sets for context in contexts for q in one.for_context(context.name)
-    )  # fmt: skip
+def _choice_tokens(probe: ChoiceProbe, contexts: Sequence[Context], counter: Counter, check: bool = False) -> float:
+    """Question and choices of every item: the same count whether the choices stand in the prompt or are scored. Where
+    each context is asked its own share of a set, the share's mean length is taken."""
+    total = 0.0
+    for one in [probe.check_on] if check and probe.check_on else probe.sets:
+        tokens = sum(counter.count(q.text) + sum(map(counter.count, q.options)) for q in one.questions)
+        total += tokens * len(contexts) * _share(one)
+    return total
+
+
+def _share(one: ProbedSet) -> float:
+    """The share of a set's questions that one context is asked."""
+    return min(1.0, one.each / len(one.questions)) if one.each else 1.0
 
 
 def _judged_work(probe: JudgedProbe, contexts: Sequence[Context], counter: Counter) -> Work:
