@@ -12,7 +12,7 @@ from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.study import preflight as checks
 from bystander.study.blocks import Budget
 from bystander.study.forecast import CellCost, wall_seconds
-from bystander.study.foresight import gate_odds, said, power_of_tests
+from bystander.study.foresight import gate_odds, power_of_tests, said
 from bystander.study.machine import SHAPES, published
 from bystander.study.planned import planned
 from bystander.study.priors import gradients, import_results

@@ -15,7 +15,7 @@ from bystander.core.errors import DataError
 from bystander.study.blocks import Sweep
 from bystander.study.cells import Plan, plan_cells
 from bystander.study.forecast import Forecast
-from bystander.study.foresight import GateOdds, TestPower, gate_odds, said, power_of_tests
+from bystander.study.foresight import GateOdds, TestPower, gate_odds, power_of_tests, said
 from bystander.study.gate import picks_of
 from bystander.study.machine import known_shape
 from bystander.study.outlook import forecast_of, held_out, review_of
