@@ -243,7 +243,7 @@ def test_completions_beyond_the_budget_are_counted_and_every_persona_keeps_one(m
 
 def test_files_are_written_whole_in_every_format(tmp_path: Path) -> None:
     whole, inputs = synthetic(replace(SMALL, personas=16, completions=4))
-    analysis = Analysis(leakage=whole.leakage, containment=whole.containment, roles=whole.roles)
+    analysis = Analysis(leakage=whole.leakage, roles=whole.roles, settings=whole.settings)
     inputs = replace(inputs, curves=())
     path = write_report(analysis, inputs, tmp_path / "run", style="paper")
     assert path == tmp_path / "run" / "report.html"
@@ -274,3 +274,17 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monk
 def test_the_same_records_make_the_same_page(small) -> None:
     analysis, inputs, _, text = small
     assert render(analysis, inputs, specifications(charts(analysis, inputs))) == text
+
+
+def test_paper_style_fits_a_column(small) -> None:
+    import vl_convert
+
+    from bystander.report.figures.fit import COLUMN, to_column
+    from bystander.report.theme import config
+
+    for name in ("scatter", "heatmap-marker", "rivals-marker"):
+        before = {**small[2][name]}
+        svg = vl_convert.vegalite_to_svg({**to_column(small[2][name]), "config": config("paper")})
+        width = float(re.search(r'width="([0-9.]+)"', svg)[1])
+        assert width < COLUMN * 1.06, name
+        assert small[2][name] == before  # the page's own specification is left alone

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bystander.report.figures.fit import to_column
 from bystander.report.theme import config
 
 if TYPE_CHECKING:
@@ -33,15 +34,19 @@ def specifications(charts: Mapping[str, Figure]) -> dict[str, dict[str, object]]
 
 
 def save_figures(specs: Mapping[str, dict[str, object]], folder: Path, style: str) -> list[Path]:
-    """Write each figure as SVG, PDF and PNG (300 dots per inch). Raises StoreError where that cannot be done."""
+    """Write each figure as SVG, PDF and PNG (`DOTS` per inch); `style` "paper" sets it at a column's width.
+
+    Returns the paths. Raises StoreError where a file cannot be written.
+    """
     import vl_convert
 
     from bystander.report.write import write_files
 
     written: list[Path] = []
     for name, spec in specs.items():
-        look = config("paper" if style == "paper" else "light")
-        svg = vl_convert.vegalite_to_svg({**spec, "config": {**look, "background": "white"}})
+        paper = style == "paper"
+        look = {**config("paper" if paper else "light"), "background": "white"}
+        svg = vl_convert.vegalite_to_svg({**(to_column(spec) if paper else spec), "config": look})
         files = {
             folder / f"{name}.svg": svg.encode("utf-8"),
             folder / f"{name}.png": vl_convert.svg_to_png(svg, scale=DOTS / INCH, ppi=DOTS),
