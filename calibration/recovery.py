@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def _few_personas(studies: int, rng: np.random.Generator) -> Iterator[Row]:
         x = rng.standard_normal(11)
         leakage = r * x + (1 - r**2) ** 0.5 * rng.standard_normal(11)
         changes = leakage[:, None] + rng.standard_normal((11, 60)) * ((1 / 0.9 - 1) * 60) ** 0.5
-        c = gradients(x[None], Sample(changes[None]), INTERVALS)
+        c = gradients(x[None], Sample(changes[None]), replace(INTERVALS, resamples=2_000))
         hits.append(bool(c["low"][0] <= true <= c["high"][0]))
     yield coverage("rho", "planted 0.3, 11 personas", hits)
 
