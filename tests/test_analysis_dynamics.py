@@ -39,9 +39,13 @@ def test_onset_must_last():
 
 
 def test_a_dip_does_not_move_half_behind_it():
-    smooth = timing(TIMES, np.array([0.1, 0.4, 0.4, 0.8]), SMALL)
-    dented = timing(TIMES, np.array([0.1, 0.45, 0.35, 0.8]), SMALL)
-    assert dented.half_point == pytest.approx(smooth.half_point)
+    smooth = timing(TIMES, np.array([0.1, 0.42, 0.42, 0.8]), SMALL)
+    dented = timing(TIMES, np.array([0.1, 0.42, 0.35, 0.8]), SMALL)
+    assert (dented.half_after, dented.half_by, dented.half_point) == (
+        smooth.half_after,
+        smooth.half_by,
+        smooth.half_point,
+    )
 
 
 def test_spread_is_found_when_the_similar_come_first():

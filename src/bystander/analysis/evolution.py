@@ -1,6 +1,6 @@
 """Training watched: leakage at every checkpoint, when it came, and whether it came to the similar ones first.
 
-The timing of a persona is *half*: the checkpoint at which its curve, made monotone, passes half of its final leakage. It
+The timing of a persona is *half*: the checkpoint at which its curve first reaches half of its final leakage. It
 does not depend on how much the persona leaks in the end. *Onset*, the first checkpoint whose leakage stands out of its
 noise, does: a persona that leaks more stands out sooner, even where all personas move in step. So only half says whether
 leakage spreads outwards; onset is described, and its correlation is labelled with what it is.
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from bystander.analysis.intervals import crossed
 from bystander.analysis.leakage import names_of, over_seeds, record
@@ -27,7 +26,6 @@ Floats = NDArray[np.float64]
 Rows = list[dict[str, object]]
 STANDS_OUT = 2.0  # standard errors; about 5 % two-sided
 QUINTILE_COUNT = 5
-MOST_TIMED = 40  # docs/calibration.md: the noise of half leans a little with its size, which 108 bystanders detect
 
 
 @dataclass(frozen=True)
@@ -139,19 +137,19 @@ class Timing:
 def timing(checkpoints: Floats, leakage: Floats, errors: Floats) -> Timing:
     """Timing of one curve [checkpoints], checkpoint 0 (leakage 0, no error) left out of all three.
 
-    Half is interval-censored: it came after `half_after` and by `half_by`; `half_point` interpolates between them on the
-    monotone curve (isotonic regression), so that noise pulls it to neither side more than to the other.
+    Half is interval-censored: it came after `half_after` and by `half_by`, the first checkpoint with half of the final
+    leakage; `half_point` interpolates on the curve as measured. Smoothing it first (isotonic regression) puts noisy
+    curves later, and with them the dissimilar: a spread where there is none.
     """
     clear = leakage > STANDS_OUT * errors
     steady = np.flatnonzero(np.cumprod(clear[::-1])[::-1])
     onset = float(checkpoints[steady[0]]) if len(steady) else np.nan
     if not clear[-1]:
         return Timing(np.nan, np.nan, np.nan, onset)
-    times = np.concatenate([[0.0], checkpoints])
-    rising = np.asarray(isotonic_regression(np.concatenate([[0.0], leakage])).x)
-    by = int(np.argmax(rising >= rising[-1] / 2))
-    step = rising[by] - rising[by - 1]
-    share = (rising[-1] / 2 - rising[by - 1]) / step
+    times, curve = np.concatenate([[0.0], checkpoints]), np.concatenate([[0.0], leakage])
+    half = curve[-1] / 2
+    by = int(np.argmax(curve >= half))
+    share = (half - curve[by - 1]) / (curve[by] - curve[by - 1])
     return Timing(
         float(times[by - 1]), float(times[by]), float(times[by - 1] + share * (times[by] - times[by - 1])), onset
     )
@@ -195,7 +193,7 @@ def spread_rows(course: Course, dynamics: Rows, settings: Settings) -> Rows:
     """Does timing follow similarity, over held-out bystanders? Spearman's rho and its two-sided permutation p.
 
     Negative: the similar ones first. Half leaves out personas without final leakage; onset puts those without onset last.
-    Resampling unit: the persona. n < 4, or n > 40: no test.
+    Resampling unit: the persona. n < 4: no test.
     """
     rows: Rows = []
     bystanders = [row for row in dynamics if row["role"] in settings.gradient_over and row["similarity"] is not None]
@@ -208,12 +206,8 @@ def spread_rows(course: Course, dynamics: Rows, settings: Settings) -> Rows:
         n = int(kept.sum())
         enough = n >= MIN_PERSONAS and len(set(times[kept])) > 1
         status = "ok" if enough else "few" if n < MIN_PERSONAS else "constant"
-        tested = enough and n <= MOST_TIMED
         short = f"{n} bystanders with a timing: no test below {MIN_PERSONAS}"
-        many = "" if n <= MOST_TIMED else f"p is not offered above {MOST_TIMED} bystanders: it rejects too often"
-        meaning = (
-            many if name == "half" else f"grows with the size of the leakage: no evidence of spreading. {many}".strip()
-        )
+        meaning = "" if name == "half" else "grows with the size of the leakage: not evidence of spreading by itself"
         rows.append(
             {
                 "record": record("spread", course.last, course.seed, name),
@@ -221,7 +215,7 @@ def spread_rows(course: Course, dynamics: Rows, settings: Settings) -> Rows:
                 "timing": name,
                 "n": n,
                 "rho": float(spearman(x, times[kept])[0]) if enough else None,
-                "p": float(permutation_p(x, times[kept], settings.permutations, settings.seed)[0]) if tested else None,
+                "p": float(permutation_p(x, times[kept], settings.permutations, settings.seed)[0]) if enough else None,
                 "status": status,
                 "reason": short if status == "few" else "all at the same time" if status == "constant" else meaning,
             }
