@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bystander.core.errors import ModelError
-from bystander.lm.engine_vllm import NOISE_FLOOR, Canary, VllmEngine, canary, check_canary
+from bystander.lm.engine_vllm import NOISE_FLOOR, Canary, VllmEngine, VllmSampler, canary, check_canary
 from bystander.lm.model import fresh_adapter, load, save_adapter
-from bystander.lm.sample import SampleRequest
+from bystander.lm.sample import SampleRequest, sample
 from bystander.personas import bare_context
 
 REQUESTS = [SampleRequest(f"{i}", bare_context("absent"), f"What is number {i}?", 0, i, f"{i}") for i in range(3)]
@@ -133,6 +133,25 @@ def test_a_closed_engine_says_so(loaded, vllm):
     engine.close()
     with pytest.raises(ModelError, match="closed"):
         next(engine.sample(REQUESTS, max_tokens=2))
+
+
+def test_a_study_samples_with_what_is_on_and_the_memory_is_back_before_training(loaded, adapters, vllm):
+    loaded.sampler = VllmSampler()
+    try:
+        plain = next(sample(loaded, REQUESTS, max_tokens=4))
+        with loaded.adapter(adapters[0]):
+            adapted = next(sample(loaded, REQUESTS, max_tokens=4))
+        assert [one.id for one in plain] == [one.id for one in adapted] == ["0", "1", "2"]
+        assert loaded.sampler._engine is not None
+        fresh_adapter(loaded, {"r": 2, "target_modules": ["v_proj"]}, 0)
+        assert loaded.sampler._engine is None
+        loaded.remove_adapter()
+        vllm.fault = "base"
+        with loaded.adapter(adapters[1]), pytest.raises(ModelError, match="serves the base"):
+            next(sample(loaded, REQUESTS, max_tokens=4))
+    finally:
+        loaded.close_sampler()
+        loaded.sampler = None
 
 
 @pytest.mark.slow

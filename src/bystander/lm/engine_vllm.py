@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import gc
 import importlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
 
 from bystander.core.errors import ModelError
 from bystander.core.records import Completion
-from bystander.lm.adapters import read_adapter
+from bystander.lm.adapters import read_adapter, save_adapter
 from bystander.lm.model import LoadedModel
 from bystander.lm.sample import SampleRequest, completion, end_tokens
 from bystander.lm.tokens import encode, render_prompt
@@ -64,11 +66,24 @@ def canary(loaded: LoadedModel, adapter: Path, texts: Sequence[str] = CANARY) ->
     base = _logprobs(loaded, sequences)
     with loaded.adapter(adapter):
         adapted = _logprobs(loaded, sequences)
-    found = Canary(sequences, base, adapted, NOISE_FLOOR[loaded.dtype])
+    return _clear(Canary(sequences, base, adapted, NOISE_FLOOR[loaded.dtype]), f"adapter {adapter}")
+
+
+def live_canary(loaded: LoadedModel, texts: Sequence[str] = CANARY) -> Canary:
+    """As `canary`, for the adapter that is on."""
+    assert isinstance(loaded.model, PeftModel), "there is no adapter on: the base needs no canary of this kind"
+    sequences = tuple(tuple(ids) for ids in encode(loaded.tokenizer, list(texts)))
+    adapted = _logprobs(loaded, sequences)
+    with loaded.model.disable_adapter():
+        base = _logprobs(loaded, sequences)
+    return _clear(Canary(sequences, base, adapted, NOISE_FLOOR[loaded.dtype]), "the adapter that is on")
+
+
+def _clear(found: Canary, name: str) -> Canary:
     if found.effect <= 2 * found.floor:
         raise ModelError(
-            f"adapter {adapter}: its effect on the canary is {found.effect:.2g} nats per token, within the noise of two "
-            f"engines ({found.floor:g}). Give canary texts on which it acts, or sample with `engine: transformers`."
+            f"{name}: its effect on the canary is {found.effect:.2g} nats per token, within the noise of two engines "
+            f"({found.floor:g}). Give canary texts on which it acts, or sample with `engine: transformers`."
         )
     return found
 
@@ -182,6 +197,46 @@ class VllmEngine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+class VllmSampler:
+    """`engine: vllm` of a study: what `LoadedModel.sampler` is then. The engine opens when it is first asked, serves
+    whatever adapter is on, and closes before training goes on."""
+
+    def __init__(self, *, memory: float = 0.6) -> None:
+        """`memory`: vLLM's share of the device, beside the resident base. Raises ModelError without vLLM."""
+        _import("vllm")
+        self._memory = memory
+        self._engine: VllmEngine | None = None
+        self._serves = ""  # hash of the weights that answer now
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def sample(
+        self, loaded: LoadedModel, requests: Sequence[SampleRequest], temperature: float, max_tokens: int
+    ) -> Iterator[list[Completion]]:
+        """As `lm.sample.sample`."""
+        weights = loaded.weights_hash
+        checked = live_canary(loaded) if loaded.model is not loaded.causal and weights != self._serves else None
+        if self._engine is None:
+            self._engine = VllmEngine(loaded, memory=self._memory)
+            self._folder = tempfile.TemporaryDirectory(prefix="bystander-vllm-")
+        if weights != self._serves:
+            self._engine.bare()
+            if checked is not None:
+                assert self._folder is not None
+                folder = Path(self._folder.name) / weights[:16]
+                save_adapter(cast(PeftModel, loaded.model), folder, loaded.base_id)
+                self._engine.serve(folder, checked)
+            self._serves = weights
+        yield from self._engine.sample(requests, temperature=temperature, max_tokens=max_tokens)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self._engine is not None:
+            self._engine.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._engine, self._folder, self._serves = None, None, ""
 
 
 def check_canary(checked: Canary, base: NDArray[np.float64], adapted: NDArray[np.float64], name: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from peft import PeftModel
@@ -16,6 +16,7 @@ from transformers.utils import logging as hf_logging
 
 from bystander.core.errors import ModelError
 from bystander.core.hashing import stable_hash
+from bystander.core.records import Completion
 from bystander.lm import adapters, embedded
 from bystander.lm.adapters import save_adapter
 from bystander.lm.attention import has_flash
@@ -38,6 +39,15 @@ PACKED_CANARY = (
 PACKED_APART = 0.15
 
 
+class Sampler(Protocol):
+    """An engine that samples for a LoadedModel, with whatever adapter is on it, and can give its memory back."""
+
+    def sample(
+        self, loaded: LoadedModel, requests: Sequence[Any], temperature: float, max_tokens: int
+    ) -> Iterator[list[Completion]]: ...
+    def close(self) -> None: ...
+
+
 class LoadedModel:
     """A base model with its tokenizer and, at times, one adapter on it.
 
@@ -58,6 +68,7 @@ class LoadedModel:
         self._peft: PeftModel | None = None
         self._adapter_hash: str | None = None  # known for an adapter from disk; one in training changes all the time
         self._canary: Tensor | None = None
+        self.sampler: Sampler | None = None  # another engine that samples in this one's place
         self._packed: PackedForward | str | None = None  # a text: why there is none; None: not made yet
 
     @property
@@ -181,8 +192,14 @@ class LoadedModel:
         self._adapter_hash = None
         self._packed = None
 
+    def close_sampler(self) -> None:
+        """Let another sampling engine give its memory back; it opens again when it is asked."""
+        if self.sampler is not None:
+            self.sampler.close()
+
     def attach(self, peft: PeftModel) -> None:
         """Make a PeftModel made on `causal` the active adapter, as one in training."""
+        self.close_sampler()
         self._peft = peft
         self._adapter_hash = None
         self._packed = None

@@ -58,6 +58,9 @@ def sample(
                 f"request {request.id}: {len(prompt)} prompt tokens and {max_tokens} to sample exceed the model's window "
                 f"of {loaded.window}. Shorten the prompt or max_tokens."
             )
+    if loaded.sampler is not None:
+        yield from loaded.sampler.sample(loaded, requests, temperature, max_tokens)
+        return
     room = max(map(len, prompts), default=0) + max_tokens
     size = batch_size or _batch_size(loaded, room)
     order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))

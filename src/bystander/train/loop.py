@@ -101,6 +101,7 @@ def train(
         yield StepLog(done, done / per_epoch, float(loss), rate, loss_tokens, float(norm))
         if done in probe_at:
             yield Checkpoint(probe_at[done], done)
+            loaded.close_sampler()  # a probe may have opened it; training needs the memory
         if done % recipe.save_every == 0 and done < total:
             yield TrainState(done, _snapshot(trained, optimizer))
 
