@@ -184,16 +184,16 @@ from bystander.study.spec import load
 moments = random.Random(7)
 kills = 0
 events = Path(sys.argv[2]) / "events.jsonl"
-def launches():
-    return events.read_text().count('"launched"') if events.exists() else 0
+def starts():
+    return events.read_text().count('"started"') if events.exists() else 0
 while True:
-    before = launches()
+    before = starts()
     child = os.fork()
     if child == 0:
         ran = run_study(load(sys.argv[1]), Path(sys.argv[2]))
         os._exit(0 if ran.left == 0 and not ran.failed else 3)
     if kills < int(sys.argv[3]):
-        while kills >= 2 and launches() == before:  # the first two may be hit while they still prepare
+        while kills >= 2 and starts() == before:  # the first two may be hit while they still prepare
             time.sleep(0.005)
         time.sleep(moments.uniform(0.0, float(sys.argv[4])))
         if os.waitpid(child, os.WNOHANG)[0] == 0:
@@ -485,3 +485,22 @@ def test_status_of_10_000_cells_answers_in_2_seconds(tmp_path: Path):
     assert counts == {"done": 5000, "running": 0, "failed": 10, "interrupted": 990, "waiting": 4000}
     assert found.hours_spent == pytest.approx(5000 * 4 / 3600)
     assert found.seconds_left == pytest.approx(5000 * 2.0 * 2 / 4), "what is left, at half the forecast speed, on four"
+
+
+def test_a_review_that_says_stop_starts_nothing_without_a_recorded_reason(tmp_path: Path, study: Loaded, monkeypatch):
+    from bystander.study import run
+    from bystander.study.review import Review
+
+    monkeypatch.setattr(run, "review_of", lambda *_args: Review((), 1.4, "STOP", ("add hypotheses",)))
+    with pytest.raises(StudyError, match=r"the review says STOP \(1.4 of 5\)[\s\S]*add hypotheses"):
+        run_study(study, tmp_path / "run", make_runner=refuse_to_work)
+    assert not (tmp_path / "run").exists()
+    run_study(study, tmp_path / "run", wish=Wish(override="a dry run"), make_runner=Trivial)
+    reviewed = next(e for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "reviewed")
+    assert reviewed["override"] == "a dry run"
+
+
+def test_an_override_of_nothing_is_refused(tmp_path: Path, study: Loaded):
+    with pytest.raises(StudyError, match="nothing to override"):
+        run_study(study, tmp_path / "run", wish=Wish(override="just in case"), make_runner=refuse_to_work)
+    assert not (tmp_path / "run").exists()

@@ -46,14 +46,9 @@ def run_attempt(worker: CellRunner, attempt: Attempt) -> Outcome:
     """One attempt at a cell in this process. Every error becomes an outcome; a stop does too."""
     begun = time.monotonic()
     try:
-        manifest = worker.run_key(attempt.key, attempt.shrink)
+        worker.run_key(attempt.key, attempt.shrink)
     except (Interrupted, KeyboardInterrupt):
         return Outcome(attempt, time.monotonic() - begun, interrupted=True)
     except Exception as error:
         return Outcome(attempt, time.monotonic() - begun, failure(error))
-    return Outcome(attempt, time.monotonic() - begun, spent=spent_by(manifest))
-
-
-def spent_by(manifest: dict[str, Any]) -> dict[str, float]:
-    """What a manifest says that its cell used beyond time."""
-    return {key: float(value) for key, value in manifest.get("spent", {}).items()}
+    return Outcome(attempt, time.monotonic() - begun)

@@ -79,5 +79,8 @@ class OnProcesses:
 
     def close(self) -> None:
         """End the processes; what they were doing can be resumed."""
+        at_work = list(getattr(self._pool, "_processes", {}).values()) if self._running else []
         self._running.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=not at_work, cancel_futures=True)
+        for process in at_work:  # the pool has no way to cut a cell off, and the grace is over
+            process.kill()

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bystander.core.errors import StudyError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Finding
 from bystander.design.audit import refuse
@@ -29,12 +30,13 @@ from bystander.study.preflight import preflight, refuse_failed
 from bystander.study.progress import Bar, Silent
 from bystander.study.questions import open_questions, refuse_open
 from bystander.study.registered import freeze
+from bystander.study.review import Review
 from bystander.study.schedule import Attempt, Executor, Outcome, Summary, schedule
 from bystander.study.spec import Loaded
 from bystander.study.spending import Purse, Spent, approve, spent_so_far, unpaid
 from bystander.study.stop import Stop
 from bystander.study.store import CellDir, write_json
-from bystander.study.told import instrument_findings
+from bystander.study.told import gate_manifest, instrument_findings
 
 MakeRunner = Callable[[Plan, Path, Bar], CellRunner]
 
@@ -57,7 +59,8 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user says beyond the study: the hash of the plan that is approved, and why the gate is overridden."""
+    """What the user says beyond the study: the hash of the plan that is approved, and why a stop (of the review or of the
+    gate) is overridden."""
 
     approve: str = ""
     override: str = ""
@@ -66,8 +69,8 @@ class Wish:
 def run_study(
     study: Loaded, folder: Path, bar: Bar | None = None, wish: Wish = Wish(), make_runner: MakeRunner | None = None
 ) -> Ran:  # fmt: skip
-    """Run a study into `folder`. Raises StudyError while a blocking question is open or the budget is too small,
-    DesignError if the audit refuses it, StoreError if the folder is another study's or another process's."""
+    """Run a study into `folder`. Raises StudyError while a blocking question is open, the review says STOP or the budget
+    is too small, DesignError if the audit refuses it, StoreError if the folder is another study's or another process's."""
     refuse_open(open_questions(study))
     check_same_study(folder, study)
     plan = plan_cells(study)
@@ -78,14 +81,20 @@ def run_study(
     before = list(read_events(folder / "events.jsonl"))
     already = spent_so_far(before)
     approved = _approval(forecast, study.spec.budget, wish, digest, already, before)
+    reviewed = _review_once(study, plan, forecast, wish, digest, before)
+    stopped = (gate_manifest(folder) or {}).get("decision") == "stop"
+    if wish.override and not stopped and (reviewed is None or reviewed.verdict != "STOP"):
+        raise StudyError(
+            "--override: neither the review nor the gate of this run says stop; there is nothing to override"
+        )
     with claimed(folder, study) as dead:
-        if wish.override:
+        if wish.override and stopped:
             override(folder, wish.override)
         run = _Run(
             study, folder, bar or Silent(), Events(folder / "events.jsonl", digest), Purse(study.spec.budget, already)
         )
         run.purse.approved = approved
-        run.prepare(plan, forecast, before, dead, wish)
+        run.prepare(plan, forecast, reviewed, before, dead, wish)
         findings = audit_study(plan, folder)
         refuse(findings)
         freeze(study, folder)
@@ -101,6 +110,22 @@ def _approval(
         if event["event"] == "approved" and event.get("plan") == digest[:16] and event.get("cap_hours") is not None:
             return Spent(float(event["cap_hours"]), float(event["cap_dollars"]))
     return approve(wish.approve, digest, Spent(forecast.hours, forecast.dollars), budget, already)
+
+
+def _review_once(
+    study: Loaded, plan: Plan, forecast: Forecast, wish: Wish, digest: str, before: Sequence[Mapping[str, Any]]
+) -> Review | None:
+    """The review of a plan that this directory has not seen; None where it has. Raises StudyError where it says STOP and
+    nobody overrides that."""
+    if any(event["event"] == "reviewed" and event.get("plan") == digest[:16] for event in before):
+        return None
+    found = review_of(study, plan, forecast)
+    if found.verdict == "STOP" and not wish.override.strip():
+        raise StudyError(
+            f"the review says STOP ({found.score:.1f} of 5). Change the study, or give --override REASON:",
+            found.changes,
+        )
+    return found
 
 
 def plan_hash(plan: Plan) -> str:
@@ -119,12 +144,13 @@ class _Run:
         self.stop = Stop()
 
     def prepare(
-        self, plan: Plan, forecast: Forecast, before: Sequence[Mapping[str, Any]], dead: str, wish: Wish
-    ) -> None:
+        self, plan: Plan, forecast: Forecast, reviewed: Review | None, before: Sequence[Mapping[str, Any]], dead: str,
+        wish: Wish,
+    ) -> None:  # fmt: skip
         """Everything between asking and launching, each with its event."""
         kinds = {event["event"] for event in before if event.get("plan") == self.events.plan_hash[:16]}
-        if not {"clarified", "planned", "reviewed"} <= kinds:
-            self._plan_once(plan, forecast)
+        if reviewed is not None:
+            self._plan_once(plan, forecast, reviewed, wish)
         if self.purse.approved is not None and "approved" not in kinds:
             cap = self.purse.cap
             self.events.write("approved", cap_hours=cap.hours, cap_dollars=cap.dollars, given=wish.approve)
@@ -140,12 +166,12 @@ class _Run:
         took = {"took_over_from": dead} if dead else {}
         self.events.write("launched", cells=len(plan.cells), todo=len(forecast.todo), pid=os.getpid(), **took)
 
-    def _plan_once(self, plan: Plan, forecast: Forecast) -> None:
+    def _plan_once(self, plan: Plan, forecast: Forecast, review: Review, wish: Wish) -> None:
         answers = {question.id: question.default for question in open_questions(self.study)}
         self.events.write("clarified", defaults=answers)
         self.events.write("planned", cells=len(plan.cells), hours=forecast.hours, dollars=forecast.dollars)
-        review = review_of(self.study, plan, forecast)
-        self.events.write("reviewed", score=review.score, verdict=review.verdict)
+        why = {"override": wish.override} if review.verdict == "STOP" else {}
+        self.events.write("reviewed", score=review.score, verdict=review.verdict, **why)
 
     def write_plan(self, plan: Plan, forecast: Forecast) -> None:
         """What `status` reads: it must answer at once, and so must not plan anew."""
@@ -162,6 +188,7 @@ class _Run:
 
     def go(self, plan: Plan, forecast: Forecast, make_runner: MakeRunner | None) -> Ran:
         """Schedule what is not complete, up to the gate and behind it; then put the tables together."""
+        self.plan, self.paid = plan, self._judge_paid(plan)
         gate, reason = self._decision(plan)
         found = len(plan.cells) - len(forecast.todo)
         summary = Summary()
@@ -247,7 +274,7 @@ class _Run:
         """The cell's event and what it cost."""
         attempt = outcome.attempt
         self.events.write("cell done", cell=attempt.name, key=attempt.key, seconds=round(outcome.seconds, 3))
-        self._pay(outcome.attempt, outcome.seconds, outcome.spent.get("dollars", 0.0))
+        self._pay(attempt, outcome.seconds)
 
     def failed(self, outcome: Outcome, again: str) -> None:
         """Why, and what comes next."""
@@ -261,14 +288,22 @@ class _Run:
             error=why.kind,
             next=again or "given up",
         )
-        self._pay(attempt, outcome.seconds, 0.0)
+        self._pay(attempt, outcome.seconds)
 
     def cut_off(self, attempt: Attempt, seconds: float) -> None:
         """What it kept is resumed by the next run; its time is paid."""
         self.events.write("progress", state="cut off", cell=attempt.name, key=attempt.key)
-        self._pay(attempt, seconds, 0.0)
+        self._pay(attempt, seconds)
 
-    def _pay(self, attempt: Attempt, seconds: float, dollars: float) -> None:
+    def _judge_paid(self, plan: Plan) -> float:
+        """What the study's judge has been paid so far, over all runs: its ledger is the provider's bill, kept beside the
+        answers."""
+        judge = getattr(plan.probes.get("judged"), "judge", None)
+        return float(judge.ledger().dollars) if judge is not None else 0.0
+
+    def _pay(self, attempt: Attempt, seconds: float) -> None:
+        paid = self._judge_paid(self.plan)
+        dollars, self.paid = paid - self.paid, paid
         self.purse.pay(seconds / 3600, dollars)
         total = self.purse.spent
         self.events.write(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,13 +50,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended, after `seconds` on its device. `failure` None: the cell is complete. `spent`: what the
-    cell's manifest says that it used beyond time (dollars, tokens)."""
+    """How an attempt ended, after `seconds` on its device. `failure` None: the cell is complete, unless `interrupted`."""
 
     attempt: Attempt
     seconds: float
     failure: Failure | None = None
-    spent: Mapping[str, float] = field(default_factory=dict[str, float])
     interrupted: bool = False
 
 
