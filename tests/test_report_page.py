@@ -226,7 +226,16 @@ def test_what_did_not_hold_is_not_said_to_hold() -> None:
     text = render(weak, inputs, {})
     assert "Leakage does not measurably follow similarity" in text
     assert "Training did not clearly take hold" in text
-    against = replace(analysis, gradient=analysis.gradient.with_columns(-pl.col("rho"), pl.lit(0.001).alias("p")))
+    wide = replace(
+        analysis, gradient=analysis.gradient.with_columns(pl.lit(-0.2).alias("low"), pl.lit(0.04).alias("p"))
+    )
+    assert "Leakage does not measurably follow similarity" in render(wide, inputs, {})
+    against = replace(
+        analysis,
+        gradient=analysis.gradient.with_columns(
+            -pl.col("rho"), -pl.col("low"), -pl.col("high"), pl.lit(0.001).alias("p")
+        ),
+    )
     assert "Leakage runs against similarity" in render(against, inputs, {})
 
 

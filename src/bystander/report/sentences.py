@@ -5,6 +5,7 @@ Each is put together from records; which record is quoted is chosen here, no num
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -117,7 +118,7 @@ def _gradient(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None
         scope, spread = Markup(" over {} bystanders").format(numbers.number(row["record"], "n", "count")), Markup("")
     else:
         return None
-    opening = _direction(row["rho"], row[p])
+    opening = _direction(row, p)
     return Markup("{}: ρ {} {}{}, permutation p {}{}.").format(
         opening,
         numbers.number(row["record"], "rho", "rho"),
@@ -128,7 +129,10 @@ def _gradient(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None
     )
 
 
-def _direction(rho: float, p: float | None) -> str:
-    if p is None or p >= LEVEL:
+def _direction(row: Mapping[str, float | None], p: str) -> str:
+    """What may be said of the sign of rho: only where p is below the level and the interval, if any, leaves out zero."""
+    rho, low, high = row["rho"] or 0.0, row["low"], row["high"]
+    clear = low is None or high is None or low > 0 or high < 0
+    if row[p] is None or (row[p] or 0.0) >= LEVEL or not clear:
         return "Leakage does not measurably follow similarity to the source"
     return "Leakage follows similarity to the source" if rho > 0 else "Leakage runs against similarity to the source"

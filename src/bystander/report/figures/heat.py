@@ -40,7 +40,9 @@ def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChar
         legend=alt.Legend(title=" ".join(leakage_title(lead.probe, lead.metric)), format="~r", titleLimit=420),
     )
     below = "Checkpoint (fraction of training)"
-    x = alt.X("checkpoint:O", title=below if single else None, axis=alt.Axis(labelAngle=0, format="~g"))
+    x = alt.X(
+        "checkpoint:O", title=below if single else None, axis=alt.Axis(labelAngle=0, format="~g", labelOverlap=True)
+    )
     base = alt.Chart(frame).transform_filter(marks.of_arm())
     cells = base.mark_rect(tooltip=True, cursor="pointer").encode(
         x=x, y=y, color=color, tooltip=_tooltip(), description="persona:N"

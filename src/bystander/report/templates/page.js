@@ -250,7 +250,7 @@
       const value = entry.cells[index];
       const form = column.form === "unit" ? entry.form : column.form;
       const cell = make("td", undefined, column.to ? "num interval" : column.numeric ? `num ${column.key}` : "");
-      if (column.form === "name") cell.className = "name";
+      if (!column.numeric && !column.to) cell.className = column.form === "name" ? "name" : column.key;
       const label = (element, key, shown) => {
         Object.assign(element.dataset, { record: entry.record, column: key, form });
         element.textContent = formatNumber(shown, form);
