@@ -219,13 +219,15 @@ def headline_table(analysis: Analysis) -> Table:
     gradient at the study's layer."""
     rows = _pooled(analysis.containment)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    several = [name for name in ("behavior", "arm", "config") if len({row[name] for row in rows}) > 1]
+    several = [name for name in ("behavior", "arm", "config", "dataset") if len({row[name] for row in rows}) > 1]
     for name in ("source", *several, "metric"):
         table.add_column(name, no_wrap=True)
     for name in ("before", "after", "held-out", "rho", "95 % interval", "p", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     own = {_key(row): row for row in _pooled(analysis.leakage) if row["role"] == "source"}
-    ranks = {_key(row): row for row in _pooled(analysis.gradient) if row["preregistered"]}
+    gradients = _pooled(analysis.gradient)
+    claimed = {(row["method"], row["layer"]) for row in gradients if row["preregistered"]}
+    ranks = {_key(row): row for row in gradients if (row["method"], row["layer"]) in claimed}
     for row in rows:
         source, rank = own.get(_key(row)), ranks.get(_key(row), dict[str, Any]())
         table.add_row(
