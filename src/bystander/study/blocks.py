@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 class Strict(BaseModel):
@@ -15,12 +15,21 @@ class Strict(BaseModel):
 
 
 class ModelSpec(Strict):
-    """`name`: smollm2-135m (embedded), a Hub id, or a local path."""
+    """`name`: smollm2-135m (embedded), a Hub id, or a local path. `engine`: what samples; all else is transformers."""
 
     name: str = Field(default="smollm2-135m", min_length=1)
     revision: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    engine: Literal["transformers", "vllm"] = "transformers"
+
+    @model_serializer(mode="wrap")
+    def _without_default_engine(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """The usual engine is left out, so that keys of cells are what they were before there was another."""
+        written: dict[str, object] = handler(self)
+        if self.engine == "transformers":
+            written.pop("engine", None)
+        return written
 
 
 class Checkpoints(Strict):

@@ -50,6 +50,10 @@ class Worker:
         if self._loaded is None:
             model = self.plan.study.spec.model
             self._loaded = load(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
+            if model.engine == "vllm":
+                from bystander.lm.engine_vllm import VllmSampler
+
+                self._loaded.sampler = VllmSampler()
         return self._loaded
 
     def cell_dir(self, cell: Cell) -> CellDir:
