@@ -46,7 +46,8 @@ def sample(
     """Answers of at most `max_tokens` tokens, a batch at a time, batches cut from the requests sorted by prompt length.
 
     One uniform number per (request's seed, step) picks the token by inverse CDF, so that an answer depends on its own
-    seed and not on its batch-mates (but for rounding in the logits, which their padding may change in the last bits).
+    seed and not on its batch-mates, but for rounding: padding changes the logits' last bits, and where unlikely tokens
+    stand close together in the CDF that can pick another (measured: 2 of 743 tokens of the embedded model).
     Temperature 0 takes the likeliest token. Raises ModelError for a prompt that leaves no room in the model's window.
     """
     if temperature < 0 or max_tokens < 1:
