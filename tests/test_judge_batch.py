@@ -69,7 +69,7 @@ def test_expired_requests_are_sent_again_and_then_given_up(tmp_path: Path) -> No
 def test_a_restart_collects_the_batch_that_was_sent(tmp_path: Path) -> None:
     batches = Batches(score)
     with serve(batches=batches) as url:
-        first = judge(url, tmp_path / "j.sqlite", poll=30.0)
+        first = judge(url, tmp_path / "j.sqlite", poll=3600.0)  # it must not wake after this test has ended
         client, asks = (
             first.client,
             [first.ask_for(c, QUESTIONS[c.item[:-2]], t) for c in completions(5) for t in ("aligned", "coherent")],
