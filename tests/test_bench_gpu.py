@@ -5,9 +5,9 @@ import torch
 
 from bystander.core.errors import ModelError
 from bystander.lm.model import load
-from bystander.study import bench_sample as sampling
-from bystander.study import bench_train as training
-from bystander.study.bench_shapes import BENCH_SHAPES, shaped_model
+from bystander.study.bench import bench_sample as sampling
+from bystander.study.bench import bench_train as training
+from bystander.study.bench.bench_shapes import BENCH_SHAPES, shaped_model
 
 
 class Bar:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bystander.core.errors import StudyError
-from bystander.study import cli
-from bystander.study.spec import load
+from bystander.study.cli import cli
+from bystander.study.spec.spec import load
 
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
 

@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from bystander.core.errors import DataError, StoreError, StudyError
-from bystander.study import store
-from bystander.study.cells import plan_cells
-from bystander.study.events import read_events
-from bystander.study.gate import picks_of
-from bystander.study.run import Ran, Wish, plan_hash, run_study
-from bystander.study.spec import Loaded, load
-from bystander.study.status import status
-from bystander.study.store import CellDir, read_json
-from bystander.study.work import Worker
+from bystander.study.cells.cells import plan_cells
+from bystander.study.engine.gate import picks_of
+from bystander.study.engine.run import Ran, Wish, plan_hash, run_study
+from bystander.study.engine.work import Worker
+from bystander.study.spec.spec import Loaded, load
+from bystander.study.store import store
+from bystander.study.store.events import read_events
+from bystander.study.store.status import status
+from bystander.study.store.store import CellDir, read_json
 from study_tiny import make_model, write_study
 
 TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
@@ -178,9 +178,9 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bystander.study.run import run_study
-from bystander.study.work import Worker
-from bystander.study.spec import load
+from bystander.study.engine.run import run_study
+from bystander.study.engine.work import Worker
+from bystander.study.spec.spec import load
 moments = random.Random(7)
 kills = 0
 events = Path(sys.argv[2]) / "events.jsonl"
@@ -267,16 +267,16 @@ def test_above_the_budget_nothing_starts_without_the_hash_of_this_very_plan(tmp_
 
 
 def test_spending_stops_at_the_cap_and_all_that_is_complete_is_kept(tmp_path: Path, study: Loaded, monkeypatch):
-    from bystander.study import machine
+    from bystander.study.plan import machine
 
     slow = machine.Rates("cpu", 1.0, 1.0, 1.0, "a very slow machine")
-    monkeypatch.setattr("bystander.study.outlook.rates_for", lambda *_args: slow)
-    from bystander.study.outlook import forecast_of
+    monkeypatch.setattr("bystander.study.plan.outlook.rates_for", lambda *_args: slow)
+    from bystander.study.plan.outlook import forecast_of
 
     hours = [cell.seconds / 3600 for cell in forecast_of(plan_cells(study)).cells]
     poor = with_budget(study, sum(hours))
     monkeypatch.setattr(Trivial, "hours", sum(hours) / 5)
-    monkeypatch.setattr("bystander.study.executors.time", Clock)
+    monkeypatch.setattr("bystander.study.engine.executors.time", Clock)
     ran = run_study(poor, tmp_path / "run", make_runner=Trivial)
     assert "the cap of" in ran.stopped
     assert 0 < ran.done_now < 13
@@ -373,8 +373,8 @@ def test_a_run_directory_of_another_study_is_left_alone(tmp_path: Path, unbroken
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bystander.study.claim import claimed
-from bystander.study.spec import load
+from bystander.study.store.claim import claimed
+from bystander.study.spec.spec import load
 with claimed(Path(sys.argv[2]), load(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -404,7 +404,9 @@ def test_a_second_process_says_who_holds_the_directory_and_a_dead_one_holds_noth
 def test_a_full_disk_is_a_clear_error_and_a_run_after_freeing_space_completes(
     tmp_path: Path, unbroken: Ran, study: Loaded, monkeypatch
 ):
-    monkeypatch.setattr("bystander.study.preflight.DISK_MARGIN", 0.0)  # else it would be told before anything starts
+    monkeypatch.setattr(
+        "bystander.study.engine.preflight.DISK_MARGIN", 0.0
+    )  # else it would be told before anything starts
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
@@ -488,8 +490,8 @@ def test_status_of_10_000_cells_answers_in_2_seconds(tmp_path: Path):
 
 
 def test_a_review_that_says_stop_starts_nothing_without_a_recorded_reason(tmp_path: Path, study: Loaded, monkeypatch):
-    from bystander.study import run
-    from bystander.study.review import Review
+    from bystander.study.engine import run
+    from bystander.study.plan.review import Review
 
     monkeypatch.setattr(run, "review_of", lambda *_args: Review((), 1.4, "STOP", ("add hypotheses",)))
     with pytest.raises(StudyError, match=r"the review says STOP \(1.4 of 5\)[\s\S]*add hypotheses"):

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import StoreError
-from bystander.study import cli
-from bystander.study.boarded import board, card, run_folders
-from bystander.study.run import run_study
-from bystander.study.spec import load
+from bystander.study.cli import cli
+from bystander.study.engine.run import run_study
+from bystander.study.results.boarded import board, card, run_folders
+from bystander.study.spec.spec import load
 from study_tiny import make_model, write_study
 
 

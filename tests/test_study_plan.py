@@ -9,19 +9,19 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import DataError, StoreError, StudyError
-from bystander.study import preflight as checks
-from bystander.study.blocks import Budget
-from bystander.study.forecast import CellCost, wall_seconds
-from bystander.study.foresight import gate_odds, power_of_tests, said
-from bystander.study.machine import SHAPES, published
-from bystander.study.planned import planned
-from bystander.study.priors import gradients, import_results
-from bystander.study.questions import open_questions, refuse_open
-from bystander.study.registered import declaration, declaration_hash, freeze, hypotheses_of
-from bystander.study.review import Outlook, review
-from bystander.study.spec import load
-from bystander.study.spending import Purse, Spent, approve, unpaid
-from bystander.study.workload import Work
+from bystander.study.cells.workload import Work
+from bystander.study.engine import preflight as checks
+from bystander.study.engine.registered import declaration, declaration_hash, freeze, hypotheses_of
+from bystander.study.engine.spending import Purse, Spent, approve, unpaid
+from bystander.study.plan.forecast import CellCost, wall_seconds
+from bystander.study.plan.foresight import gate_odds, power_of_tests, said
+from bystander.study.plan.machine import SHAPES, published
+from bystander.study.plan.planned import planned
+from bystander.study.plan.priors import gradients, import_results
+from bystander.study.plan.questions import open_questions, refuse_open
+from bystander.study.plan.review import Outlook, review
+from bystander.study.spec.blocks import Budget
+from bystander.study.spec.spec import load
 
 GOOD = Outlook(
     total_hours=10, hours_to_first_signal=0.5, gate_hours=2, dollars=0, budget_hours=20, budget_dollars=0,

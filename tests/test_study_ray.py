@@ -17,9 +17,9 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bystander.study import on_ray
-from bystander.study.run import run_study
-from bystander.study.spec import load
+from bystander.study.engine import on_ray
+from bystander.study.engine.run import run_study
+from bystander.study.spec.spec import load
 study, folder = load(sys.argv[1], sys.argv[4:]), Path(sys.argv[2])
 killed = []
 if sys.argv[3] == "kill":

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from bystander.core.errors import DataError, StoreError
-from bystander.study.executors import Local
-from bystander.study.failure import failure
-from bystander.study.schedule import Attempt, Outcome, schedule
-from bystander.study.stop import Stop
+from bystander.study.engine.executors import Local
+from bystander.study.engine.failure import failure
+from bystander.study.engine.schedule import Attempt, Outcome, schedule
+from bystander.study.engine.stop import Stop
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         StudyError,
     )
     from bystander.study.api import Study
-    from bystander.study.results import Results
+    from bystander.study.results.results import Results
 
 # The whole public surface; a test holds it exactly. Names are imported when they are used: `import bystander` is cheap.
 _HOME = {
@@ -33,7 +33,7 @@ _HOME = {
     "DesignError": "bystander.core.errors",
     "JudgeError": "bystander.core.errors",
     "ModelError": "bystander.core.errors",
-    "Results": "bystander.study.results",
+    "Results": "bystander.study.results.results",
     "StoreError": "bystander.core.errors",
     "Study": "bystander.study.api",
     "StudyError": "bystander.core.errors",

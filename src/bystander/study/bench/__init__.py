@@ -1,0 +1,1 @@
+"""Benchmarks: a plain way and ours side by side."""

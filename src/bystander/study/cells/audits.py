@@ -1,0 +1,67 @@
+"""The audit of a study's designs; it needs the model's tokenizer and window, not its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bystander.core.errors import ModelError
+from bystander.core.hashing import stable_hash
+from bystander.core.records import Finding, as_dict
+from bystander.design.audit import audit, render
+from bystander.lm import embedded
+from bystander.lm.tokens import template_of
+from bystander.personas import bare_context
+from bystander.study.cells.cells import Plan
+from bystander.study.cells.registry import make_behavior, probe_texts
+from bystander.study.spec.blocks import ModelSpec
+from bystander.study.store.store import read_json, write_json
+
+AUDIT = "audit.json"
+
+
+def audit_study(plan: Plan, folder: Path | None) -> list[Finding]:
+    """Audit every design of a plan; errors are findings too: see `design.audit.refuse`.
+
+    Writes `audit.json`; an audit of the very same designs that stands in the folder is taken as it is."""
+    kept = folder / AUDIT if folder else None
+    digest = stable_hash(plan.study.identity, [[as_dict(row) for row in d.rows] for d in plan.all_designs])
+    if kept and kept.is_file() and (found := read_json(kept)).get("designs") == digest:
+        return [Finding(f["level"], f["check"], f["message"], tuple(f["rows"])) for f in found["findings"]]
+    recipe = plan.study.spec.recipe
+    tokenizer, window = tokenizer_of(plan.study.spec.model)
+    rendered = [render(d, tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in plan.all_designs]
+    contexts = [*plan.contexts, *(bare_context(kind) for kind in ("absent", "empty", "default", "assistant"))]
+    findings = audit(
+        rendered, tokenizer, contexts, probe_texts(plan.study), max_length=window, end_of_turn=recipe.end_of_turn
+    )
+    findings += [finding for name in plan.study.spec.behaviors for finding in _own(name, plan)]
+    order = {"error": 0, "warning": 1, "info": 2}
+    findings.sort(key=lambda finding: order[finding.level])
+    if kept:
+        write_json(kept, {"designs": digest, "findings": [as_dict(finding) for finding in findings]})
+    return findings
+
+
+def _own(name: str, plan: Plan) -> list[Finding]:
+    """What a behavior itself finds in its data."""
+    behavior: Any = make_behavior(name, plan.study)
+    return list(behavior.findings()) if hasattr(behavior, "findings") else []
+
+
+def tokenizer_of(model: ModelSpec) -> tuple[Any, int]:
+    """The model's tokenizer and its window in tokens. Raises ModelError where it cannot be had."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = str(embedded.checkpoint_path()) if model.name == embedded.NAME else str(model.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=model.revision)
+        config = AutoConfig.from_pretrained(source, revision=model.revision).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(
+            f"model {model.name}: its tokenizer cannot be loaded: {first}. Give a Hub id that this machine can reach, a "
+            f"checkpoint's folder, or {embedded.NAME} (embedded, needs no Hub)."
+        ) from error
+    template_of(tokenizer)
+    return tokenizer, int(getattr(config, "max_position_embeddings", 0) or 1 << 30)

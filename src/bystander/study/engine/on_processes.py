@@ -1,0 +1,86 @@
+"""The `processes` executor: several processes of this machine side by side, each with its own resident base model.
+
+For a small model on a large GPU, where one process leaves most of the device idle, and without Ray. The standard
+library's pool does the rest; each process makes the plan anew from the study, so that nothing but the study travels.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+
+from bystander.study.engine.executors import CellRunner, run_attempt
+from bystander.study.engine.failure import failure
+from bystander.study.engine.schedule import Attempt, Outcome
+from bystander.study.spec.blocks import Executor as Block
+
+_runner: CellRunner | None = None  # of this worker process, made at its first cell
+_make: Callable[[], CellRunner] | None = None
+
+
+def _begin(make: Callable[[], CellRunner]) -> None:
+    global _make  # noqa: PLW0603 (a pool's initializer has no other place)
+    _make = make
+
+
+def _run(attempt: Attempt) -> Outcome:
+    global _runner  # noqa: PLW0603
+    begun = time.monotonic()
+    try:
+        if _runner is None:
+            assert _make is not None
+            _runner = _make()
+    except Exception as error:
+        return Outcome(attempt, time.monotonic() - begun, failure(error))
+    return run_attempt(_runner, attempt)
+
+
+class OnProcesses:
+    """Runs attempts on `block.workers` processes of this machine. `make` must pickle: it is called once in each."""
+
+    def __init__(self, block: Block, make: Callable[[], CellRunner]) -> None:
+        self.slots = block.workers
+        self.threads = str(max(1, round(block.cpus)))
+        self.make = make
+        self._pool = self._new_pool()
+        self._running: dict[Future[Outcome], tuple[Attempt, float]] = {}
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        # A forked process would share the parent's CUDA state, which cannot be; torch reads its threads at import.
+        os.environ.setdefault("OMP_NUM_THREADS", self.threads)
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.slots, mp_context=context, initializer=_begin, initargs=(self.make,))
+
+    def submit(self, attempt: Attempt) -> None:
+        """Hand an attempt to the pool."""
+        self._running[self._pool.submit(_run, attempt)] = (attempt, time.monotonic())
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """What has ended, waiting at most so long. If a process died the pool is made anew, and what was running there
+        is told to go again (what its cells kept is not done twice)."""
+        if not self._running:
+            return []
+        ended, _ = wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
+        broken = next((e for future in ended if (e := future.exception()) is not None), None)
+        if broken is None:
+            return [self._finish(future) for future in ended]
+        attempts = list(self._running.values())
+        self._running.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = self._new_pool()
+        return [Outcome(attempt, time.monotonic() - begun, failure(broken)) for attempt, begun in attempts]
+
+    def _finish(self, future: Future[Outcome]) -> Outcome:
+        del self._running[future]
+        return future.result()
+
+    def close(self) -> None:
+        """End the processes; what they were doing can be resumed."""
+        at_work = list(getattr(self._pool, "_processes", {}).values()) if self._running else []
+        self._running.clear()
+        self._pool.shutdown(wait=not at_work, cancel_futures=True)
+        for process in at_work:  # the pool has no way to cut a cell off, and the grace is over
+            process.kill()

@@ -1,0 +1,185 @@
+"""Preflight: what can go wrong in the first minute is found before it. JSON for a program, an exit code for a script."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bystander.core.errors import BystanderError, StoreError
+from bystander.lm import embedded
+from bystander.study.cells.audits import tokenizer_of
+from bystander.study.cells.cells import plan_cells
+from bystander.study.plan.forecast import Forecast
+from bystander.study.plan.machine import shape_of
+from bystander.study.spec.spec import Loaded
+from bystander.study.store.claim import holder, versions
+
+DISK_MARGIN = 1.5  # what tables, temporary files and reports take beside the forecast
+# Peak bytes a parameter while a cell of the largest kind runs: float32 on a CPU, bfloat16 on a GPU, and what activations
+# add (41 GiB for 7.6e9 parameters at 16 rows of 140 tokens: ../shared/bench/BASELINES.md).
+BYTES_PER_PARAMETER = {"cpu": 4 * 1.5, "cuda": 41 * 2**30 / 7.62e9}
+CLOCK_FROM = 1_750_000_000  # June 2025: before this program existed, so a clock that shows less is wrong
+NEEDED = {"torch": (2, 8), "transformers": (5, 0), "peft": (0, 18), "polars": (1, 30)}  # as pyproject.toml says
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: `message` says what was found, and where it is not ok what to do."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+def preflight(study: Loaded, folder: Path, forecast: Forecast, *, holding: bool = True) -> list[Check]:
+    """All checks for a launch into `folder`. `holding`: this process holds the directory already."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("write access", lambda: _write_access(folder)),
+        ("other run", lambda: "this process holds it" if holding else _nobody(folder)),
+        ("disk", lambda: _disk(folder, forecast.bytes)),
+        ("memory", lambda: _memory(study)),
+        ("model", lambda: _model(study)),
+        ("data", lambda: _data(study)),
+        ("judge", lambda: _judge(study)),
+        ("versions", _versions),
+        ("clock", lambda: _clock(folder)),
+    ]
+    return [_check(name, one) for name, one in checks]
+
+
+def _check(name: str, one: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, one())
+    except BystanderError as error:
+        return Check(name, False, str(error))
+    except OSError as error:
+        return Check(name, False, f"{error.strerror or error}: {error.filename or ''}".strip(": "))
+
+
+def refuse_failed(checks: Sequence[Check]) -> None:
+    """Raises StoreError where a check failed, with all that did."""
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        lines = "\n".join(f"  - {check.name}: {check.message}" for check in failed)
+        raise StoreError(f"preflight failed, nothing was started:\n{lines}")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = folder.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _write_access(folder: Path) -> str:
+    where = _existing(folder)
+    if not where.is_dir() or not os.access(where, os.W_OK | os.X_OK):
+        raise StoreError(f"{where} cannot be written; give another directory with --out")
+    return f"{where} can be written"
+
+
+def _nobody(folder: Path) -> str:
+    who = holder(folder)
+    if who:
+        raise StoreError(f"{folder} is being written by {who}; wait for it, or give another directory with --out")
+    return "nobody holds the directory"
+
+
+def _disk(folder: Path, needed: float) -> str:
+    free = shutil.disk_usage(_existing(folder)).free
+    wanted = needed * DISK_MARGIN
+    if free < wanted:
+        raise StoreError(
+            f"{wanted / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; free some, or --out elsewhere"
+        )
+    return f"{wanted / 1e9:.2f} GB needed, {free / 1e9:.1f} GB free"
+
+
+def _memory(study: Loaded) -> str:
+    model = study.spec.model
+    kind, free = _free_memory(model.device)
+    wanted = shape_of(model.name).parameters * BYTES_PER_PARAMETER[kind]
+    if model.name not in (embedded.NAME,) and not _known(study):
+        return f"{free / 2**30:.1f} GiB of {kind} memory free; the model's size is not known here"
+    if free < wanted:
+        raise StoreError(
+            f"the largest cell needs about {wanted / 2**30:.1f} GiB of {kind} memory, {free / 2**30:.1f} GiB are free; "
+            "stop what else uses it, take a smaller model, or run on another machine"
+        )
+    return f"{wanted / 2**30:.1f} GiB of {kind} memory needed, {free / 2**30:.1f} GiB free"
+
+
+def _known(study: Loaded) -> bool:
+    from bystander.study.plan.machine import known_shape
+
+    return known_shape(study.spec.model.name)
+
+
+def _free_memory(device: str) -> tuple[str, float]:
+    import torch
+
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        if not torch.cuda.is_available():
+            raise StoreError(f"model.device is {device}, but no GPU is there; --set model.device=auto")
+        place = torch.device(device if device != "auto" else "cuda:0")
+        return "cuda", float(torch.cuda.mem_get_info(place)[0])
+    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    free = float(pages * size)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():  # what the page cache holds is free for the asking
+        line = next((row for row in meminfo.read_text().splitlines() if row.startswith("MemAvailable:")), "")
+        free = max(free, float(line.split()[1]) * 1024 if line else 0.0)
+    return "cpu", free
+
+
+def _model(study: Loaded) -> str:
+    tokenizer_of(study.spec.model)
+    return f"{study.spec.model.name}: tokenizer and settings are there, the chat template takes personas"
+
+
+def _data(study: Loaded) -> str:
+    plan = plan_cells(study)
+    rows = sum(len(design.rows) for design in plan.all_designs)
+    return f"{len(plan.all_designs)} designs, {rows:,} rows, {len(plan.probes)} probes"
+
+
+def _judge(study: Loaded) -> str:
+    probe = plan_cells(study).probes.get("judged")
+    judge = getattr(probe, "judge", None)
+    if judge is None:
+        return "no judge is asked"
+    judge.preflight([study.spec.model.name])
+    return f"{judge.settings.model} answers"
+
+
+def _versions() -> str:
+    found = versions()
+    old = [
+        f"{name} {found[name]} (needs {'.'.join(map(str, least))})"
+        for name, least in NEEDED.items()
+        if _numbers(found[name]) < least
+    ]
+    if old:
+        raise StoreError(f"too old: {', '.join(old)}; pip install -r requirements.lock")
+    return ", ".join(f"{name} {found[name]}" for name in NEEDED)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split("+", maxsplit=1)[0].split(".")[:2]
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
+def _clock(folder: Path) -> str:
+    """The clock is plausible, and not behind what this run has written already: events would be out of order."""
+    now = time.time()
+    if now < CLOCK_FROM:
+        raise StoreError(f"the clock shows {time.strftime('%Y-%m-%d', time.gmtime(now))}; set it")
+    events = folder / "events.jsonl"
+    if events.is_file() and events.stat().st_mtime > now + 60:
+        raise StoreError(f"the clock is behind {events}, which was written in its future; set it")
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))

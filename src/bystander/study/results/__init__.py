@@ -1,0 +1,1 @@
+"""What came out: analysis, report, board, comparison, export."""

@@ -1,0 +1,285 @@
+"""The results of a run: its tables, the analysis of them, and the report. What the notebook user holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.table import Table
+
+from bystander.analysis import Analysis, Settings, analyze
+from bystander.analysis.results import tidy
+from bystander.analysis.schemas import TABLES
+from bystander.core.errors import StoreError
+from bystander.core.records import Completion, Finding, Persona, PersonaFacts, StepLog
+from bystander.study.engine.registered import hypotheses_of
+from bystander.study.results import told
+from bystander.study.spec.spec import Loaded, Study
+from bystander.study.store.store import read_json, write_bytes
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from bystander.report.inputs import ReadCompletion, ReportInput, TrainingCurve
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished (or half-finished) run. Tables are polars data frames; `.to_pandas()` works on each."""
+
+    folder: Path
+    study: Loaded
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Results:
+        """Open a run directory. Raises StoreError if it is none, or has no measurements yet."""
+        folder = Path(folder)
+        for name in ("provenance.json", "study.yaml", "personas.json"):
+            if not (folder / name).is_file():
+                raise StoreError(f"{folder} is not a run directory: it has no {name}")
+        if not (folder / "measurements.parquet").is_file():
+            raise StoreError(f"{folder} has no measurements yet; `bystander run` it first")
+        from bystander.core.yamlfile import read_yaml
+
+        spec = Study.model_validate(read_yaml((folder / "study.yaml").read_text()).data)
+        personas = [
+            Persona(p["name"], p["prompt"], p["category"], tuple(p["related_to"]))
+            for p in read_json(folder / "personas.json")
+        ]
+        return cls(folder, Loaded(spec, tuple(personas), folder))
+
+    @cached_property
+    def measurements(self) -> pl.DataFrame:
+        """One long table: `core.records.Measurement`."""
+        return pl.read_parquet(self.folder / "measurements.parquet")
+
+    @cached_property
+    def similarities(self) -> pl.DataFrame:
+        """Similarity of every persona to each source by method and layer."""
+        return pl.read_parquet(self.folder / "similarities.parquet")
+
+    @cached_property
+    def personas(self) -> pl.DataFrame:
+        """Name, category, relations, prompt and its length in tokens."""
+        return pl.read_parquet(self.folder / "personas.parquet")
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Every estimate and verdict, computed from the tables alone; read back where the report has it already."""
+        kept = self.folder / "analysis.json"
+        table = self.folder / "measurements.parquet"
+        if kept.is_file() and kept.stat().st_mtime >= table.stat().st_mtime:
+            return Analysis.from_json(kept.read_text(encoding="utf-8"), kept)
+        return self.analyze()
+
+    def analyze(self) -> Analysis:
+        """The analysis, computed anew. The phase diagram is the gate's: all its configurations on the same personas."""
+        spec = self.study.spec
+        settings = Settings(layer=spec.geometry.layer, gradient_over=("held-out", "mixed"))
+        picks = told.picked(self.folder)
+        hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(spec)]
+        main = told.main_rows(self.measurements, self.folder)
+        found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
+        gate = told.gate_manifest(self.folder)
+        if gate is None:
+            return found
+        note = f"the sweep's {len(gate['phase'])} trainings were judged at the gate and stand in the phase diagram"
+        return replace(found, phase=tidy(gate["phase"], TABLES["phase"]), notes=(*found.notes, note))
+
+    def leakage(self) -> pl.DataFrame:
+        """Leakage per training, persona and metric, with its interval."""
+        return self.analysis.leakage
+
+    def gradient(self) -> pl.DataFrame:
+        """Rank correlation of leakage with similarity, per training, metric, predictor and layer."""
+        return self.analysis.gradient
+
+    def dynamics(self) -> pl.DataFrame:
+        """When leakage came: per persona, the checkpoint at which half of it was reached."""
+        return self.analysis.dynamics
+
+    def verdicts(self) -> pl.DataFrame:
+        """The verdict on each hypothesis."""
+        return self.analysis.tables()["verdicts"]
+
+    def charts(self) -> dict[str, alt.Chart]:
+        """The report's figures as Altair charts, by name."""
+        from bystander.report import charts
+
+        return charts(self.analysis, self.report_input())
+
+    def report(self) -> Path:
+        """Write `analysis.json`, `report.html` and the figures; returns the report's path."""
+        from bystander.report import write_report
+
+        found = self.analyze()
+        self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
+        write_bytes(self.folder / "analysis.json", found.to_json().encode())
+        return write_report(found, self.report_input(), self.folder / "report.html")
+
+    def report_input(self) -> ReportInput:
+        """What the report shows beside the analysis."""
+        from bystander.report.inputs import ReportInput
+
+        provenance = read_json(self.folder / "provenance.json")
+        spec = self.study.spec
+        audit_file = self.folder / "audit.json"
+        lines, digest = told.registered(self.folder)
+        findings = [
+            Finding(f["level"], f["check"], f["message"], tuple(f["rows"]))
+            for f in (read_json(audit_file)["findings"] if audit_file.is_file() else [])
+        ]
+        return ReportInput(
+            study=spec.name,
+            question=spec.question,
+            settings=dict(flat(spec.resolved())),
+            findings=[*findings, *told.instrument_findings(self.folder)],
+            audited=audit_file.is_file(),
+            personas=[
+                PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
+                for p in self.personas.to_dicts()
+            ],
+            similarities=self.similarities,
+            completions=self._completions(),
+            curves=self._curves(),
+            provenance=dict(flat(provenance)),
+            model=spec.model.name,
+            cost=told.cost(self.folder),
+            registered=lines,
+            registration_hash=digest,
+            hypotheses={h.name: h.statement for h in hypotheses_of(spec)},
+            gate=told.gate_result(self.folder),
+            leads=told.picked(self.folder),
+        )
+
+    def _cells(self) -> list[Path]:
+        return sorted(path.parent for path in (self.folder / "cells").glob("*/manifest.json"))
+
+    def _completions(self) -> list[ReadCompletion]:
+        from bystander.study.store.store import CellDir
+
+        found: list[ReadCompletion] = []
+        marker = self.study.spec.marker.text
+        for folder in self._cells():
+            frame = CellDir(folder).measurements()
+            if not (folder / "completions.jsonl.zst").is_file() or not frame.height or frame["source"][0] is None:
+                continue
+            first: Mapping[str, Any] = frame.row(0, named=True)
+            roles = dict(zip(frame["persona"].to_list(), frame["role"].to_list(), strict=True))
+            for completion in CellDir(folder).completions():
+                leaked = marker in completion.text if first["behavior"] == "marker" else None
+                found.append(_read_completion(completion, first, str(roles.get(completion.persona)), leaked))
+        return found
+
+    def _curves(self) -> list[TrainingCurve]:
+        from bystander.report.inputs import TrainingCurve
+
+        curves: list[TrainingCurve] = []
+        for folder in self._cells():
+            if (folder / "steps.parquet").is_file():
+                steps = [StepLog(**row) for row in pl.read_parquet(folder / "steps.parquet").to_dicts()]
+                curves.append(TrainingCurve(read_json(folder / "manifest.json")["name"], steps))
+        return curves
+
+
+def _read_completion(
+    completion: Completion, first: Mapping[str, Any], role: str, leaked: bool | None
+) -> ReadCompletion:
+    from bystander.report.inputs import ReadCompletion
+
+    return ReadCompletion(
+        completion, first["behavior"], first["source"], first["arm"], role, first["checkpoint"], leaked,
+        score=None if leaked is None else float(leaked),
+    )  # fmt: skip
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as dotted keys with plain values."""
+    pairs: list[tuple[str, Any]] = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            pairs += flat(inner, f"{prefix}{key}.")
+        else:
+            plain = (
+                inner
+                if inner is None or isinstance(inner, str | int | float | bool)
+                else json.dumps(inner, ensure_ascii=False)
+            )
+            pairs.append((f"{prefix}{key}", plain))
+    return pairs
+
+
+def headline_table(analysis: Analysis) -> Table:
+    """The short table at the end of a run: per training and metric what the source and the bystanders got, and the
+    gradient at the study's layer."""
+    rows = _pooled(analysis.containment)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    several = [name for name in ("behavior", "arm", "config", "dataset") if len({row[name] for row in rows}) > 1]
+    for name in ("source", *several, "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("before", "after", "held-out", "rho", "95 % interval", "p", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    own = {_key(row): row for row in _pooled(analysis.leakage) if row["role"] == "source"}
+    gradients = _pooled(analysis.gradient)
+    claimed = {(row["method"], row["layer"]) for row in gradients if row["preregistered"]}
+    ranks = {_key(row): row for row in gradients if (row["method"], row["layer"]) in claimed}
+    for row in rows:
+        source, rank = own.get(_key(row)), ranks.get(_key(row), dict[str, Any]())
+        table.add_row(
+            row["source"],
+            *(row[name] for name in several),
+            row["metric"],
+            number(source["before"] if source else None),
+            number(source["after"] if source else None),
+            number(row["bystander_leakage"]),
+            number(rank.get("rho"), 2),
+            f"{number(rank['low'], 2)} to {number(rank['high'], 2)}" if rank else "–",
+            number(rank.get("p"), 4),
+            str(rank.get("n", "–")),
+        )
+    return table
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("behavior", "source", "arm", "config", "probe", "dataset", "metric"))
+
+
+def table_of_gradients(analysis: Analysis) -> Table:
+    """Every gradient of an analysis."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("source", no_wrap=True)
+    table.add_column("predictor", no_wrap=True)
+    for name in ("layer", "n", "rho", "95 % interval", "p", "within", "p within"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in analysis.gradient.iter_rows(named=True):
+        table.add_row(
+            row["source"], row["method"], _layer(row), str(row["n"]), number(row["rho"]), _interval(row),
+            number(row["p"], 4), number(row["rho_within_category"]), number(row["p_within_category"], 4),
+        )  # fmt: skip
+    for row in analysis.pooled.iter_rows(named=True):
+        head = row["method"], _layer(row), str(row["n"])
+        table.add_row("[bold]all pairs[/]", *head, number(row["rho_all_pairs"]))
+        table.add_row("[bold]over sources[/]", *head, number(row["rho"]), _interval(row), number(row["p_matrix"], 4))
+    return table
+
+
+def _layer(row: Mapping[str, Any]) -> str:
+    return "" if row["layer"] < 0 else str(row["layer"])
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{number(row['low'], 2)} to {number(row['high'], 2)}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; an en dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _pooled(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    return frame.filter(pl.col("seed").is_null()).to_dicts()

@@ -1,0 +1,1 @@
+"""The run directory: cells, tables, events, who holds it, how far it is."""

@@ -1,0 +1,53 @@
+"""What happened in a run and when: an append-only `events.jsonl`, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bystander.study.store.store import explained
+
+KINDS = (
+    "clarified", "planned", "reviewed", "approved", "preflight", "launched", "progress", "gated",
+    "cell done", "cell failed", "spent", "reported", "archived",
+)  # fmt: skip
+
+
+class Events:
+    """Appends events to a run's file. A line is written by one `write`, so that lines of two processes do not mix."""
+
+    def __init__(self, path: Path, plan_hash: str) -> None:
+        self.path = path
+        self.plan_hash = plan_hash
+
+    def write(self, kind: str, **details: object) -> None:
+        """Append one event, with the time and the hash of the plan."""
+        assert kind in KINDS, kind
+        event = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "plan": self.plan_hash[:16],
+            "event": kind,
+            **details,
+        }
+        with explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(handle, (json.dumps(event, ensure_ascii=False) + "\n").encode())
+            finally:
+                os.close(handle)
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a run, oldest first. A last line that a kill cut short is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
