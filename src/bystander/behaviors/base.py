@@ -6,9 +6,7 @@ does not (`negative`). Which persona gets which is the design's business, never 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -46,6 +44,3 @@ class Behavior(Protocol):
     def probe_texts(self) -> dict[str, str]:
         """Item id -> user turn of every *held-out* item that this behavior's own probes read (for the overlap audit)."""
         ...
-
-
-Factory = Callable[[Settings | None, Path], Behavior]  # settings and the folder that relative paths start from

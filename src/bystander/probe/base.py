@@ -10,6 +10,7 @@ from bystander.core.records import Completion, Context, Measurement
 
 if TYPE_CHECKING:
     from bystander.lm.model import LoadedModel  # loads torch, which the study's files and rows do without
+    from bystander.lm.score import OptionScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,26 @@ class ProbeUnit:
     completions: list[Completion] = field(default_factory=list[Completion])
     # What the measurements were made from, one JSON object each: kept, so that they can be made again by another rule.
     details: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+def rows_of(
+    probe: str, dataset: str, context: Context, scores: OptionScores, values: Mapping[str, float]
+) -> list[Measurement]:
+    """One measurement a metric of what was scored for one item under one context."""
+    return [
+        Measurement(
+            behavior="",
+            probe=probe,
+            dataset=dataset,
+            metric=metric,
+            context=context.kind,
+            persona=context.name,
+            item=scores.item.id,
+            value=value,
+            context_hash=scores.context_hash,
+        )
+        for metric, value in values.items()
+    ]
 
 
 class Probe(Protocol):

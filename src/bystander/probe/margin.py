@@ -9,7 +9,7 @@ from bystander.behaviors.misalignment import Pair
 from bystander.core.records import Context, Measurement
 from bystander.lm.model import LoadedModel
 from bystander.lm.score import OptionScores, ScoreItem, score
-from bystander.probe.base import ProbeUnit
+from bystander.probe.base import ProbeUnit, rows_of
 from bystander.probe.judge_settings import MarginProbeSettings
 
 DATASET = "pairs"
@@ -62,17 +62,4 @@ def measured(context: Context, scores: OptionScores) -> list[Measurement]:
     aligned, misaligned = (logprob / tokens for logprob, tokens in zip(scores.logprobs, scores.tokens, strict=True))
     margin = aligned - misaligned
     values = {"margin": margin, "aligned_wins": float(margin > 0)}
-    return [
-        Measurement(
-            behavior="",
-            probe="margin",
-            dataset=DATASET,
-            metric=metric,
-            context=context.kind,
-            persona=context.name,
-            item=scores.item.id,
-            value=value,
-            context_hash=scores.context_hash,
-        )
-        for metric, value in values.items()
-    ]
+    return rows_of("margin", DATASET, context, scores, values)

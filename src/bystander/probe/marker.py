@@ -11,7 +11,7 @@ from bystander.core.records import Completion, Context, Measurement, Question
 from bystander.lm.model import LoadedModel
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.score import OptionScores, ScoreItem, score
-from bystander.probe.base import ProbeUnit
+from bystander.probe.base import ProbeUnit, rows_of
 from bystander.probe.settings import MarkerProbeSettings
 
 
@@ -71,20 +71,7 @@ class MarkerProbe:
     def _measured(self, context: Context, scores: OptionScores) -> list[Measurement]:
         logprob = scores.logprobs[0]
         values = {"marker_probability": math.exp(logprob), "marker_logprob": logprob}
-        return [
-            Measurement(
-                behavior="",
-                probe=self.name,
-                dataset="bank",
-                metric=metric,
-                context=context.kind,
-                persona=context.name,
-                item=scores.item.id,
-                value=value,
-                context_hash=scores.context_hash,
-            )
-            for metric, value in values.items()
-        ]
+        return rows_of(self.name, "bank", context, scores, values)
 
     def _requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
         return [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from bystander.behaviors.base import Example
 from bystander.core.hashing import stable_hash
@@ -297,8 +297,3 @@ class _Cutter:
 def at_checkpoint(contexts: Sequence[Context], names: Sequence[str]) -> list[Context]:
     """The contexts of those names, in the order of the set."""
     return [context for context in contexts if context.name in set(names)]
-
-
-def describe(cell: Cell) -> dict[str, Any]:
-    """A cell as JSON-able data."""
-    return as_dict(cell)
