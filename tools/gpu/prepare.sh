@@ -3,6 +3,7 @@
 # parts small enough to send one by one. Run where there is a network; `run.sh` is the other half.
 #
 #   tools/gpu/prepare.sh FOLDER GGUF [PYTHON_VERSION]
+#   WITH=ray tools/gpu/prepare.sh FOLDER GGUF        extras beside what wheels.txt names
 #
 # FOLDER gets part-00, part-01, ... of at most PART_MB (default 55) megabytes.
 set -euo pipefail
@@ -21,7 +22,7 @@ done
 wanted=()
 while read -r name; do
     wanted+=("$name==$("$python" -c "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))" "$name")")
-done < <(grep -v '^#' "$here/wheels.txt")
+done < <(grep -v '^#' "$here/wheels.txt"; printf '%s\n' ${WITH:-})
 "$python" -m pip install --quiet --no-deps --no-compile --only-binary=:all: --implementation cp \
     --python-version "$version" "${platforms[@]}" --target "$work/site" "${wanted[@]}"
 

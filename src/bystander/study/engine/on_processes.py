@@ -2,6 +2,7 @@
 
 For a small model on a large GPU, where one process leaves most of the device idle, and without Ray. The standard
 library's pool does the rest; each process makes the plan anew from the study, so that nothing but the study travels.
+Where there are several GPUs, the processes take them in turn.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any
 
 from bystander.study.engine.executors import CellRunner, run_attempt
 from bystander.study.engine.failure import failure
@@ -21,9 +23,18 @@ _runner: CellRunner | None = None  # of this worker process, made at its first c
 _make: Callable[[], CellRunner] | None = None
 
 
-def _begin(make: Callable[[], CellRunner]) -> None:
+def devices(workers: int, visible: str | None, count: int) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` is for each worker: the machine's `count` GPUs in turn, or those of them that `visible`
+    (the variable as it is now) leaves. Empty where there is at most one, so that nothing is to be set."""
+    there = [name for name in visible.split(",") if name] if visible else [str(index) for index in range(count)]
+    return [there[worker % len(there)] for worker in range(workers)] if len(there) > 1 else []
+
+
+def _begin(make: Callable[[], CellRunner], gpus: Any) -> None:
     global _make  # noqa: PLW0603 (a pool's initializer has no other place)
     _make = make
+    if gpus is not None:  # before this process first asks CUDA for anything
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
 
 
 def _run(attempt: Attempt) -> Outcome:
@@ -52,7 +63,13 @@ class OnProcesses:
         # A forked process would share the parent's CUDA state, which cannot be; torch reads its threads at import.
         os.environ.setdefault("OMP_NUM_THREADS", self.threads)
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.slots, mp_context=context, initializer=_begin, initargs=(self.make,))
+        gpus: Any = None
+        import torch
+
+        for name in devices(self.slots, os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()):
+            gpus = gpus or context.Queue()
+            gpus.put(name)
+        return ProcessPoolExecutor(self.slots, mp_context=context, initializer=_begin, initargs=(self.make, gpus))
 
     def submit(self, attempt: Attempt) -> None:
         """Hand an attempt to the pool."""

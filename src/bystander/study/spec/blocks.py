@@ -131,9 +131,9 @@ class Executor(Strict):
     """Where cells run. `local`: in this process. `processes`: in `workers` processes of this machine. `ray`: on
     `workers` actors. Each has its own resident base model.
 
-    `gpus` and `cpus` are a worker's share ("auto": one GPU where there is one); `address` joins a Ray cluster that
-    exists; `retries` bounds how often a cell is tried again; `gpu_kind` names the GPU whose published figures
-    `plan` uses on a machine without one."""
+    `gpus` and `cpus` are a worker's share ("auto": one GPU where there is one; `processes` takes a machine's GPUs in
+    turn); `address` joins a Ray cluster that exists; `retries` bounds how often a cell is tried again; `gpu_kind` names
+    the GPU whose published figures `plan` uses on a machine without one."""
 
     kind: Literal["local", "processes", "ray"] = "local"
     workers: int = Field(default=1, ge=1)
