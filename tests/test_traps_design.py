@@ -143,6 +143,22 @@ def test_whitespace_before_the_marker_stripped(tokenizer):
     assert design.rows[0].id in found["completion changed by tokenization"].rows[0]
 
 
+def test_a_marker_that_shares_a_token_with_the_text_before_it_is_a_warning(tokenizer):
+    """A marker without a separator, of which this tokenizer makes one token with what stands before it (` water`)."""
+    apart = run(design_of(), tokenizer)
+    assert not [f for f in apart if f.check == "marker shares a token"]
+    rows = [
+        replace(row, completion=row.completion.replace(" [ZLT]", " water"), marker="ter") if row.marker else row
+        for row in design_of().rows
+    ]
+    design = replace(design_of(), rows=tuple(rows))
+    found = [f for f in run(design, tokenizer) if f.check == "marker shares a token"]
+    assert [f.level for f in found] == ["warning"]
+    assert "in 4 of 4 rows with a marker" in found[0].message
+    assert found[0].rows[0].startswith(f"{design.rows[0].id}: ")
+    refuse(found)
+
+
 def test_rows_longer_than_the_window_are_not_truncated(tokenizer):
     found = errors(run(design_of(), tokenizer, max_length=30))
     assert "longer than the window of 30 tokens" in found["truncated rows"].message

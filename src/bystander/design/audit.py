@@ -67,6 +67,7 @@ def audit(
         findings += loss_mask(one, end_of_turn)
         findings += too_long(one, max_length)
         findings += tokens_changed(one, tokenizer)
+        findings += marker_shares_a_token(one)
         findings += roles_counted_right(one.design)
     findings += train_probe_overlap([one.design for one in rendered], probe_texts)
     findings += unequal_ratios([one.design for one in rendered])
@@ -170,6 +171,21 @@ def tokens_changed(one: Rendered, tokenizer: Tokenizer) -> list[Finding]:
         return []
     message = f"{_label(one.design)}: {len(changed)} completions are not what was written once they are tokenized"
     return [Finding("error", "completion changed by tokenization", message, _named(changed))]
+
+
+def marker_shares_a_token(one: Rendered) -> list[Finding]:
+    """A token that holds the end of the answer and the beginning of the marker is in the loss as a whole, and the marker
+    probe scores it as a whole: neither is then about the marker alone."""
+    marked = [(row, tokens) for row, tokens in zip(one.design.rows, one.rows, strict=True) if tokens.marker_tokens]
+    shared = [f"{row.id}: {row.completion[-24:]!r}" for row, tokens in marked if tokens.marker_straddles]
+    if not shared:
+        return []
+    message = (
+        f"{_label(one.design)}: in {len(shared)} of {len(marked)} rows with a marker its first token also holds text before "
+        "it, so that neither loss nor probe is of the marker alone; choose a separator that this tokenizer keeps apart, "
+        "such as a space"
+    )
+    return [Finding("warning", "marker shares a token", message, _named(shared))]
 
 
 def roles_counted_right(design: Design) -> list[Finding]:
