@@ -7,10 +7,10 @@ from typing import Any
 
 from bystander.core.errors import ModelError
 from bystander.core.hashing import stable_hash
-from bystander.core.records import Finding, as_dict
+from bystander.core.records import Context, Finding, as_dict
 from bystander.design.audit import audit, render
 from bystander.lm import embedded
-from bystander.lm.tokens import template_of
+from bystander.lm.tokens import Tokenizer, render_text, template_of
 from bystander.personas import bare_context
 from bystander.study.cells.cells import Plan
 from bystander.study.cells.registry import make_behavior, probe_texts
@@ -23,15 +23,18 @@ AUDIT = "audit.json"
 def audit_study(plan: Plan, folder: Path | None) -> list[Finding]:
     """Audit every design of a plan; errors are findings too: see `design.audit.refuse`.
 
-    Writes `audit.json`; an audit of the very same designs that stands in the folder is taken as it is."""
+    Writes `audit.json` with how each kind of context renders; an audit of the very same designs that stands in the folder
+    is taken as it is."""
     kept = folder / AUDIT if folder else None
     digest = stable_hash(plan.study.identity, [[as_dict(row) for row in d.rows] for d in plan.all_designs])
-    if kept and kept.is_file() and (found := read_json(kept)).get("designs") == digest:
+    found = read_json(kept) if kept and kept.is_file() else {}
+    if found.get("designs") == digest and "renderings" in found:
         return [Finding(f["level"], f["check"], f["message"], tuple(f["rows"])) for f in found["findings"]]
     recipe = plan.study.spec.recipe
     tokenizer, window = tokenizer_of(plan.study.spec.model)
     rendered = [render(d, tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in plan.all_designs]
-    contexts = [*plan.contexts, *(bare_context(kind) for kind in ("absent", "empty", "default", "assistant"))]
+    bare = [bare_context(kind) for kind in ("absent", "empty", "default", "assistant")]
+    contexts = [*plan.contexts, *bare]
     findings = audit(
         rendered, tokenizer, contexts, probe_texts(plan.study), max_length=window, end_of_turn=recipe.end_of_turn
     )
@@ -39,8 +42,15 @@ def audit_study(plan: Plan, folder: Path | None) -> list[Finding]:
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.level])
     if kept:
-        write_json(kept, {"designs": digest, "findings": [as_dict(finding) for finding in findings]})
+        source = next(context for context in plan.contexts if context.name == plan.study.spec.sources[0])
+        shown = _renderings(tokenizer, [source, *bare])
+        write_json(kept, {"designs": digest, "findings": [as_dict(one) for one in findings], "renderings": shown})
     return findings
+
+
+def _renderings(tokenizer: Tokenizer, contexts: list[Context]) -> list[dict[str, object]]:
+    """How contexts stand in the prompt, for the report."""
+    return [as_dict(context) | {"text": render_text(tokenizer, context, "<question>")} for context in contexts]
 
 
 def _own(name: str, plan: Plan) -> list[Finding]:
