@@ -173,10 +173,17 @@
     return draw(figure);
   }
   async function startAll() { for (const figure of [...waiting]) await start(figure); }
-  const idle = window.requestIdleCallback || ((work) => setTimeout(work, 200));
+  /* What nobody has scrolled to is filled in when there is time: a print, a screenshot or a saved copy lacks nothing. The
+     time limit is for browsers that never report idleness, headless ones among them. */
+  const idle = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 300 }) : setTimeout(work, 200));
   function startIdle() {
     const next = waiting.values().next().value;
     if (next) start(next).finally(() => idle(startIdle));
+    else fillAll();
+  }
+  async function fillAll() {
+    for (const table of tables) if (table.packed && !table.shown) await table.show();
+    await readCompletions();
   }
 
   function save(blob, name) {
@@ -281,6 +288,7 @@
       return rows;
     }
     async show() {
+      this.shown = true;
       await this.ready();
       const rows = this.matching();
       const limit = rows.length <= FIRST + 6 ? rows.length : this.limit; // never a button for a handful
@@ -328,9 +336,10 @@
 
   /* ---- completions ---- */
   const reader = $("#completions-list");
-  async function readCompletions() {
+  let reading = null;
+  const readCompletions = () => (reading ??= reader ? fillCompletions() : Promise.resolve());
+  async function fillCompletions() {
     const all = await data("completions");
-    if (!all) return;
     const controls = $("#completions-controls");
     const pick = (name) => $(`[data-pick="${name}"]`, controls);
     for (const name of ["behavior", "source", "persona", "item"]) {
@@ -384,10 +393,9 @@
   }
 
   /* ---- wiring ---- */
-  if (window.vegaEmbed) {
-    for (const figure of waiting) seen.observe(figure);
-    addEventListener("load", () => idle(startIdle));
-  }
+  if (window.vegaEmbed) for (const figure of waiting) seen.observe(figure);
+  else waiting.clear();
+  addEventListener("load", () => idle(startIdle));
   if (reader) {
     const near = new IntersectionObserver((entries) => {
       if (entries.some((entry) => entry.isIntersecting)) { near.disconnect(); readCompletions(); }
@@ -430,6 +438,7 @@
     const before = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
     await startAll();
+    await fillAll();
     await redraw();
     for (const fold of $$("details")) fold.open = true;
     window.print();
@@ -444,5 +453,5 @@
     }, { rootMargin: "-15% 0px -75% 0px" });
     for (const link of links) { const target = document.getElementById(link.hash.slice(1)); if (target) spy.observe(target); }
   }
-  window.bystander = { state, views, tables, follow, startAll, formatNumber }; // for tests and for a reader's console
+  window.bystander = { state, views, tables, follow, startAll, fillAll, formatNumber }; // for tests and for a reader's console
 })();
