@@ -18,15 +18,17 @@ FIRST = 2  # answers of each behavior, source and persona that go in before anyt
 
 
 def kept(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead]) -> list[dict[str, object]]:
-    """JSON-able answers, most leaked first, within the budget; every persona keeps its first two."""
+    """JSON-able answers, most leaked first, a persona at a time, within the budget; every persona keeps its first two."""
     leakage = _leakage(analysis, leads)
     ordered = sorted(inputs.completions, key=lambda read: _order(read, leakage))
     seen: Counter[tuple[str, str, str]] = Counter()
     first: list[int] = []
     rest: list[int] = []
+    turns: list[int] = []
     for index, read in enumerate(ordered):
         key = (read.behavior, read.source, read.completion.persona)
         (first if seen[key] < FIRST else rest).append(index)
+        turns.append(seen[key])
         seen[key] += 1
     left, chosen = BUDGET, set[int]()
     for index in [*first, *rest]:
@@ -34,7 +36,9 @@ def kept(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead]) -> list
         if left < 0:
             break
         chosen.add(index)
-    return [_entry(ordered[index]) for index in sorted(chosen)]
+    # One answer of each persona before the second of any: seeds and checkpoints of one persona would fill the page.
+    shown = sorted(chosen, key=lambda index: (not ordered[index].leaked, turns[index], index))
+    return [_entry(ordered[index]) for index in shown]
 
 
 def _leakage(analysis: Analysis, leads: Sequence[Lead]) -> dict[tuple[str, str, str, str], float]:
@@ -52,9 +56,11 @@ def _leakage(analysis: Analysis, leads: Sequence[Lead]) -> dict[tuple[str, str, 
     return found
 
 
-def _order(read: ReadCompletion, leakage: dict[tuple[str, str, str, str], float]) -> tuple[bool, bool, float, str]:
+def _order(
+    read: ReadCompletion, leakage: dict[tuple[str, str, str, str], float]
+) -> tuple[bool, float, bool, float, str]:
     of_persona = leakage.get((read.behavior, read.source, read.arm, read.completion.persona), 0.0)
-    return (not read.leaked, read.role == "source", -of_persona, read.completion.id)
+    return (not read.leaked, -read.checkpoint, read.role == "source", -of_persona, read.completion.id)
 
 
 def _entry(read: ReadCompletion) -> dict[str, object]:
@@ -74,6 +80,8 @@ def _entry(read: ReadCompletion) -> dict[str, object]:
         "arm": visible(read.arm),
         "role": visible(read.role),
         "checkpoint": read.checkpoint,
+        "seed": read.seed,
+        "config": visible(read.config),
         "leaked": read.leaked,
         "score": read.score,
         "note": visible(read.note),

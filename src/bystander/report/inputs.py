@@ -46,11 +46,14 @@ class ReadCompletion:
     score: float | None = None
     note: str = ""  # why there is no score, or what the judge said
     question: str = ""  # the user turn that was answered, where known
+    config: str = ""
+    seed: int | None = None
 
     @property
     def record(self) -> str:
         """Its record id; an answer's own id is unique within one training and checkpoint only."""
-        training = "/".join((self.behavior, self.source, self.arm, f"{self.checkpoint:g}"))
+        seed = "" if self.seed is None else f"seed{self.seed}"
+        training = "/".join((self.behavior, self.source, self.arm, self.config, seed, f"{self.checkpoint:g}"))
         return f"inputs/completion/{training}/{self.completion.id}"
 
 
@@ -133,7 +136,7 @@ class ReportInput:
     gate: GateResult | None = None
     leads: Mapping[str, str] = field(default_factory=dict[str, str])
     model: str = ""
-    created: str = ""  # ISO time, given by the caller: a report made twice from the same run is the same file
+    created: str = ""  # when the run was begun, as text for the reader: a report made again is the same file
 
     def records(self) -> dict[str, dict[str, Cell]]:
         """Record id -> its cells, for every number of these inputs that a page may show."""

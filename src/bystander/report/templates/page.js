@@ -119,7 +119,7 @@
     const [source, configs] = await Promise.all([data(`figure/${name}`), data("configs")]);
     if (!source) return;
     const spec = structuredClone(source);
-    fit(spec, width - 10, { ...spec.usermeta, over: over || (known && known.name === name && known.width === width ? known.over : 0) });
+    fit(spec, width - 16, { ...spec.usermeta, over: over || (known && known.name === name && known.width === width ? known.over : 0) });
     spec.config = configs[theme];
     for (const parameter of spec.params || []) {
       delete parameter.bind;
@@ -167,12 +167,15 @@
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) start(entry.target);
   }, { rootMargin: "400px" });
+  const begun = new Map(); // figure -> the promise of its first drawing
   function start(figure) {
-    if (!waiting.delete(figure)) return Promise.resolve();
-    seen.unobserve(figure);
-    return draw(figure);
+    if (waiting.delete(figure)) {
+      seen.unobserve(figure);
+      begun.set(figure, draw(figure));
+    }
+    return begun.get(figure) ?? Promise.resolve();
   }
-  async function startAll() { for (const figure of [...waiting]) await start(figure); }
+  async function startAll() { for (const figure of $$("figure[data-figure]")) await start(figure); }
   /* What nobody has scrolled to is filled in when there is time: a print, a screenshot or a saved copy lacks nothing. The
      time limit is for browsers that never report idleness, headless ones among them. */
   const idle = (work) => (window.requestIdleCallback ? requestIdleCallback(work, { timeout: 300 }) : setTimeout(work, 200));
@@ -370,8 +373,10 @@
     const name = make("b");
     name.append(make("bdi", entry.persona.replaceAll("_", " ")));
     who.append(name);
-    const training = [entry.behavior, entry.source && `from ${entry.source.replaceAll("_", " ")}`, entry.arm].filter(Boolean).join(" · ");
+    const training = [entry.behavior, entry.source && `from ${entry.source.replaceAll("_", " ")}`, entry.arm.replaceAll("_", " ")].filter(Boolean).join(" · ");
+    const when = [entry.checkpoint < 1 ? `at ${formatNumber(entry.checkpoint, "plain")} of training` : "after training", entry.seed === null ? "" : `seed ${entry.seed}`].filter(Boolean).join(" · ");
     for (const line of [entry.context === "persona" ? "" : `context: ${entry.context}`, entry.role, training]) if (line) who.append(make("div", line));
+    who.append(make("div", when, "note"));
     if (entry.leaked !== null) who.append(make("span", entry.leaked ? "shows the behavior" : "does not", entry.leaked ? "badge leaked" : "badge"));
     if (entry.score !== null) {
       const score = make("data", formatNumber(entry.score, "plain"), "n");
