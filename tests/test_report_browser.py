@@ -307,9 +307,23 @@ def test_completions_can_be_filtered(opened: Opened) -> None:
     opened.page.select_option('[data-pick="persona"]', "")
 
 
+def test_what_nobody_scrolls_to_is_filled_in_too(browser, report: Path) -> None:
+    """A screenshot or a print of the whole page once had no answers, no long tables and no figures."""
+    found = Opened(browser, report)
+    until(found.page, "document.querySelectorAll('.completion').length === 20")
+    until(found.page, "document.querySelectorAll('figure:not([data-drawn])').length === 0")
+    assert (
+        found.page.evaluate("[...document.querySelectorAll('[data-table] tbody')].filter((b) => !b.rows.length).length")
+        == 0
+    )
+    assert found.page.evaluate("scrollY") == 0
+    assert found.noise == []
+    found.context.close()
+
+
 def until(page, condition: str) -> None:
     """Wait for a condition of the page. Playwright's own waiting evaluates strings, which the policy forbids."""
-    for _ in range(200):
+    for _ in range(1200):  # a minute
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,7 +14,7 @@ import pytest
 from bystander.analysis.results import Analysis
 from bystander.core.errors import StoreError
 from bystander.core.records import Finding, Verdict
-from bystander.report import ReportInput, charts, write_report
+from bystander.report import ReportInput, charts, sections, write_report
 from bystander.report.figures.save import specifications
 from bystander.report.labels import format_number
 from bystander.report.leads import leads
@@ -248,6 +249,74 @@ def test_completions_beyond_the_budget_are_counted_and_every_persona_keeps_one(m
     assert {entry["persona"] for entry in kept} == set(analysis.leakage.filter(context="persona")["persona"])
     assert [entry["leaked"] for entry in kept] == sorted((e["leaked"] for e in kept), reverse=True)
     assert f'data-record="inputs/completions" data-column="kept" data-form="count">{len(kept)}<' in text
+
+
+def test_each_persona_is_read_once_before_any_is_read_twice_and_the_trained_model_first() -> None:
+    analysis, inputs = synthetic(SMALL)
+    one = next(read for read in inputs.completions if read.leaked)
+    answers = [
+        replace(one, completion=replace(one.completion, persona=name, id=f"{name}/q"), seed=seed, checkpoint=checkpoint)
+        for name in ("villain", "comedian") for seed in (0, 1) for checkpoint in (0.5, 1.0)
+    ]  # fmt: skip
+    text = render(analysis, replace(inputs, completions=answers), {})
+    kept = unpack(re.search(r'data-name="completions">([^<]*)<', text)[1])
+    assert [{kept[i]["persona"], kept[i + 1]["persona"]} for i in range(0, 8, 2)] == [{"villain", "comedian"}] * 4
+    assert [entry["checkpoint"] for entry in kept] == [1.0] * 4 + [0.5] * 4
+    assert {entry["seed"] for entry in kept} == {0, 1}
+    assert len({entry["record"] for entry in kept}) == len(answers)
+
+
+def test_the_verdict_says_of_which_arm_it_is_and_what_the_other_did() -> None:
+    analysis, inputs = synthetic(
+        replace(SMALL, sources=("villain", "comedian"), arms=("contrastive", "non_contrastive"))
+    )
+    text = render(analysis, inputs, {})
+    said = re.search(r"All this is of the contrastive arm; in the non contrastive arm (.*?)</p>", text)[1]
+    quoted = {a["data-record"]: shown for a, shown in Elements(said).quoted if a["data-column"] == "bystander_leakage"}
+    assert set(quoted) == {
+        f"containment/{s}/marker/non_contrastive/marker_probability" for s in ("villain", "comedian")
+    }
+    assert "pooled/" in said
+    assert "All this is of" not in render(*synthetic(SMALL), {})
+
+
+def test_a_hypothesis_of_one_source_is_told_as_such() -> None:
+    analysis, inputs = synthetic(SMALL)
+    verdict = replace(analysis.verdicts[0], hypothesis="A/software_engineer")
+    text = render(replace(analysis, verdicts=(*analysis.verdicts, verdict)), inputs, {})
+    assert "<b>A, source software engineer</b>" in text
+    assert "The same for the source software engineer by itself." in text
+
+
+def test_a_column_that_is_the_same_or_empty_everywhere_is_left_out() -> None:
+    analysis, _ = synthetic(SMALL)
+    first = analysis.instrument.head(1).with_columns(
+        pl.lit("").alias("behavior"), pl.lit("").alias("source"), pl.lit("instrument/untrained").alias("record")
+    )
+    made = sections.instrument(replace(analysis, instrument=pl.concat([first, analysis.instrument])))
+    keys = [column.key for column in made.columns]
+    assert "behavior" not in keys
+    assert "config" not in keys
+    assert "mode" in keys
+    assert made.rows[0]["source"] == "none: untrained model"
+
+
+def test_intervals_do_not_stretch_an_axis_until_the_values_are_one_line() -> None:
+    analysis, inputs = synthetic(replace(SMALL, sources=("villain", "comedian")))
+    wide = replace(
+        analysis,
+        quintiles=analysis.quintiles.with_columns(pl.lit(-9.0).alias("low"), pl.lit(9.0).alias("high")),
+        leakage=analysis.leakage.with_columns(pl.lit(-9.0).alias("low"), pl.lit(9.0).alias("high")),
+    )
+    specs = specifications(charts(wide, inputs))
+    for name in ("scatter", "quintiles-marker"):
+        domains = [
+            float(d)
+            for pair in re.findall(r'"domain": \[(-?[\d.]+), (-?[\d.]+)\]', json.dumps(specs[name]))
+            for d in pair
+        ]
+        assert domains
+        assert all(-2 < end < 2 for end in domains), name
 
 
 def test_files_are_written_whole_in_every_format(tmp_path: Path) -> None:

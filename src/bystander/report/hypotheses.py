@@ -8,6 +8,7 @@ from typing import cast
 
 from bystander.analysis.results import Analysis
 from bystander.report.inputs import Cell, ReportInput
+from bystander.report.labels import readable
 
 Row = Mapping[str, Cell]  # a row of the table `verdict_numbers`
 
@@ -29,6 +30,7 @@ class HypothesisView:
     """A hypothesis; `outcome` is "open" where there is no verdict yet."""
 
     name: str
+    title: str
     outcome: str
     statement: str
     reason: str = ""
@@ -45,11 +47,23 @@ def hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
     found: list[HypothesisView] = []
     for verdict in analysis.verdicts:
         criteria, others = _split(numbers.get(verdict.hypothesis, {}))
-        statement = inputs.hypotheses.get(verdict.hypothesis, "")
-        found.append(HypothesisView(verdict.hypothesis, verdict.outcome, statement, verdict.reason, criteria, others))
+        title, statement = _told(verdict.hypothesis, inputs)
+        found.append(
+            HypothesisView(verdict.hypothesis, title, verdict.outcome, statement, verdict.reason, criteria, others)
+        )
     return found + [
-        HypothesisView(name, "open", text) for name, text in inputs.hypotheses.items() if name not in decided
+        HypothesisView(name, readable(name), "open", text)
+        for name, text in inputs.hypotheses.items()
+        if name not in decided
     ]
+
+
+def _told(name: str, inputs: ReportInput) -> tuple[str, str]:
+    """Title and statement. `marker/villain` is the hypothesis `marker` judged for one source by itself."""
+    whole, _, source = name.rpartition("/")
+    if name not in inputs.hypotheses and whole in inputs.hypotheses:
+        return f"{readable(whole)}, source {readable(source)}", f"The same for the source {readable(source)} by itself."
+    return readable(name), inputs.hypotheses.get(name, "")
 
 
 def _split(rows: Mapping[str, Row]) -> tuple[list[Criterion], list[Row]]:
@@ -66,5 +80,7 @@ def _split(rows: Mapping[str, Row]) -> tuple[list[Criterion], list[Row]]:
 
 
 def form_of(name: str) -> str:
-    """The format of a verdict's number: p-values by their name, anything else with four digits."""
+    """The format of a verdict's number: p-values and rank correlations by their name, anything else with four digits."""
+    if name == "rho":
+        return "rho"
     return "p" if name == "p" or name.endswith("_p") or name.startswith("p_") or "_p_" in name else "plain"

@@ -166,7 +166,9 @@ def roles(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Tab
         *TRAINING[:4], Column("role", "Role", "name"), Column("contexts", "Contexts"), Column("n", "n", "count"), *ESTIMATE,
         *STATE,
     )  # fmt: skip
-    return table("roles", faults_only(_over(analysis.roles, leads, arms)), columns, constant=DESIGN)
+    frame = faults_only(_over(analysis.roles, leads, arms))
+    frame = frame.with_columns(pl.col("contexts").str.replace_all(",", ", ").str.replace_all(r"[_\s]+", " "))
+    return table("roles", frame, columns, constant=DESIGN)
 
 
 def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
@@ -199,7 +201,10 @@ def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arm
 
 def instrument(analysis: Analysis) -> Table:
     """Failed items and control metrics, per training and outcome."""
-    frame = outcome_column(analysis.instrument.filter(pl.col("seed").is_null()))
+    untrained = pl.col("source").fill_null("") == ""
+    frame = outcome_column(analysis.instrument.filter(pl.col("seed").is_null())).with_columns(
+        pl.when(untrained).then(pl.lit("none: untrained model")).otherwise(pl.col("source")).alias("source")
+    )
     columns = (
         *TRAINING[:4],
         Column("outcome", "Outcome"),

@@ -6,7 +6,7 @@ Each is put together from records; which record is quoted is chosen here, no num
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 from markupsafe import Markup
@@ -22,7 +22,7 @@ LEVEL = 0.05  # p below which a sentence says that something follows; the p itse
 
 @dataclass(frozen=True, slots=True)
 class BehaviorVerdict:
-    """Three sentences on one behavior."""
+    """Three sentences on one behavior, and one on each arm beside its own."""
 
     behavior: str
     arm: str
@@ -30,8 +30,13 @@ class BehaviorVerdict:
 
 
 def verdict(analysis: Analysis, numbers: Numbers, lead: Lead) -> BehaviorVerdict:
-    """The three sentences of that lead; fewer where the records are not there."""
-    found = (_source(analysis, numbers, lead), _bystanders(analysis, numbers, lead), _gradient(analysis, numbers, lead))
+    """The three sentences of that lead, and one on each other arm; fewer where the records are not there."""
+    found = (
+        _source(analysis, numbers, lead),
+        _bystanders(analysis, numbers, lead),
+        _gradient(analysis, numbers, lead),
+        *_other_arms(analysis, numbers, lead),
+    )
     return BehaviorVerdict(lead.behavior, lead.arm, tuple(sentence for sentence in found if sentence))
 
 
@@ -127,6 +132,35 @@ def _gradient(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None
         numbers.number(row["record"], p, "p"),
         spread,
     )
+
+
+def _other_arms(analysis: Analysis, numbers: Numbers, lead: Lead) -> list[Markup]:
+    """What the bystanders got in each other arm, and along similarity: the claim is about the difference."""
+    found: list[Markup] = []
+    same = analysis.containment.filter(pl.col("behavior").fill_null("") == lead.behavior)
+    for arm in sorted(set(same["arm"].fill_null("").to_list()) - {lead.arm}):
+        other = replace(lead, arm=arm)
+        form = unit_of(lead.probe, lead.metric)
+        ends = _ends(other.rows(analysis.containment), "bystander_leakage")
+        if not ends:
+            continue
+        parts = [numbers.number(str(row["record"]), "bystander_leakage", form) for row in ends]
+        pooled = other.predicted(analysis.pooled).filter(pl.col("rho").is_not_null()).to_dicts()
+        single = other.predicted(analysis.gradient).filter(pl.col("rho").is_not_null()).to_dicts()
+        row = next(iter(pooled if len(single) > 1 and pooled else single), None)
+        along = (
+            Markup(", with ρ {} {}").format(
+                numbers.number(row["record"], "rho", "rho"), numbers.interval(row["record"], "low", "high", "rho")
+            )
+            if row
+            else ""
+        )
+        found.append(
+            Markup("All this is of the {} arm; in the {} arm bystanders changed on average by {}{}.").format(
+                prose(readable(lead.arm)), prose(readable(arm)), Markup(" to ").join(parts), along
+            )
+        )
+    return found
 
 
 def _direction(row: Mapping[str, float | None], p: str) -> str:

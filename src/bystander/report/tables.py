@@ -110,8 +110,8 @@ def table(
     rows = tuple(frame.iter_rows(named=True)) if isinstance(frame, pl.DataFrame) else tuple(frame)
 
     def told(column: Column) -> bool:
-        values = {row.get(column.key) for row in rows}
-        return not values <= {None, ""} and not (column.key in constant and len(values) == 1)
+        values = {row.get(column.key) for row in rows} - {None, ""}
+        return bool(values) and not (column.key in constant and len(values) == 1)
 
     return Table(identifier, tuple(filter(told, columns)), rows, f"{identifier}.csv", emphasis)
 

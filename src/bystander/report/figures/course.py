@@ -28,7 +28,8 @@ def quintiles(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.Face
         title=CHECKPOINT if single else None,
         axis=alt.Axis(format=".2~f", values=_ticks(frame), grid=False),
     )
-    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=marks.value_axis(5))
+    scale = alt.Scale(domain=marks.extent(frame["leakage"], 0.3))
+    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=marks.value_axis(5), scale=scale)
     tooltip = [
         alt.Tooltip("quintile:O", title="fifth of similarity"),
         alt.Tooltip("checkpoint:Q", title="checkpoint", format="~g"),
@@ -37,7 +38,8 @@ def quintiles(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.Face
         alt.Tooltip("n:Q", title="personas", format="d"),
         alt.Tooltip("record:N", title="record"),
     ]
-    band = base.mark_area(fillOpacity=0.14, opacity=1, tooltip=None).encode(x=x, y="low:Q", y2="high:Q", color=color)
+    band = base.mark_area(fillOpacity=0.14, opacity=1, tooltip=None, clip=True)
+    band = band.encode(x=x, y="low:Q", y2="high:Q", color=color)
     line = base.mark_line(strokeWidth=2, tooltip=None).encode(x=x, y=y, color=color)
     point = base.mark_point(size=30, filled=True, opacity=1, tooltip=True).encode(
         x=x, y=y, color=color, tooltip=tooltip

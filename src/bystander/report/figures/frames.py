@@ -18,6 +18,7 @@ BYSTANDERS = ("held-out", "mixed")  # the roles that a gradient is over
 NAMED_PER_PANEL = 3  # personas whose name stands in a scatter panel: more than that overlaps at grid size
 TOP = 6  # only the most leaked-to are worth a name
 LOSS_POINTS = 200
+LEAST_NAMED = 0.15  # of the largest change in any panel: below that the points of a panel lie on each other, and one name is enough
 LABEL_GAP = 0.075  # of the panel's height: a line of text
 
 
@@ -93,7 +94,8 @@ def _named(people: pl.DataFrame) -> pl.DataFrame:
         if seen[row["source"], row["arm"]] > TOP:
             continue
         x, y = (row["similarity"] - left) / width, row["leakage"] / tall
-        free = all(abs(x - a) > 0.55 or abs(y - b) > LABEL_GAP for a, b in taken)
+        notable = not taken or y > LEAST_NAMED
+        free = notable and all(abs(x - a) > 0.8 or abs(y - b) > LABEL_GAP for a, b in taken)
         if row["role"] in BYSTANDERS and len(taken) < NAMED_PER_PANEL and free:
             taken.append((x, y))
             labels[index], sides[index] = readable(row["persona"]), "left" if x > 0.55 else "right"

@@ -29,7 +29,7 @@ def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChar
     y = alt.Y(
         "name:N" if named else "position:O",
         sort=alt.EncodingSortField("position", order="ascending"),
-        title=None if named else "Personas: the source, then bystanders, most similar first",
+        title=None if named else ["Personas: the source,", "then most similar first"],
         axis=alt.Axis(labelLimit=180, ticks=False, domain=False, labelPadding=6, labelFontSize=11 if step > 11 else 9)
         if named
         else alt.Axis(labels=False, ticks=False, domain=False),

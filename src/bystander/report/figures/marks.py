@@ -120,6 +120,16 @@ def persona_tooltip() -> list[alt.Tooltip]:
     ]
 
 
+def extent(values: pl.Series, beyond: float) -> list[float]:
+    """A domain for an axis: from the smallest to the largest of `values` and zero, and that share of it on either side.
+
+    For axes whose intervals may be so wide that the values themselves would not be told apart."""
+    known = [0.0, *values.drop_nulls().to_list()]
+    low, high = min(known), max(known)
+    more = beyond * ((high - low) or 1.0)
+    return [low - more, high + more]
+
+
 def value_axis(ticks: int) -> alt.Axis:
     """An axis in plain decimals whose line at zero, no change at all, is the heavier one."""
     return alt.Axis(

@@ -21,12 +21,13 @@ def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetCha
     people = base.transform_filter("datum.kind === 'persona'")
     below = similarity_title(lead.method, lead.layer)
     x = alt.X("similarity:Q", title=below if single else None, scale=alt.Scale(zero=False, nice=True))
-    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=marks.value_axis(5))
+    scale = alt.Undefined if single else alt.Scale(domain=marks.extent(frame["leakage"], 0.06))
+    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=marks.value_axis(5), scale=scale)
     points = people.mark_point(tooltip=True, opacity=1, cursor="pointer").encode(
         x=x, y=y, color=marks.role_color(frame), shape=marks.role_shape(frame), fillOpacity=marks.clear(0.8, 0.18),
         tooltip=marks.persona_tooltip(), description="persona:N",
     )  # fmt: skip
-    bar = people.mark_rule(strokeWidth=1, tooltip=None).encode(
+    bar = people.mark_rule(strokeWidth=1, tooltip=None, clip=not single).encode(
         x="similarity:Q", y="low:Q", y2="high:Q", color=marks.role_color(frame),
         strokeOpacity=marks.marked(0.28 if single else 0),
     )  # fmt: skip
