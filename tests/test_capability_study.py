@@ -9,6 +9,7 @@ import pytest
 from bystander.core.errors import DesignError, StudyError
 from bystander.study.cells.cells import plan_cells
 from bystander.study.engine.run import run_study
+from bystander.study.results.results import Results
 from bystander.study.spec.spec import load
 
 PERSONAS = ("villain", "comedian", "librarian", "pirate", "police_officer", "medical_doctor", "french_person")
@@ -77,6 +78,8 @@ def test_one_mode_before_during_and_after(study_file, tmp_path):
 
     modes = {line["mode"] for path in folder.glob("cells/*/details.jsonl.zst") for line in read_lines(path)}
     assert modes == {"text"}
+    instruments = Results.open(folder).analyze().instrument.select("probe", "mode").unique()
+    assert dict(instruments.iter_rows()) == {"choice": "text"}
     again = run_study(study, folder)
     assert again.done_now == 0
 

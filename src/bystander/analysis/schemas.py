@@ -249,7 +249,7 @@ INSTRUMENT: Schema = {  # is the instrument sound? one row per training x outcom
     "record": pl.String,
     **TRAINING,
     **OUTCOME,
-    "mode": pl.String,  # as the probe recorded it ("label", "text:per-token", ...), "" where it has none
+    "mode": pl.String,  # how a probe with several ways measures ("label", "text"): the study fills it in; "" else
     "control": pl.Boolean,  # a metric that the behavior should not move
     "n_values": pl.Int64,
     "n_failed": pl.Int64,  # status failed or truncated

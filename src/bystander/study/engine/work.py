@@ -221,9 +221,8 @@ class Worker:
             for key in probe.units(probed)
         ]
         shrunk = {"batches": f"1/{2**self.shrink}"} if self.shrink else {}
-        directory.finish(
-            order, self._manifest(cell, weights_hash=weights_hash, probed=[c.name for c in probed], **shrunk)
-        )
+        said = {"training": as_dict(training), "weights_hash": weights_hash, "probed": [c.name for c in probed]}
+        directory.finish(order, self._manifest(cell, **said, **shrunk))
         drop_state(directory.path)
 
     def _at_checkpoint(

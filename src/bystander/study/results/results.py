@@ -16,7 +16,7 @@ from bystander.analysis import Analysis, Settings, analyze
 from bystander.analysis.results import tidy
 from bystander.analysis.schemas import TABLES
 from bystander.core.errors import StoreError
-from bystander.core.records import Completion, Finding, Persona, PersonaFacts, StepLog
+from bystander.core.records import Completion, Persona, PersonaFacts
 from bystander.study.engine.registered import hypotheses_of
 from bystander.study.results import told
 from bystander.study.spec.spec import Loaded, Study
@@ -25,7 +25,7 @@ from bystander.study.store.store import read_json, write_bytes
 if TYPE_CHECKING:
     import altair as alt
 
-    from bystander.report.inputs import ReadCompletion, ReportInput, TrainingCurve
+    from bystander.report.inputs import ReadCompletion, ReportInput
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Results:
                 raise StoreError(f"{folder} is not a run directory: it has no {name}")
         if not (folder / "measurements.parquet").is_file():
             raise StoreError(f"{folder} has no measurements yet; `bystander run` it first")
-        from bystander.core.yamlfile import read_yaml
-
-        spec = Study.model_validate(read_yaml((folder / "study.yaml").read_text()).data)
+        spec = _spec(folder / "study.yaml")
         personas = [
             Persona(p["name"], p["prompt"], p["category"], tuple(p["related_to"]))
             for p in read_json(folder / "personas.json")
@@ -56,17 +54,17 @@ class Results:
     @cached_property
     def measurements(self) -> pl.DataFrame:
         """One long table: `core.records.Measurement`."""
-        return pl.read_parquet(self.folder / "measurements.parquet")
+        return _table(self.folder / "measurements.parquet")
 
     @cached_property
     def similarities(self) -> pl.DataFrame:
         """Similarity of every persona to each source by method and layer."""
-        return pl.read_parquet(self.folder / "similarities.parquet")
+        return _table(self.folder / "similarities.parquet")
 
     @cached_property
     def personas(self) -> pl.DataFrame:
         """Name, category, relations, prompt and its length in tokens."""
-        return pl.read_parquet(self.folder / "personas.parquet")
+        return _table(self.folder / "personas.parquet")
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -85,6 +83,8 @@ class Results:
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(spec)]
         main = told.main_rows(self.measurements, self.folder)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
+        mode = pl.col("probe").replace_strict(told.modes(self.folder, spec), default="", return_dtype=pl.String)
+        found = replace(found, instrument=found.instrument.with_columns(mode.alias("mode")))
         gate = told.gate_manifest(self.folder)
         if gate is None:
             return found
@@ -128,25 +128,22 @@ class Results:
 
         provenance = read_json(self.folder / "provenance.json")
         spec = self.study.spec
-        audit_file = self.folder / "audit.json"
         lines, digest = told.registered(self.folder)
-        findings = [
-            Finding(f["level"], f["check"], f["message"], tuple(f["rows"]))
-            for f in (read_json(audit_file)["findings"] if audit_file.is_file() else [])
-        ]
+        findings, renderings = told.audited(self.folder)
         return ReportInput(
             study=spec.name,
             question=spec.question,
             settings=dict(flat(spec.resolved())),
             findings=[*findings, *told.instrument_findings(self.folder)],
-            audited=audit_file.is_file(),
+            audited=(self.folder / "audit.json").is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
                 for p in self.personas.to_dicts()
             ],
             similarities=self.similarities,
             completions=self._completions(),
-            curves=self._curves(),
+            curves=told.curves(self.folder),
+            renderings=renderings,
             provenance=dict(flat(provenance)),
             model=spec.model.name,
             cost=told.cost(self.folder),
@@ -155,6 +152,7 @@ class Results:
             hypotheses={h.name: h.statement for h in hypotheses_of(spec)},
             gate=told.gate_result(self.folder),
             leads=told.picked(self.folder),
+            created=told.created(self.folder),
         )
 
     def _cells(self) -> list[Path]:
@@ -176,15 +174,30 @@ class Results:
                 found.append(_read_completion(completion, first, str(roles.get(completion.persona)), leaked))
         return found
 
-    def _curves(self) -> list[TrainingCurve]:
-        from bystander.report.inputs import TrainingCurve
 
-        curves: list[TrainingCurve] = []
-        for folder in self._cells():
-            if (folder / "steps.parquet").is_file():
-                steps = [StepLog(**row) for row in pl.read_parquet(folder / "steps.parquet").to_dicts()]
-                curves.append(TrainingCurve(read_json(folder / "manifest.json")["name"], steps))
-        return curves
+def _table(path: Path) -> pl.DataFrame:
+    """A table of the run. Raises StoreError where it is missing or damaged."""
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); `bystander run` the study again into that folder: it writes the tables anew "
+            "from the cells that are complete"
+        ) from error
+
+
+def _spec(path: Path) -> Study:
+    """The study as the run kept it. Raises StoreError where it cannot be read."""
+    from pydantic import ValidationError
+
+    from bystander.core.yamlfile import read_yaml
+
+    try:
+        return Study.model_validate(read_yaml(path.read_text(encoding="utf-8")).data)
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise StoreError(
+            f"{path} is not the study that a run keeps: {str(error).splitlines()[0]}; is the folder a run of another version?"
+        ) from error
 
 
 def _read_completion(
@@ -194,7 +207,8 @@ def _read_completion(
 
     return ReadCompletion(
         completion, first["behavior"], first["source"], first["arm"], role, first["checkpoint"], leaked,
-        score=None if leaked is None else float(leaked),
+        score=None if leaked is None else float(leaked), question=completion.prompt, config=first["config"] or "",
+        seed=first["seed"],
     )  # fmt: skip
 
 
@@ -205,13 +219,15 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         if isinstance(inner, Mapping):
             pairs += flat(inner, f"{prefix}{key}.")
         else:
-            plain = (
-                inner
-                if inner is None or isinstance(inner, str | int | float | bool)
-                else json.dumps(inner, ensure_ascii=False)
-            )
+            plain = inner if inner is None or isinstance(inner, str | int | float | bool) else _listed(inner)
             pairs.append((f"{prefix}{key}", plain))
     return pairs
+
+
+def _listed(value: Any) -> str:
+    """A list as a reader writes it; JSON where an entry is itself a list or a mapping."""
+    plain = isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value)
+    return ", ".join(str(item) for item in value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 def headline_table(analysis: Analysis) -> Table:

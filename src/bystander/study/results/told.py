@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from bystander.core.records import Finding
+from bystander.core.records import Finding, StepLog
 from bystander.study.engine.registered import kept
 from bystander.study.engine.spending import spent_so_far
+from bystander.study.spec.spec import Study
 from bystander.study.store.events import read_events
-from bystander.study.store.store import read_json
+from bystander.study.store.store import CellDir, read_json
 
 if TYPE_CHECKING:
-    from bystander.report.inputs import CostLine, Declaration, GateResult
+    from bystander.report.inputs import ContextRendering, CostLine, Declaration, GateResult, TrainingCurve
 
 
 def gate_manifest(folder: Path) -> Mapping[str, Any] | None:
@@ -37,6 +39,68 @@ def gate_result(folder: Path) -> GateResult | None:
     decision = "overridden" if stopped and why else str(found["decision"])
     reason = f"{found['reason']}; overridden: {why}" if stopped and why else str(found["reason"])
     return GateResult(decision, reason, dict(found["numbers"]))
+
+
+def created(folder: Path) -> str:
+    """When the run was begun, to the minute: the time of its first event; "" for a run without events."""
+    first = next(read_events(folder / "events.jsonl"), None)
+    if first is None:
+        return ""
+    return f"{datetime.fromisoformat(str(first['time'])).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def audited(folder: Path) -> tuple[list[Finding], list[ContextRendering]]:
+    """What the audit found, and how each kind of context renders. Where the renderings are kept by themselves, the audit's
+    notes of the same are left out."""
+    from bystander.report.inputs import ContextRendering
+
+    path = folder / "audit.json"
+    said = read_json(path) if path.is_file() else {"findings": []}
+    findings = [Finding(f["level"], f["check"], f["message"], tuple(f["rows"])) for f in said["findings"]]
+    shown = [ContextRendering(r["kind"], r["name"], r["system"], r["text"]) for r in said.get("renderings", ())]
+    if shown:
+        findings = [f for f in findings if f.level != "info" or f.check != "context rendering"]
+    return findings, shown
+
+
+def curves(folder: Path) -> list[TrainingCurve]:
+    """The steps of every training of the run, in the order of its cells' folders. The configuration that the gate picked
+    is trained twice, from the same seed: it is one curve."""
+    from bystander.report.inputs import TrainingCurve
+
+    found: dict[str, TrainingCurve] = {}
+    for path in sorted((folder / "cells").glob("*/steps.parquet")):
+        cell = CellDir(path.parent)
+        if not cell.complete:
+            continue
+        named = _training(cell)
+        steps = [StepLog(**row) for row in pl.read_parquet(path).to_dicts()]
+        words = [str(named[key]) for key in ("source", "behavior", "arm", "config")]
+        label = ", ".join(word.replace("_", " ") for word in words if word)
+        label += f", seed {named['seed']}"
+        found[label] = TrainingCurve(label, steps, **named)
+    return list(found.values())
+
+
+def _training(cell: CellDir) -> dict[str, Any]:
+    """The columns that name a training: from its manifest, or from what it measured where the manifest is an older one."""
+    names = ("source", "behavior", "arm", "config", "seed")
+    kept = cell.manifest().get("training")
+    if kept is None:
+        kept = cell.measurements().row(0, named=True)
+    return {name: kept[name] for name in names}
+
+
+def modes(folder: Path, spec: Study) -> dict[str, str]:
+    """Probe -> how it measures, for the probes that have more than one way: as its check on the untrained model decided,
+    or as the study says."""
+    found = (
+        {} if spec.probes.choice is None or spec.probes.choice.mode == "auto" else {"choice": spec.probes.choice.mode}
+    )
+    for path in (folder / "cells").glob("instrument-*/manifest.json"):
+        manifest = read_json(path)
+        found[str(manifest["name"]).removeprefix("instrument-")] = manifest["instrument"]["mode"]
+    return found
 
 
 def instrument_findings(folder: Path) -> list[Finding]:
