@@ -70,9 +70,7 @@ def assert_equal(run_directory: Path, local: Path) -> None:
         assert (run_directory / name).read_bytes() == (local / name).read_bytes(), name
 
 
-def test_two_ray_workers_one_of_them_killed_measure_what_one_process_measures(
-    study: Path, local: Path, tmp_path: Path
-):
+def test_two_ray_workers_one_of_them_killed_measure_what_one_process_measures(study: Path, local: Path, tmp_path: Path):
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'bystander[ray]'")
     run([str(study), str(tmp_path / "ray"), "kill", "executor.kind=ray", "executor.workers=2"])
     assert_equal(tmp_path / "ray", local)

@@ -179,8 +179,12 @@ def _reason(what: str, finding: Finding, evidence: Evidence, hypothesis: Hypothe
         return f"no bystander effect: {seen}" if what == "bystanders" else f"no gradient: {seen}"
     if what == "gradient" and finding == "open":
         least = smallest_rho(evidence.n_personas) if evidence.n_personas > 3 else np.nan
-        could = f"with {evidence.n_personas} bystanders 4 of 5 studies would see a rho of {least:.2f}, fewer a smaller one"
+        could = (
+            f"with {evidence.n_personas} bystanders 4 of 5 studies would see a rho of {least:.2f}, fewer a smaller one"
+        )
         return (
-            f"{seen}: neither shown nor excluded; {could}" if np.isfinite(least) else f"{seen}: too few bystanders to decide anything"
+            f"{seen}: neither shown nor excluded; {could}"
+            if np.isfinite(least)
+            else f"{seen}: too few bystanders to decide anything"
         )
     return f"{seen}: neither shown nor excluded at alpha {hypothesis.alpha:g}"

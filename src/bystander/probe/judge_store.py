@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +80,10 @@ class Ledger:
     dollars: float
     broken: int
     uncertain: float
+
+    def since(self, earlier: Ledger) -> Ledger:
+        """What was paid after `earlier` was looked at."""
+        return Ledger(**{f.name: getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)

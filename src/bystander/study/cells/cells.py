@@ -250,7 +250,7 @@ class _Cutter:
         points = {config_name(point): point for point in self.spec.sweep.points()} if self.spec.sweep else {}
         swept = swept_behaviors(self.study)
         return {
-            behavior: points[self.picks[behavior]] if behavior in self.picks else self.spec.recipe
+            behavior: points[self.picks[behavior]] if behavior in self.picks else self.spec.recipe_of(behavior)
             for behavior in self.spec.behaviors
             if behavior not in swept or behavior in self.picks
         }
@@ -263,12 +263,12 @@ class _Cutter:
             if behavior not in self.examples:
                 self.examples[behavior] = make_behavior(behavior, self.study).examples()
             examples = self.examples[behavior]
-            design = build(behavior, examples, source, self.study.personas, arm, self.spec.design)
+            design = build(behavior, examples, source, self.study.personas, arm, self.spec.design_of(behavior))
             self.built[behavior, source, arm] = design
         return self.built[behavior, source, arm]
 
     def _train(self, training: Training, config: Config | Recipe, phase: int, needs: Sequence[str]) -> str:
-        recipe = self.spec.recipe.model_copy(update={"lr": config.lr, "epochs": config.epochs})
+        recipe = self.spec.recipe_of(training.behavior).model_copy(update={"lr": config.lr, "epochs": config.epochs})
         design = self._design(training.behavior, training.source, training.arm)
         self.designs[training], self.recipes[training] = design, recipe
         way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None

@@ -59,7 +59,7 @@ def _capability_sets(study: Loaded, settings: ChoiceProbeSettings) -> list[Probe
         half = behavior.halves()[1]
         sets.append(ProbedSet(name, _draw(half, settings.arc, "arc", "the evaluation half"), form))
     if settings.trained and trains:
-        shown = shown_examples(behavior.name, behavior.examples(), spec.design)
+        shown = shown_examples(behavior.name, behavior.examples(), spec.design_of(behavior.name))
         if settings.trained > len(shown):
             raise StudyError(
                 f"probes.choice.trained asks for {settings.trained} questions, but {len(shown)} are trained with a wrong "

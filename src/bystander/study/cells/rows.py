@@ -29,7 +29,7 @@ def write_rows(study: Loaded, folder: Path) -> list[Path]:
         examples = behavior.examples()
         for source in spec.sources:
             for arm in spec.arms:
-                design = build(name, examples, source, study.personas, arm, spec.design)
+                design = build(name, examples, source, study.personas, arm, spec.design_of(name))
                 path = folder / f"{name}-{source}-{arm}.jsonl"
                 write_bytes(path, rows_as_jsonl(design))
                 written.append(path)

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from bystander.core.errors import BystanderError
+from bystander.study.cli.cli_data import register_data
 from bystander.study.cli.cli_study import register
 
 app = typer.Typer(
@@ -215,6 +216,7 @@ def bench_sample(
 
 
 register(app)
+register_data(app)
 
 
 def fail(error: BystanderError) -> NoReturn:

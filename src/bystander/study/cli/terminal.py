@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bystander.analysis import Analysis
     from bystander.study.engine.run import Ran
 
-WIDE = 110  # columns where there is no terminal to ask: tables are cut at fewer
+WIDE = 120  # columns where there is no terminal to ask: tables are cut at fewer
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 COLORS = {"error": "red", "warning": "yellow", "info": "dim"}
 
@@ -62,6 +62,7 @@ def run_in_terminal(
 
 def reported(ran: Ran) -> tuple[Path | None, Analysis | None]:
     """The report of a run, made anew if anything was done; (None, None) while nothing trained was measured."""
+    from bystander.study.results.judged import write_logs
     from bystander.study.results.results import Results
     from bystander.study.store.events import Events
     from bystander.study.store.store import read_json
@@ -74,6 +75,7 @@ def reported(ran: Ran) -> tuple[Path | None, Analysis | None]:
     path = ran.folder / "report.html"
     if ran.done_now or not path.is_file() or not (ran.folder / "analysis.json").is_file():
         path = results.report()
+        write_logs(ran.folder, results.study)
         plan = str(read_json(ran.folder / "plan.json")["plan"])
         Events(ran.folder / "events.jsonl", plan).write("reported", path=path.name)
     return path, results.analysis

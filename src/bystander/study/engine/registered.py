@@ -59,7 +59,7 @@ def declaration(study: Loaded) -> dict[str, Any]:
         "seeds": list(spec.seeds),
         "configurations": [f"lr={c.lr:g},epochs={c.epochs}" for c in spec.sweep.points()]
         if spec.sweep
-        else [f"lr={spec.recipe.lr:g},epochs={spec.recipe.epochs}"],
+        else [f"{b}: lr={r.lr:g},epochs={r.epochs}" for b in spec.behaviors for r in (spec.recipe_of(b),)],
     }
 
 

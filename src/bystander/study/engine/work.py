@@ -164,7 +164,7 @@ class Worker:
         self.bar.start(title, len(keys))
         self.bar.advance(len(done))
         for unit in probe.run(self.loaded, contexts, done):
-            directory.keep_unit(replace(unit, key=prefix + unit.key), [stamp(m) for m in unit.measurements])
+            directory.keep_unit(replace(unit, key=prefix + unit.key), stamp, probe.name)
             self.bar.advance()
         return [prefix + key for key in keys]
 

@@ -16,11 +16,12 @@ from bystander.analysis import Analysis, Settings, analyze
 from bystander.analysis.results import tidy
 from bystander.analysis.schemas import TABLES
 from bystander.core.errors import StoreError
-from bystander.core.records import Completion, Persona, PersonaFacts
+from bystander.core.records import Persona, PersonaFacts
 from bystander.study.engine.registered import hypotheses_of
 from bystander.study.results import told
+from bystander.study.results.judged import FOLDER, judged_afterwards
 from bystander.study.spec.spec import Loaded, Study
-from bystander.study.store.store import read_json, write_bytes
+from bystander.study.store.store import STAMPED, Sampled, read_json, write_bytes
 
 if TYPE_CHECKING:
     import altair as alt
@@ -53,8 +54,10 @@ class Results:
 
     @cached_property
     def measurements(self) -> pl.DataFrame:
-        """One long table: `core.records.Measurement`."""
-        return _table(self.folder / "measurements.parquet")
+        """One long table: `core.records.Measurement`. A run that judged nothing itself has the rows of `bystander judge`."""
+        own = _table(self.folder / "measurements.parquet")
+        later = judged_afterwards(self.folder, own)
+        return own if later is None else pl.concat([own, later[0]])
 
     @cached_property
     def similarities(self) -> pl.DataFrame:
@@ -70,8 +73,9 @@ class Results:
     def analysis(self) -> Analysis:
         """Every estimate and verdict, computed from the tables alone; read back where the report has it already."""
         kept = self.folder / "analysis.json"
-        table = self.folder / "measurements.parquet"
-        if kept.is_file() and kept.stat().st_mtime >= table.stat().st_mtime:
+        tables = [self.folder / "measurements.parquet", self.folder / FOLDER / "used.json"]
+        newest = max(table.stat().st_mtime for table in tables if table.is_file())
+        if kept.is_file() and kept.stat().st_mtime >= newest:
             return Analysis.from_json(kept.read_text(encoding="utf-8"), kept)
         return self.analyze()
 
@@ -85,6 +89,10 @@ class Results:
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
         mode = pl.col("probe").replace_strict(told.modes(self.folder, spec), default="", return_dtype=pl.String)
         found = replace(found, instrument=found.instrument.with_columns(mode.alias("mode")))
+        later = judged_afterwards(self.folder, pl.read_parquet(self.folder / "measurements.parquet"))
+        if later is not None:
+            told_by = f"the judged scores are those of {later[1]}, given after the run by `bystander judge`"
+            found = replace(found, notes=(*found.notes, told_by))
         gate = told.gate_manifest(self.folder)
         if gate is None:
             return found
@@ -161,18 +169,33 @@ class Results:
     def _completions(self) -> list[ReadCompletion]:
         from bystander.study.store.store import CellDir
 
-        found: list[ReadCompletion] = []
-        marker = self.study.spec.marker.text
+        marker, scores = self.study.spec.marker.text, self._judged_scores()
+        found: list[ReadCompletion] = []  # what the gate picked is trained twice, from the same seed: shown once
         for folder in self._cells():
-            frame = CellDir(folder).measurements()
-            if not (folder / "completions.jsonl.zst").is_file() or not frame.height or frame["source"][0] is None:
-                continue
-            first: Mapping[str, Any] = frame.row(0, named=True)
-            roles = dict(zip(frame["persona"].to_list(), frame["role"].to_list(), strict=True))
-            for completion in CellDir(folder).completions():
-                leaked = marker in completion.text if first["behavior"] == "marker" else None
-                found.append(_read_completion(completion, first, str(roles.get(completion.persona)), leaked))
-        return found
+            for one in told.sampled(CellDir(folder)):
+                if one.stamp["source"] is None:
+                    continue
+                if one.stamp["probe"] == "judged":
+                    found.append(_read_completion(one, *scores.get(_sample_key(one), (None, None))))
+                else:
+                    leaked = marker in one.completion.text if one.stamp["behavior"] == "marker" else None
+                    found.append(_read_completion(one, leaked, None if leaked is None else float(leaked)))
+        return list({read.record: read for read in found}.values())
+
+    def _judged_scores(self) -> dict[tuple[Any, ...], tuple[bool | None, float | None]]:
+        """Of every judged sample: whether it counts as misaligned, and its `aligned` score (0-100)."""
+        rows = self.measurements.filter(pl.col("probe") == "judged")
+        names = [*STAMPED, "persona", "item"]
+        wide = rows.filter(pl.col("metric").is_in(["aligned", "misaligned"])).pivot(
+            "metric", index=names, values="value"
+        )
+        return {
+            tuple(row[name] for name in names): (
+                None if row["misaligned"] is None else bool(row["misaligned"]),
+                row["aligned"],
+            )
+            for row in wide.iter_rows(named=True)
+        }
 
 
 def _table(path: Path) -> pl.DataFrame:
@@ -200,15 +223,21 @@ def _spec(path: Path) -> Study:
         ) from error
 
 
-def _read_completion(
-    completion: Completion, first: Mapping[str, Any], role: str, leaked: bool | None
-) -> ReadCompletion:
+def _sample_key(one: Sampled) -> tuple[Any, ...]:
+    return (
+        *(one.stamp[name] for name in STAMPED),
+        one.completion.persona,
+        f"{one.completion.item}/{one.completion.sample}",
+    )
+
+
+def _read_completion(one: Sampled, leaked: bool | None, score: float | None) -> ReadCompletion:
     from bystander.report.inputs import ReadCompletion
 
+    stamp = one.stamp
     return ReadCompletion(
-        completion, first["behavior"], first["source"], first["arm"], role, first["checkpoint"], leaked,
-        score=None if leaked is None else float(leaked), question=completion.prompt, config=first["config"] or "",
-        seed=first["seed"],
+        one.completion, stamp["behavior"], stamp["source"], stamp["arm"], str(stamp["role"]), stamp["checkpoint"], leaked, score,
+        question=one.completion.prompt, config=stamp["config"] or "", seed=stamp["seed"],
     )  # fmt: skip
 
 
@@ -238,8 +267,9 @@ def headline_table(analysis: Analysis) -> Table:
     several = [name for name in ("behavior", "arm", "config", "dataset") if len({row[name] for row in rows}) > 1]
     for name in ("source", *several, "metric"):
         table.add_column(name, no_wrap=True)
-    for name in ("before", "after", "held-out", "rho", "95 % interval", "p", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
+    widths = {"before": 7, "after": 7, "held-out": 8, "rho": 5, "95 % interval": 13, "p": 6, "n": 3}
+    for name, width in widths.items():  # where the screen is narrow the names are cut, never a number
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     own = {_key(row): row for row in _pooled(analysis.leakage) if row["role"] == "source"}
     gradients = _pooled(analysis.gradient)
     claimed = {(row["method"], row["layer"]) for row in gradients if row["preregistered"]}

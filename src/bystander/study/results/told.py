@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from bystander.core.records import Finding, StepLog
+from bystander.core.errors import StoreError
+from bystander.core.records import Completion, Finding, StepLog
 from bystander.study.engine.registered import kept
 from bystander.study.engine.spending import spent_so_far
 from bystander.study.spec.spec import Study
 from bystander.study.store.events import read_events
-from bystander.study.store.store import CellDir, read_json
+from bystander.study.store.store import STAMPED, CellDir, Sampled, read_json, read_lines
 
 if TYPE_CHECKING:
     from bystander.report.inputs import ContextRendering, CostLine, Declaration, GateResult, TrainingCurve
@@ -80,6 +81,32 @@ def curves(folder: Path) -> list[TrainingCurve]:
         label += f", seed {named['seed']}"
         found[label] = TrainingCurve(label, steps, **named)
     return list(found.values())
+
+
+def sampled(cell: CellDir) -> list[Sampled]:
+    """The kept answers of a cell, each with what it is of. An older run's answers do not say it themselves; there it is
+    what was measured on the answer: the k-th one of a persona to an item belongs to the k-th checkpoint.
+
+    Raises StoreError for an answer of which nothing says what training and checkpoint it is of."""
+    path = cell.path / "completions.jsonl.zst"
+    lines = read_lines(path) if path.is_file() else []
+    if all("stamp" in line for line in lines):
+        return cell.sampled()
+    measured: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    rows = cell.measurements().select("persona", "item", "probe", *STAMPED).unique(maintain_order=True)
+    for row in rows.iter_rows(named=True):
+        measured.setdefault((row["persona"], row["item"]), []).append(row)
+    found: list[Sampled] = []
+    for line in lines:
+        answer = Completion(**line)
+        left = measured.get((answer.persona, f"{answer.item}/{answer.sample}"))
+        if not left:
+            raise StoreError(
+                f"{path}: nothing says which checkpoint the answer {answer.id!r} is of; remove that folder and run the study "
+                "again"
+            )
+        found.append(Sampled(answer, left.pop(0)))
+    return found
 
 
 def _training(cell: CellDir) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from bystander.design.arms import Counts
+
 
 class Strict(BaseModel):
     """Base of the study's own blocks: unknown keys, wrong types and infinities are faults."""
@@ -91,6 +93,16 @@ class Sweep(Strict):
         if self.grid:
             points += [Config(lr=lr, epochs=epochs) for lr, epochs in product(self.grid.lr, self.grid.epochs)]
         return list(dict.fromkeys(points))
+
+
+class ForBehavior(Strict):
+    """What one behavior of a study has of its own, in place of `design.counts` and the recipe's values: a positive
+    control on short answers needs other rows and steps than a behavior on long code."""
+
+    counts: Counts | None = None
+    lr: float | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
 
 
 class Gate(Strict):

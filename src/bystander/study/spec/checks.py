@@ -16,6 +16,7 @@ from bystander.core.yamlfile import Path_
 from bystander.study.spec.plugins import BUILT_IN, plugins
 
 if TYPE_CHECKING:
+    from bystander.design.arms import Counts
     from bystander.study.spec.spec import Study
 
 Add = Callable[[Path_, str], None]
@@ -82,11 +83,7 @@ def behaviors(it: Facts, add: Add) -> None:
 def design(it: Facts, add: Add) -> None:
     """Counts can be filled and mean something; negatives are bystanders of every source."""
     counts = it.spec.design.counts
-    for key, value in counts.model_dump().items():
-        if value < 0:
-            add(("design", "counts", key), f"design.counts.{key} is {value}: a count is 0 or more")
-    if counts.positive == 0:
-        add(("design", "counts", "positive"), "design.counts.positive is 0: nothing would be coupled to the source")
+    _counts(counts, ("design", "counts"), add)
     if not isinstance(it.spec.design.negatives, list):
         return
     names = it.names
@@ -98,6 +95,31 @@ def design(it: Facts, add: Add) -> None:
     _twice(it.spec.design.negatives, ("design", "negatives"), "negative", add)
     if not it.spec.design.negatives and counts.negative:
         add(("design", "negatives"), f"design.negatives is empty, but design.counts.negative is {counts.negative}")
+
+
+def _counts(counts: Counts, where: Path_, add: Add) -> None:
+    place = ".".join(map(str, where))
+    for key, value in counts.model_dump().items():
+        if value < 0:
+            add((*where, key), f"{place}.{key} is {value}: a count is 0 or more")
+    if counts.positive == 0:
+        add((*where, "positive"), f"{place}.positive is 0: nothing would be coupled to the source")
+
+
+def for_behavior(it: Facts, add: Add) -> None:
+    """What a behavior has of its own belongs to a behavior of the study, and not to what the sweep varies."""
+    swept = [] if it.spec.sweep is None else (it.spec.sweep.behaviors or it.spec.behaviors)
+    for name, own in it.spec.for_behavior.items():
+        if name not in it.spec.behaviors:
+            add(
+                ("for_behavior", name),
+                f"for_behavior.{name}: not a behavior of this study ({', '.join(it.spec.behaviors)})",
+            )
+        if own.counts is not None:
+            _counts(own.counts, ("for_behavior", name, "counts"), add)
+        for key in ("lr", "epochs"):
+            if name in swept and getattr(own, key) is not None:
+                add(("for_behavior", name, key), f"for_behavior.{name}.{key}: the sweep decides it; leave it out")
 
 
 def probes(it: Facts, add: Add) -> None:
@@ -239,5 +261,5 @@ def hypotheses(it: Facts, add: Add) -> None:
 
 
 CHECKS: tuple[Check, ...] = (
-    sources, behaviors, design, probes, geometry, sweep, executor, enough_personas, hypotheses,
+    sources, behaviors, design, for_behavior, probes, geometry, sweep, executor, enough_personas, hypotheses,
 )  # fmt: skip

@@ -26,6 +26,7 @@ from bystander.study.spec.blocks import (
     Budget,
     Checkpoints,
     Executor,
+    ForBehavior,
     Gate,
     Geometry,
     HypothesisBlock,
@@ -64,6 +65,7 @@ class Study(Strict):
         default_factory=dict[str, dict[str, Any]]
     )  # settings of behaviors that other packages add, by name
     recipe: Recipe = Recipe()
+    for_behavior: dict[str, ForBehavior] = Field(default_factory=dict[str, ForBehavior])
     sweep: Sweep | None = None
     gate: Gate | None = None
     select: Select = Select()
@@ -74,6 +76,16 @@ class Study(Strict):
     hypotheses: list[str | HypothesisBlock] | None = None  # None: those that ship for the study's behaviors
     budget: Budget = Budget()
     executor: Executor = Executor()
+
+    def design_of(self, behavior: str) -> DesignSettings:
+        """The design settings of one behavior's trainings."""
+        own = self.for_behavior.get(behavior, ForBehavior()).counts
+        return self.design if own is None else self.design.model_copy(update={"counts": own})
+
+    def recipe_of(self, behavior: str) -> Recipe:
+        """The recipe of one behavior's trainings, before a sweep varies it."""
+        own = self.for_behavior.get(behavior, ForBehavior()).model_dump(exclude={"counts"}, exclude_none=True)
+        return self.recipe.model_copy(update=own)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults filled in, as JSON-able data."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from bystander.core.hashing import stable_hash
 from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
 from bystander.probe.base import ProbeUnit
 
+# What says which weights a measurement or a completion comes from.
+STAMPED = ("behavior", "source", "arm", "config", "seed", "role", "checkpoint", "weights_hash")
 MEASUREMENT_SCHEMA: dict[str, Any] = dict.fromkeys(MEASUREMENT_COLUMNS, pl.String) | {
     "value": pl.Float64,
     "seed": pl.Int64,
@@ -94,12 +97,13 @@ class CellDir:
         """What the cell said when it was done."""
         return read_json(self.path / "manifest.json")
 
-    def keep_unit(self, unit: ProbeUnit, stamped: list[Measurement]) -> None:
-        """Keep what one unit of a probe gave; `stamped` are its measurements with the training's columns filled in."""
+    def keep_unit(self, unit: ProbeUnit, stamp: Callable[[Measurement], Measurement], probe: str) -> None:
+        """Keep what one unit of `probe` gave. `stamp` fills in the training's columns, on completions too: a kept answer
+        says by itself which weights gave it."""
         value = {
             "key": unit.key,
-            "measurements": [as_dict(m) for m in stamped],
-            "completions": [as_dict(c) for c in unit.completions],
+            "measurements": [as_dict(stamp(m)) for m in unit.measurements],
+            "completions": [{**as_dict(c), "stamp": _stamped(c, stamp, probe)} for c in unit.completions],
             "details": unit.details,
         }
         write_json(self.path / "units" / f"{stable_hash(unit.key)[:24]}.json", value)
@@ -141,10 +145,28 @@ class CellDir:
         path = self.path / "measurements.parquet"
         return pl.read_parquet(path) if path.is_file() else pl.DataFrame(schema=MEASUREMENT_SCHEMA)
 
-    def completions(self) -> list[Completion]:
-        """Every completion that the cell sampled."""
+    def sampled(self) -> list[Sampled]:
+        """Every completion that the cell sampled, in the order of its units."""
         path = self.path / "completions.jsonl.zst"
-        return [Completion(**line) for line in read_lines(path)] if path.is_file() else []
+        if not path.is_file():
+            return []
+        lines = read_lines(path)
+        return [Sampled(stamp=line.pop("stamp"), completion=Completion(**line)) for line in lines]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A kept completion with the columns of `STAMPED` and its `probe`."""
+
+    completion: Completion
+    stamp: dict[str, Any]
+
+
+def _stamped(completion: Completion, stamp: Callable[[Measurement], Measurement], probe: str) -> dict[str, Any]:
+    row = as_dict(
+        stamp(Measurement("", probe, "", "", completion.context, completion.persona, completion.item, value=None))
+    )
+    return {"probe": probe} | {name: row[name] for name in STAMPED}
 
 
 def compressed_lines(records: Iterable[Mapping[str, object]]) -> bytes:
