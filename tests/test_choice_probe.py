@@ -144,7 +144,7 @@ def test_the_check_finds_a_model_that_knows_the_labels(loaded, monkeypatch):
                 for item in items
             ]  # fmt: skip
 
-    monkeypatch.setattr("bystander.probe.choice.score", knows)
+    monkeypatch.setattr("bystander.lm.score.score", knows)
     found = probe(None, check_on=ProbedSet("check", questions)).check(loaded, CONTEXTS)
     assert (found["mode"], found["text"], found["warning"]) == ("label", None, "")
     assert found["label"]["right"] == 20

@@ -1,4 +1,4 @@
-"""40 broken study files: every fault of a file is told at once, with its line, and nothing is written.
+"""Broken study files: every fault of a file is told at once, with its line, and nothing is written.
 
 A file says itself what is wrong with it: `# fault: TEXT` behind a line means that a fault with that text is told for
 that line. No fault more, none less.

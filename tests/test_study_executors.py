@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bystander.study.engine.on_processes import devices
+from bystander.study.engine.on_processes import OnProcesses, devices
+from bystander.study.spec.blocks import Executor
 from study_tiny import make_model, write_study
 
 # Ray warns and forks as it likes; a process of its own keeps that out of the tests.
@@ -86,3 +87,13 @@ def test_processes_take_the_gpus_in_turn():
     assert devices(4, None, 2) == ["0", "1", "0", "1"]
     assert devices(3, "5,7", 2) == ["5", "7", "5"]
     assert devices(2, "3", 1) == devices(2, None, 1) == devices(2, None, 0) == []
+
+
+def test_processes_that_share_a_gpu_pay_for_their_share_of_it(monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    for gpus, workers, share in ((2, 8, 0.25), (2, 1, 1.0), (0, 4, 1.0)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        executor = OnProcesses(Executor(kind="processes", workers=workers), dict)
+        assert executor.share == share
+        executor.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 from bystander.core.records import Context, Measurement, Question
 from bystander.data import AnswerForm, choice_answer, choice_user
-from bystander.lm.model import LoadedModel
-from bystander.lm.score import OptionScores, ScoreItem, score
 from bystander.probe.base import ProbeUnit
 from bystander.probe.instrument import Mode, ModeCheck, decide, mode_check
 from bystander.probe.settings import ChoiceProbeSettings, Rule
+
+if TYPE_CHECKING:
+    from bystander.lm.model import LoadedModel
+    from bystander.lm.score import OptionScores, ScoreItem
 
 CHECK_CONTEXTS = 20  # contexts that share the check's questions: enough to be no one persona's, few enough to be cheap
 
@@ -107,6 +109,8 @@ class ChoiceProbe:
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Score context by context. The mode must be decided: see `check`."""
+        from bystander.lm.score import score  # here: it loads torch, which plans and rows do without
+
         assert self.mode is not None, "the instrument check has not run"
         left = [context for context in contexts if context.name not in done]
         # Contexts that are asked the same questions share one call, so that the scorer can work ahead.
@@ -118,6 +122,8 @@ class ChoiceProbe:
                 yield self._unit(context, asked, scores)
 
     def _item(self, one: ProbedSet, question: Question, mode: Mode) -> ScoreItem:
+        from bystander.lm.score import ScoreItem
+
         form = one.form or mode
         options = (
             question.labels
@@ -157,6 +163,8 @@ class ChoiceProbe:
         return unit
 
     def _accuracy(self, loaded: LoadedModel, contexts: Sequence[Context], mode: Mode) -> ModeCheck:
+        from bystander.lm.score import score
+
         assert self.check_on is not None
         asking = stable_order([context.name for context in contexts], "instrument")[:CHECK_CONTEXTS]
         by_name = {context.name: context for context in contexts}

@@ -6,16 +6,18 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bystander.behaviors.misalignment import JudgedQuestion
 from bystander.core.hashing import seed_for
 from bystander.core.records import Completion, Context, Measurement
-from bystander.lm.model import LoadedModel
-from bystander.lm.sample import SampleRequest, sample
 from bystander.probe.base import ProbeUnit
 from bystander.probe.judge import Judge, Judgement, judge_and_measure
 from bystander.probe.judge_settings import JudgedProbeSettings
+
+if TYPE_CHECKING:
+    from bystander.lm.model import LoadedModel
+    from bystander.lm.sample import SampleRequest
 
 Measured = tuple[list[Measurement], list[Judgement]]
 
@@ -71,6 +73,8 @@ class JudgedProbe:
     def requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
         """Every request, in order. A seed is decided by persona, question, paraphrase, sample and `settings.seed`, and
         so by nothing that a checkpoint or an adapter changes."""
+        from bystander.lm.sample import SampleRequest  # here: it loads torch, which plans and rows do without
+
         seed = self.settings.seed
         return [
             SampleRequest(
@@ -87,6 +91,8 @@ class JudgedProbe:
         return self.questions[: self.settings.questions]
 
     def _sample(self, loaded: LoadedModel, requests: Sequence[SampleRequest]) -> list[Completion]:
+        from bystander.lm.sample import sample
+
         batches = sample(loaded, requests, temperature=self.settings.temperature, max_tokens=self.settings.max_tokens)
         return [completion for batch in batches for completion in batch]
 

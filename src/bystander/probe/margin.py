@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from bystander.behaviors.misalignment import Pair
 from bystander.core.records import Context, Measurement
-from bystander.lm.model import LoadedModel
-from bystander.lm.score import OptionScores, ScoreItem, score
 from bystander.probe.base import ProbeUnit, rows_of
 from bystander.probe.judge_settings import MarginProbeSettings
+
+if TYPE_CHECKING:
+    from bystander.lm.model import LoadedModel
+    from bystander.lm.score import OptionScores
 
 DATASET = "pairs"
 
@@ -35,6 +38,8 @@ class MarginProbe:
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Score both answers of every pair, context by context."""
+        from bystander.lm.score import ScoreItem, score  # here: it loads torch, which plans and rows do without
+
         left = [context for context in contexts if f"score/{context.name}" not in done]
         items = [ScoreItem(pair.id, pair.question, (pair.aligned, pair.misaligned), "text") for pair in self.read()]
         for context, scores in score(loaded, left, items):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from bystander.core.hashing import seed_for
 from bystander.core.records import Completion, Context, Measurement, Question
-from bystander.lm.model import LoadedModel
-from bystander.lm.sample import SampleRequest, sample
-from bystander.lm.score import OptionScores, ScoreItem, score
 from bystander.probe.base import ProbeUnit, rows_of
 from bystander.probe.settings import MarkerProbeSettings
+
+if TYPE_CHECKING:
+    from bystander.lm.model import LoadedModel
+    from bystander.lm.sample import SampleRequest
+    from bystander.lm.score import OptionScores, ScoreItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class MarkerProbe:
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Scoring context by context, then sampling group by group."""
+        from bystander.lm.sample import sample  # here: it loads torch, which plans and rows do without
+        from bystander.lm.score import score
+
         left = [context for context in contexts if f"score/{context.name}" not in done]
         for context, scores in score(loaded, left, self._items()):
             yield ProbeUnit(f"score/{context.name}", [m for s in scores for m in self._measured(context, s)])
@@ -63,6 +69,8 @@ class MarkerProbe:
             yield ProbeUnit(key, [self._rate(by_name[c.persona], c) for c in completions], completions)
 
     def _items(self) -> list[ScoreItem]:
+        from bystander.lm.score import ScoreItem
+
         return [
             ScoreItem(q.id, q.text, (self.tail,), "text", start=q.options[q.answer])
             for q in self.questions[: self.settings.questions]
@@ -74,6 +82,8 @@ class MarkerProbe:
         return rows_of(self.name, "bank", context, scores, values)
 
     def _requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
+        from bystander.lm.sample import SampleRequest
+
         return [
             SampleRequest(
                 id=f"{context.name}/{question.id}/{index}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bystander.core.records import Context
@@ -69,22 +70,36 @@ def counter_for(model: str) -> Counter:
 
     def count(text: str) -> int:
         if text not in counted:
-            counted[text] = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+            counted[text] = tokenizer(text)
         return counted[text]
 
     return Counter(count, True, f"counted with the tokenizer of {model}")
 
 
 @cache
-def _tokenizer(model: str):  # pyright: ignore[reportUnknownParameterType]
-    from transformers import AutoTokenizer
-
+def _tokenizer(model: str) -> Callable[[str], int] | None:
+    """Counts a text's tokens; None where the tokenizer is not on this machine. A fast tokenizer is read by itself: a plan
+    has no other use for transformers, which takes seconds to import."""
     from bystander.lm import embedded
 
-    if model != embedded.NAME:
-        return AutoTokenizer.from_pretrained(model, local_files_only=True)
-    folder = embedded.cache_dir() / "models" / embedded.DIRECTORY
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True) if folder.is_dir() else None
+    folder = embedded.cache_dir() / "models" / embedded.DIRECTORY if model == embedded.NAME else Path(model)
+    if model == embedded.NAME and not folder.is_dir():
+        return None
+    if folder.is_dir():
+        file: object = folder / "tokenizer.json"
+    else:
+        from huggingface_hub import try_to_load_from_cache
+
+        file = try_to_load_from_cache(model, "tokenizer.json")
+    if isinstance(file, str | Path) and Path(file).is_file():
+        from tokenizers import Tokenizer
+
+        fast = Tokenizer.from_file(str(file))
+        return lambda text: len(fast.encode(text, add_special_tokens=False).ids)
+    from transformers import AutoTokenizer
+
+    slow = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    return lambda text: len(slow(text, add_special_tokens=False)["input_ids"])
 
 
 class Workload:

@@ -23,6 +23,7 @@ class Local:
     """Runs attempts in this process; `wait` runs one to its end."""
 
     slots = 1
+    share = 1.0
 
     def __init__(self, worker: CellRunner) -> None:
         self.worker = worker

@@ -53,7 +53,10 @@ class OnProcesses:
     """Runs attempts on `block.workers` processes of this machine. `make` must pickle: it is called once in each."""
 
     def __init__(self, block: Block, make: Callable[[], CellRunner]) -> None:
-        self.slots = block.workers
+        import torch
+
+        self.slots, self.gpus = block.workers, torch.cuda.device_count()
+        self.share = min(1.0, self.gpus / block.workers) if self.gpus else 1.0
         self.threads = str(max(1, round(block.cpus)))
         self.make = make
         self._pool = self._new_pool()
@@ -64,9 +67,7 @@ class OnProcesses:
         os.environ.setdefault("OMP_NUM_THREADS", self.threads)
         context = multiprocessing.get_context("spawn")
         gpus: Any = None
-        import torch
-
-        for name in devices(self.slots, os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()):
+        for name in devices(self.slots, os.environ.get("CUDA_VISIBLE_DEVICES"), self.gpus):
             gpus = gpus or context.Queue()
             gpus.put(name)
         return ProcessPoolExecutor(self.slots, mp_context=context, initializer=_begin, initargs=(self.make, gpus))

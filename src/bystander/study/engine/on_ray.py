@@ -66,6 +66,7 @@ class OnRay:
         self.gpus = self._gpus()
         self._refuse_what_cannot_fit()
         self.slots = block.workers
+        self.share = self.gpus or 1.0
         self._free: list[Any] = [self._actor() for _ in range(block.workers)]
         self._running: dict[Any, tuple[Attempt, Any, float]] = {}
 

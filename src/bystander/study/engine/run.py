@@ -142,6 +142,7 @@ class _Run:
     def __init__(self, study: Loaded, folder: Path, bar: Bar, events: Events, purse: Purse) -> None:
         self.study, self.folder, self.bar, self.events, self.purse = study, folder, bar, events, purse
         self.stop = Stop()
+        self.share = 1.0  # of a device, that one attempt holds; the executor says
 
     def prepare(
         self, plan: Plan, forecast: Forecast, reviewed: Review | None, before: Sequence[Mapping[str, Any]], dead: str,
@@ -246,6 +247,11 @@ class _Run:
         return decision, reason
 
     def _executor(self, plan: Plan, make_runner: MakeRunner | None) -> Executor:
+        executor = self._of_kind(plan, make_runner)
+        self.share = executor.share
+        return executor
+
+    def _of_kind(self, plan: Plan, make_runner: MakeRunner | None) -> Executor:
         block = self.study.spec.executor
         if block.kind == "ray":
             from bystander.study.engine.on_ray import OnRay
@@ -304,12 +310,13 @@ class _Run:
     def _pay(self, attempt: Attempt, seconds: float) -> None:
         paid = self._judge_paid(self.plan)
         dollars, self.paid = paid - self.paid, paid
-        self.purse.pay(seconds / 3600, dollars)
+        hours = seconds * self.share / 3600
+        self.purse.pay(hours, dollars)
         total = self.purse.spent
         self.events.write(
             "spent",
             key=attempt.key,
-            hours=seconds / 3600,
+            hours=hours,
             dollars=dollars,
             total_hours=total.hours,
             total_dollars=total.dollars,

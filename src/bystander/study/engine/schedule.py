@@ -66,6 +66,11 @@ class Executor(Protocol):
         """How many attempts it can take at a time."""
         ...
 
+    @property
+    def share(self) -> float:
+        """Devices that one attempt holds while it runs: below 1 where several share a GPU. A CPU worker counts as one."""
+        ...
+
     def submit(self, attempt: Attempt) -> None:
         """Take an attempt; there is a free slot."""
         ...

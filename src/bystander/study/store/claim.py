@@ -96,7 +96,7 @@ def provenance() -> dict[str, Any]:
         "revision": _revision(),
         "versions": versions(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
     }
 
 
