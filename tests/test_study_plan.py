@@ -256,3 +256,17 @@ def test_preflight_says_what_is_wrong_and_what_to_do(tmp_path: Path, monkeypatch
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written"):
         checks._write_access(tmp_path / "file" / "run")
+
+
+def test_hypotheses_are_about_the_question_sets_that_a_study_names():
+    spec = load("leakage", ["capability.data=bank", "misalignment.questions=mine.yaml"]).spec
+    outcomes = [threshold.outcome for hypothesis in hypotheses_of(spec) for threshold in hypothesis.thresholds]
+    assert outcomes == [
+        ("choice", "bank", "accuracy"),
+        ("judged", "mine", "aligned"),
+        ("margin", "pairs", "aligned_wins"),
+    ]
+    arc = [
+        threshold.outcome for hypothesis in hypotheses_of(load("leakage").spec) for threshold in hypothesis.thresholds
+    ]
+    assert arc[:2] == [("choice", "arc", "accuracy"), ("judged", "open", "aligned")]

@@ -96,7 +96,7 @@ def test_above_five_percent_failed_a_persona_is_refused_by_name():
     assert "3 of 40" in row["reason"]
     assert "7.5%" in row["reason"]
     assert analysis.gradient["n"].unique().to_list() == [26]
-    assert "left out, too much failed: persona_012" in analysis.gradient["reason"][0]
+    assert "left out, too much failed or not measured: persona_012" in analysis.gradient["reason"][0]
 
 
 def test_a_source_that_failed_leaves_no_verdict():

@@ -173,10 +173,16 @@ def by_mask(predictors: Predictors) -> list[tuple[NDArray[np.bool_], list[int]]]
     return [(known[places[0]], places) for places in groups.values()]
 
 
+def few_names(names: list[str], most: int = 8) -> str:
+    """Names for a sentence: the first `most` of them, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def gradient_state(n: int, refused: list[str], leakage: Floats, unknown: list[str]) -> tuple[str, str]:
     """Status and reason of a gradient over n personas."""
-    said = [f"left out, too much failed: {', '.join(refused)}"] if refused else []
-    said += [f"left out, no similarity: {', '.join(unknown)}"] if unknown else []
+    said = [f"left out, too much failed or not measured: {few_names(refused)}"] if refused else []
+    said += [f"left out, no similarity: {few_names(unknown)}"] if unknown else []
     if n == 0:
         return "empty", "; ".join(["no held-out bystander", *said])
     if n < MIN_PERSONAS:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from bystander.analysis.gradient import sample_of
+from bystander.analysis.gradient import few_names, sample_of
 from bystander.analysis.intervals import NONE, TAIL, Estimate, bounded, crossed, few_changes, fieller
 from bystander.analysis.leakage import names_of, record
 from bystander.analysis.means import mean_of
@@ -84,7 +84,7 @@ def _columns(prefix: str, estimate: Estimate) -> dict[str, object]:
 
 
 def _state(own: Floats | None, names: list[str], refused: list[str], values: int) -> tuple[str, str]:
-    said = [f"left out, too much failed: {', '.join(refused)}"] if refused else []
+    said = [f"left out, too much failed or not measured: {few_names(refused)}"] if refused else []
     said += ["one value a persona: the intervals are over personas alone"] if values == 1 else []
     if own is None or not names:
         missing = "the source was not measured, or too much of it failed" if own is None else "no held-out bystander"

@@ -27,6 +27,11 @@ class CapabilitySettings(Settings):
     answer: AnswerForm = "label"
     seed: int = 42  # of the plan of the capability experiment
 
+    @property
+    def dataset(self) -> str:
+        """What the evaluation half is called in measurements: arc, bank, or the file's stem."""
+        return self.data if self.data in NAMED_SETS else Path(self.data).stem
+
 
 @dataclass(frozen=True, slots=True)
 class CapabilityBehavior:

@@ -40,6 +40,11 @@ class MisalignmentSettings(Settings):
     questions: str = BUILT_IN
     phrasings: int = Field(default=len(CODE_PHRASINGS) + 1, ge=1)
 
+    @property
+    def dataset(self) -> str:
+        """What the judged questions are called in measurements: open, or the file's stem."""
+        return "open" if self.questions == BUILT_IN else Path(self.questions).stem
+
 
 def _version(path: Path) -> tuple[Path, int, int]:
     state = path.stat()

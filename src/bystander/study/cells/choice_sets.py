@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bystander.behaviors.capability import NAMED_SETS, CapabilityBehavior, load_set
+from bystander.behaviors.capability import CapabilityBehavior, load_set
 from bystander.core.errors import StudyError
 from bystander.core.records import Question
 from bystander.data import AnswerForm, choice_user, draw_questions
@@ -55,9 +55,8 @@ def _capability_sets(study: Loaded, settings: ChoiceProbeSettings) -> list[Probe
     form = spec.capability.answer if trains else None
     sets: list[ProbedSet] = []
     if settings.arc:
-        name = spec.capability.data if spec.capability.data in NAMED_SETS else Path(spec.capability.data).stem
         half = behavior.halves()[1]
-        sets.append(ProbedSet(name, _draw(half, settings.arc, "arc", "the evaluation half"), form))
+        sets.append(ProbedSet(spec.capability.dataset, _draw(half, settings.arc, "arc", "the evaluation half"), form))
     if settings.trained and trains:
         shown = shown_examples(behavior.name, behavior.examples(), spec.design_of(behavior.name))
         if settings.trained > len(shown):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bystander.behaviors.base import Behavior
 from bystander.behaviors.capability import CapabilityBehavior
 from bystander.behaviors.marker import MarkerBehavior
 from bystander.behaviors.misalignment import (
-    BUILT_IN,
     DirectBehavior,
     MisalignmentBehavior,
     margin_pairs,
@@ -94,6 +92,4 @@ def judged_probe(study: Loaded, settings: JudgedProbeSettings) -> Probe:
     judge = None
     if settings.judge is not None:
         judge = Judge(settings.judge, cache_dir() / "judge.sqlite", purpose=study.spec.name, folder=study.folder)
-    built_in = study.spec.misalignment.questions == BUILT_IN
-    dataset = "open" if built_in else Path(study.spec.misalignment.questions).stem
-    return JudgedProbe(tuple(behavior.questions()), settings, judge, dataset)
+    return JudgedProbe(tuple(behavior.questions()), settings, judge, study.spec.misalignment.dataset)

@@ -6,7 +6,7 @@ Whatever the report shows beyond it is exploratory.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -25,10 +25,21 @@ FAILED_LIMIT = 0.05  # analysis.settings: above it a cell's failed items make it
 
 def hypotheses_of(spec: Study) -> tuple[Hypothesis, ...]:
     """The hypotheses that a study tests: those that it names, else those that ship for its behaviors."""
+    shipped = [_on_own_data(hypothesis, spec) for hypothesis in HYPOTHESES]
     if spec.hypotheses is None:
-        return tuple(h for h in HYPOTHESES if h.behavior in spec.behaviors)
-    known = {hypothesis.name: hypothesis for hypothesis in HYPOTHESES}
+        return tuple(h for h in shipped if h.behavior in spec.behaviors)
+    known = {hypothesis.name: hypothesis for hypothesis in shipped}
     return tuple(known[one] if isinstance(one, str) else _own(one) for one in spec.hypotheses)
+
+
+def _on_own_data(hypothesis: Hypothesis, spec: Study) -> Hypothesis:
+    """A hypothesis that ships, about the study's own question sets where it names others than the usual ones."""
+    sets = {"arc": spec.capability.dataset, "open": spec.misalignment.dataset}
+    thresholds: list[Threshold] = []
+    for threshold in hypothesis.thresholds:
+        probe, dataset, metric = threshold.outcome
+        thresholds.append(replace(threshold, outcome=(probe, sets.get(dataset, dataset), metric)))
+    return replace(hypothesis, thresholds=tuple(thresholds))
 
 
 def _own(block: HypothesisBlock) -> Hypothesis:

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from bystander.behaviors.misalignment import BUILT_IN, MisalignmentBehavior
+from bystander.behaviors.misalignment import MisalignmentBehavior
 from bystander.core.errors import StoreError
 from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
 from bystander.data.judge_questions import JudgedQuestion, load_judge_questions
@@ -89,11 +89,9 @@ def judged_groups(run: Path) -> list[Group]:
 
 def questions_of(study: Loaded, file: Path | None) -> tuple[dict[str, JudgedQuestion], str]:
     """(questions by id, name of the set): `file`, or the study's own. Raises DataError where they cannot be read."""
-    given = study.spec.misalignment.questions
-    if file is not None:
-        return {q.id: q for q in load_judge_questions(file)}, "open" if given == BUILT_IN else file.stem
-    found = MisalignmentBehavior(study.spec.misalignment, study.folder).questions()
-    return {q.id: q for q in found}, "open" if given == BUILT_IN else Path(given).stem
+    settings = study.spec.misalignment
+    found = load_judge_questions(file) if file else MisalignmentBehavior(settings, study.folder).questions()
+    return {q.id: q for q in found}, settings.dataset
 
 
 def judge_run(
