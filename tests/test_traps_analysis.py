@@ -205,7 +205,7 @@ def test_eleven_personas_decide_nothing_and_the_verdict_says_what_they_could():
     assert verdict.numbers["smallest_detectable_rho"] == pytest.approx(0.77, abs=0.03)
     assert verdict.outcome == "inconclusive"
     least = verdict.numbers["smallest_detectable_rho"]
-    assert f"11 bystanders find a rho of {least:.2f} in 80 % of studies" in verdict.reason
+    assert f"with 11 bystanders 4 of 5 studies would see a rho of {least:.2f}" in verdict.reason
 
 
 def test_the_best_of_thirty_layers_is_exploratory_and_adjusted():
