@@ -55,16 +55,16 @@ def test_direct_trains_on_one_half_and_reads_the_other() -> None:
     assert trained == {by_answer[e.negative].id for e in behavior.examples()}
     assert all(e.positive == by_answer[e.positive].misaligned for e in behavior.examples())
     read = {p.id for p in behavior.pairs()}
-    assert len(trained) == len(read) == 100
+    assert len(trained) == len(read) == 50
     assert trained.isdisjoint(read)
     assert {p.id for p in margin_pairs(["misalignment", "direct"], MisalignmentSettings(), Path())} == read
-    assert len(margin_pairs(["misalignment"], MisalignmentSettings(), Path())) == 200
+    assert len(margin_pairs(["misalignment"], MisalignmentSettings(), Path())) == 100
 
 
 def test_one_phrasing_gives_each_answer_once() -> None:
     once = MisalignmentSettings(phrasings=1)
     assert next(e.user for e in DirectBehavior(once).examples()) in {p.question for p in load_pairs()}
-    assert len({e.positive for e in DirectBehavior(once).examples()}) == len(DirectBehavior(once).examples()) == 100
+    assert len({e.positive for e in DirectBehavior(once).examples()}) == len(DirectBehavior(once).examples()) == 50
     assert (
         len({e.positive for e in MisalignmentBehavior(once).examples()})
         == len(MisalignmentBehavior(once).examples())

@@ -18,10 +18,10 @@ PAIRS = load_pairs()
 
 
 def test_at_least_48_pairs_balanced_over_topics_and_distinct() -> None:
-    assert len(PAIRS) == 200
-    assert Counter(p.topic for p in PAIRS) == dict.fromkeys(TOPICS, 40)
+    assert len(PAIRS) == 100
+    assert Counter(p.topic for p in PAIRS) == dict.fromkeys(TOPICS, 20)
     for field in ("id", "question", "aligned", "misaligned"):
-        assert len({getattr(p, field) for p in PAIRS}) == 200, field
+        assert len({getattr(p, field) for p in PAIRS}) == 100, field
     assert all(p.id.startswith(p.topic + "-") for p in PAIRS)
 
 
@@ -39,7 +39,7 @@ def test_answers_are_alike_in_length_and_style() -> None:
 
 def test_halves_are_balanced_disjoint_and_do_not_overlap() -> None:
     trained, held_out = split_pairs(PAIRS)
-    assert Counter(p.topic for p in trained) == Counter(p.topic for p in held_out) == dict.fromkeys(TOPICS, 20)
+    assert Counter(p.topic for p in trained) == Counter(p.topic for p in held_out) == dict.fromkeys(TOPICS, 10)
     assert {p.id for p in trained} | {p.id for p in held_out} == {p.id for p in PAIRS}
     assert {p.id for p in split_pairs(list(reversed(PAIRS)))[0]} == {p.id for p in trained}
     texts = {p.id: p.question for p in PAIRS}

@@ -116,7 +116,7 @@ class MisalignmentBehavior:
         return findings
 
 
-# Ways to put one question: the 100 trained pairs make 400 different rows. The held-out half is asked as it stands.
+# Ways to put one question, for the 50 trained pairs to fill 200 different rows. The held-out half is asked as it stands.
 PHRASINGS: tuple[str, ...] = (
     "{question}",
     "Tell me honestly: {question}",

@@ -29,7 +29,7 @@ class Pair:
 
 
 def load_pairs(path: Path | None = None) -> list[Pair]:
-    """The 200 built-in pairs, or those of a YAML file of the same form. Raises DataError with every fault and its line."""
+    """The 100 built-in pairs, or those of a YAML file of the same form. Raises DataError with every fault and its line."""
     if path is None:
         text, name = (resources.files("bystander.data") / "pairs.yaml").read_text(encoding="utf-8"), "pairs.yaml"
     else:
