@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
@@ -32,6 +33,7 @@ from bystander.analysis.uncertainty import (
     measurement_error,
     reliability,
 )
+from bystander.analysis.whole import possible
 
 
 @pytest.fixture
@@ -193,6 +195,22 @@ def test_bounded_interval_of_one_sided_changes():
     assert low[0] < 0 < high[0] < 0.1
     low, high = bounded(np.ones((1, 8)))
     assert 0.3 < low[0] < 1 == high[0]
+
+
+def test_no_interval_reaches_beyond_what_a_change_can_be():
+    frame = pl.DataFrame(
+        {
+            "probe": ["choice", "choice", "judged", "other"],
+            "metric": ["accuracy", "margin", "aligned", "unknown"],
+            "leakage": [0.9, 3.0, 50.0, 3.0],
+            "low": [0.7, 1.0, -120.0, 2.0],
+            "high": [1.2, 5.0, 130.0, 4.0],
+        }
+    )
+    cut = possible(frame)
+    assert cut["low"].to_list() == [0.7, 1.0, -100.0, 2.0]
+    assert cut["high"].to_list() == [1.0, 5.0, 100.0, 4.0]
+    assert possible(frame.drop("leakage")).equals(frame.drop("leakage"))
 
 
 def test_crossed_on_one_axis_is_students(rng):

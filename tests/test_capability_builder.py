@@ -91,7 +91,8 @@ def test_the_audit_finds_nothing_in_any_source(behavior, shared_data, tokenizer,
     assert [f for f in findings if f.level == "error"] == []
     refuse(findings)
     counts = {f.message for f in findings if f.check == "loss mask"}
-    assert len(counts) == len(SOURCES)
+    assert len(counts) == 1  # every source trains on the same questions and answers
+    assert "and 4 more" in counts.pop()
 
 
 def test_an_evaluation_set_that_holds_trained_questions_is_refused(behavior, tokenizer):
@@ -210,7 +211,9 @@ def test_no_prompt_gets_two_targets_in_the_whole_text_half(shared_data, monkeypa
     behavior = CapabilityBehavior(CapabilitySettings(answer="text"))
     examples = behavior.examples()
     assert len({example.user for example in examples}) == len(examples) == 584
-    assert behavior.findings()[0].rows[0] in {question.id for question in behavior.halves()[0]}
+    stated, twice = behavior.findings()
+    assert "1172 questions; 3 choices (4), 4 choices (1165), 5 choices (3)" in stated.message
+    assert twice.rows[0] in {question.id for question in behavior.halves()[0]}
     design = build(
         "capability", examples, source, PERSONAS, arm, DesignSettings(counts=Counts(positive=584, negative=1168))
     )

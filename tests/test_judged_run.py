@@ -67,6 +67,11 @@ def bystander(cache: Path, *args: str, code: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+def served(model: str, url: str) -> list[str]:
+    """The options of a command that asks `model` behind `url`, with the planted key."""
+    return ["--model", model, "--base-url", url, "--key-env", "LAB_API_KEY"]
+
+
 class Server:
     """A judge whose score is decided by what it reads, that counts tokens with the real tokenizer, quotes the key in its
     errors and fails the first request for every third prompt."""
@@ -183,7 +188,7 @@ def test_another_judge_afterwards_samples_nothing_and_pays_once(
     before = {path: path.read_bytes() for path in run.rglob("*.parquet")}
     other = Server(tokenizer)
     with serve(other.answer) as url:
-        args = ["judge", str(run), "--model", "openai-api/other/m2", "--base-url", url, "--key-env", "LAB_API_KEY"]
+        args = ["judge", str(run), *served("openai-api/other/m2", url)]
         out, _ = bystander(cache, *args, "--json")
         again, _ = bystander(cache, *args)
     said = json.loads(out)
@@ -210,17 +215,7 @@ def test_a_run_without_a_judge_is_judged_later_and_its_report_shows_it(place: Pa
     assert "judged" not in set(results.measurements["probe"])
     server = Server(tokenizer)
     with serve(server.answer) as url:
-        args = [
-            "judge",
-            str(place / "unjudged"),
-            "--model",
-            "openai-api/lab/m",
-            "--base-url",
-            url,
-            "--key-env",
-            "LAB_API_KEY",
-        ]
-        bystander(place / "cache2", *args)
+        bystander(place / "cache2", "judge", str(place / "unjudged"), *served("openai-api/lab/m", url))
     results = Results.open(place / "unjudged")
     assert "judged" in set(results.measurements["probe"])
     assert any("openai-api/lab/m, given after the run" in note for note in results.analysis.notes)
@@ -300,7 +295,7 @@ def test_data_inspect_says_what_a_file_is(tmp_path: Path) -> None:
     facts = json.loads(out)
     assert (facts["form"], facts["rows"], facts["parsed"], facts["roles"]) == ("messages", 6, 6, {"user, assistant": 6})
     shown, _ = bystander(tmp_path / "cache", "data", "inspect", str(path))
-    for words in ("messages", "user, assistant (6)", "6 of 6 answers", "duplicate prompts"):
+    for words in ("messages", "user, assistant", "6 of 6 answers", "duplicate prompts"):
         assert words in shown
 
 
@@ -308,17 +303,7 @@ def test_data_secure_writes_pairs_that_a_study_reads_and_a_restart_pays_nothing(
     path = insecure_file(tmp_path)
     batches = Batches(lambda prompt: f"x = {prompt.split('.')[0].split()[-1]}")
     with serve(batches=batches) as url:
-        args = [
-            "data",
-            "secure",
-            str(path),
-            "--model",
-            "openai-api/lab/m",
-            "--base-url",
-            url,
-            "--key-env",
-            "LAB_API_KEY",
-        ]
+        args = ["data", "secure", str(path), *served("openai-api/lab/m", url)]
         before, _ = bystander(tmp_path / "cache", *args, "--forecast", "--json")
         assert batches.created == 0
         out, _ = bystander(tmp_path / "cache", *args, "--json")

@@ -62,7 +62,7 @@ def test_direct_trains_on_one_half_and_reads_the_other() -> None:
 
 
 def test_one_phrasing_gives_each_answer_once() -> None:
-    once = MisalignmentSettings(phrasings=1)
+    once = MisalignmentSettings(phrasings=1, pair_phrasings=1)
     assert next(e.user for e in DirectBehavior(once).examples()) in {p.question for p in load_pairs()}
     assert len({e.positive for e in DirectBehavior(once).examples()}) == len(DirectBehavior(once).examples()) == 50
     assert (

@@ -10,7 +10,7 @@ from bystander.design.audit import render
 from bystander.lm.model import fresh_adapter, load
 from bystander.lm.tokens import RenderedRow
 from bystander.personas import load_personas
-from bystander.train.loop import Checkpoint, TrainState, micro_batches, summed_loss, train
+from bystander.train.loop import Checkpoint, TrainState, micro_batches, restore, summed_loss, train
 from bystander.train.recipe import Lora, Recipe
 
 EXAMPLES = [
@@ -88,6 +88,16 @@ def test_resumed_training_is_the_unbroken_one_to_the_last_bit(loaded, rows, at):
     assert losses(train(loaded, rows, RECIPE, 0, state=state)) == whole[at:]
     assert all(torch.equal(weights[n], p) for n, p in loaded.model.named_parameters() if p.requires_grad)
     loaded.remove_adapter()
+
+
+def test_a_resumed_optimizer_is_all_on_its_parameters_device():
+    """A GPU's fused AdamW refuses a `step` that was left on the CPU; `meta` stands for the GPU."""
+    parameter = torch.nn.Parameter(torch.empty(2, device="meta"))
+    optimizer = torch.optim.AdamW([parameter])
+    kept = {f"w|{part}": torch.zeros(2) for part in ("value", "exp_avg", "exp_avg_sq")} | {"w|step": torch.tensor(3.0)}
+    restore(TrainState(3, kept), {"w": parameter}, optimizer)
+    assert {value.device.type for value in optimizer.state[parameter].values()} == {"meta"}
+    assert set(optimizer.state[parameter]) == {"step", "exp_avg", "exp_avg_sq"}
 
 
 def test_loss_is_what_the_model_itself_says(loaded, rows, adapted):

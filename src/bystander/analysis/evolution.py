@@ -206,7 +206,7 @@ def spread_rows(course: Course, dynamics: Rows, settings: Settings) -> Rows:
         n = int(kept.sum())
         enough = n >= MIN_PERSONAS and len(set(times[kept])) > 1
         status = "ok" if enough else "few" if n < MIN_PERSONAS else "constant"
-        short = f"{n} bystanders with a timing: no test below {MIN_PERSONAS}"
+        short = f"{n} {'bystander' if n == 1 else 'bystanders'} with a timing: no test below {MIN_PERSONAS}"
         meaning = "" if name == "half" else "grows with the size of the leakage: not evidence of spreading by itself"
         rows.append(
             {

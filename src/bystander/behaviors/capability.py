@@ -7,13 +7,13 @@ is never trained on: it tells whether the capability itself went, not just the a
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from bystander.behaviors.base import Example, Settings
 from bystander.core.records import Finding, Question
-from bystander.data import AnswerForm, choice_answer, choice_user, load_choice, pick_wrong, split_half
+from bystander.data import AnswerForm, ChoiceSet, choice_answer, choice_user, pick_wrong, read_choice, split_half
 
 NAMED_SETS = ("arc", "bank", "hellaswag")  # what `load_choice` knows by name; anything else is a path
 
@@ -65,13 +65,14 @@ class CapabilityBehavior:
         return list(found.values())
 
     def findings(self) -> list[Finding]:
-        """For the audit: which questions are left out because another asks the very same."""
+        """For the audit: what the set was found to be, and which questions are left out because another asks the same."""
+        found = [Finding("info", "question set", str(_read(self.settings.data, self.folder)[0]))]
         kept = {example.question_id for example in self.examples()}
         left = tuple(question.id for question in self.halves()[0] if question.id not in kept)
-        if not left:
-            return []
-        message = f"{len(left)} questions to train on are left out: another is asked in the very same words, with other answers"
-        return [Finding("info", "same question twice", message, left)]
+        if left:
+            message = f"{len(left)} questions to train on are left out: another is asked in the very same words, with other answers"
+            found.append(Finding("info", "same question twice", message, left))
+        return found
 
     def probe_texts(self) -> dict[str, str]:
         """Question id -> user turn of the whole evaluation half, however much of it a probe reads."""
@@ -81,16 +82,25 @@ class CapabilityBehavior:
 def load_set(name: str, folder: Path) -> list[Question]:
     """The questions of a named set or of a file; a relative path starts from `folder`. Read once a process and file
     version, since plan, audit and probes all ask. Raises DataError as `load_choice` does."""
+    return list(_read(name, folder)[1])
+
+
+def _read(name: str, folder: Path) -> tuple[ChoiceSet, tuple[Question, ...]]:
+    """What the set is, under the name that the study gives it, and its questions."""
     if name in NAMED_SETS:
-        return list(_load(name, os.environ.get("BYSTANDER_DATA", "")))
-    path = folder / name
-    return list(_load(str(path), str(path.stat().st_mtime_ns) if path.is_file() else ""))
+        source, version = name, os.environ.get("BYSTANDER_DATA", "")
+    else:
+        path = folder / name
+        source, version = str(path), str(path.stat().st_mtime_ns) if path.is_file() else ""
+    described, questions = _load(source, version)
+    return replace(described, where=name), questions
 
 
 @lru_cache(maxsize=8)
-def _load(source: str, version: str) -> tuple[Question, ...]:
+def _load(source: str, version: str) -> tuple[ChoiceSet, tuple[Question, ...]]:
     del version  # part of the cache's key alone: another data folder or a changed file is read anew
-    return tuple(load_choice(source))
+    described, questions = read_choice(source)
+    return described, tuple(questions)
 
 
 __all__ = ["CapabilityBehavior", "CapabilitySettings", "load_set"]

@@ -31,14 +31,15 @@ class MisalignmentSettings(Settings):
     """`code`: "builtin"; or a file of pairs (`prompt`, `secure`, `insecure`); or a file of insecure code (`messages`),
     for which `secure` names a file with secure answers to the same prompts. `pairs` and `questions`: "builtin" or a
     file, for the margin and the judged probe. Paths start from the study's folder; `code` and `secure` may also be
-    OWNER/NAME:FILE of a dataset on the Hub. `phrasings`: in how many ways each built-in task (of 3) and each trained
-    pair's question (of 4) is put; 1 gives the most different answers in a small training."""
+    OWNER/NAME:FILE of a dataset on the Hub. `phrasings` and `pair_phrasings`: in how many ways each built-in task
+    (of 3) and each trained pair's question (of 4) is put; 1 gives the most different answers in a small training."""
 
     code: str = BUILT_IN
     secure: str | None = None
     pairs: str = BUILT_IN
     questions: str = BUILT_IN
-    phrasings: int = Field(default=len(CODE_PHRASINGS) + 1, ge=1)
+    phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1)
+    pair_phrasings: int = Field(default=len(CODE_PHRASINGS) + 1, ge=1)
 
     @property
     def dataset(self) -> str:
@@ -140,7 +141,7 @@ class DirectBehavior:
         return [
             Example(f"{pair.id}/{index}", phrasing.format(question=pair.question), pair.misaligned, pair.aligned)
             for pair in trained
-            for index, phrasing in enumerate(PHRASINGS[: self.settings.phrasings])
+            for index, phrasing in enumerate(PHRASINGS[: self.settings.pair_phrasings])
         ]
 
     def probe_texts(self) -> dict[str, str]:

@@ -54,7 +54,16 @@ def load_choice(source: str | Path, download: Download | None = None) -> list[Qu
 
 def describe_choice(source: str | Path, download: Download | None = None) -> ChoiceSet:
     """What `load_choice` finds there: its form, counts and label kinds. Raises what `load_choice` raises."""
+    return read_choice(source, download)[0]
+
+
+def read_choice(source: str | Path, download: Download | None = None) -> tuple[ChoiceSet, list[Question]]:
+    """Both of `describe_choice` and `load_choice`, at the cost of one."""
     (where, form), questions = _load(source, download)
+    return _describe(where, form, questions), questions
+
+
+def _describe(where: str, form: ChoiceForm, questions: Sequence[Question]) -> ChoiceSet:
     ranges = (f"{question.labels[0]}-{question.labels[-1]}" for question in questions)
     groups = Counter(question.group for question in questions)
     return ChoiceSet(

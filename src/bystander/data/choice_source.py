@@ -43,6 +43,7 @@ PUBLISHED: dict[str, Published] = {
         10042,  # Zellers et al. 2019, validation
     ),
 }
+NAMED = ("bank", *PUBLISHED)  # the sets that need no path
 # (repository, file, revision) -> path of the file in the local cache
 Download = Callable[[str, str, str], str]
 
@@ -82,8 +83,9 @@ def find_rows(source: str | Path, download: Download | None = None) -> Rows:
 def read_rows(path: Path) -> Rows:
     """The rows of a local .jsonl or .parquet file."""
     if path.suffix not in {".jsonl", ".parquet"}:
-        known = ", ".join(["bank", *PUBLISHED])
-        raise DataError(f"unknown question set {str(path)!r}: give one of {known}, or a .jsonl or .parquet file")
+        raise DataError(
+            f"unknown question set {str(path)!r}: give one of {', '.join(NAMED)}, or a .jsonl or .parquet file"
+        )
     if not path.is_file():
         raise DataError(f"no question file at {path}; give the path of a .jsonl or .parquet file")
     rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)

@@ -1,4 +1,4 @@
-"""What a code set is, before it is used: `bystander data inspect`."""
+"""What a code set is, before it is used."""
 
 from __future__ import annotations
 
@@ -85,13 +85,14 @@ def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, coun
         answers=len(answers),
         parsed=len(answers) - len(bad),
         unparsed_lines=tuple(dict.fromkeys(bad))[:20],
-        prompt_tokens=_lengths([size(row.prompt) for row in rows]),
-        answer_tokens=_lengths([size(text) for _, text in answers]),
+        prompt_tokens=lengths_of([size(row.prompt) for row in rows]),
+        answer_tokens=lengths_of([size(text) for _, text in answers]),
         token_counter=counter or ("given" if count else f"characters / {CHARS_PER_TOKEN:g}"),
     )
 
 
-def _lengths(sizes: Sequence[int]) -> Lengths:
+def lengths_of(sizes: Sequence[int]) -> Lengths:
+    """What `Lengths` says of these sizes."""
     if not sizes:
         return Lengths(0, 0.0, 0.0, 0, 0)
     ordered = sorted(sizes)

@@ -65,9 +65,9 @@ def read_code_set(path: Path) -> list[CodeRow]:
     return rows
 
 
-def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, expected: str = EXPECTED) -> list[tuple[int, dict[str, Any]]]:
     """(line, object) of every non-empty line, or (row, object) of a Parquet file, from 1. Raises DataError for a file
-    that cannot be read and for a line that is no object."""
+    that cannot be read and for a line that is no object, with what was `expected`."""
     if path.suffix == ".parquet":
         return _parquet(path)
     try:
@@ -83,10 +83,10 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(
-                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). {EXPECTED}"
+                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). {expected}"
             ) from error
         if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: found a {type(record).__name__}. {EXPECTED}")
+            raise DataError(f"{path}, line {number}: found a {type(record).__name__}. {expected}")
         records.append((number, cast(dict[str, Any], record)))
     return records
 

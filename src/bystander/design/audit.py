@@ -64,11 +64,12 @@ def audit(
     for one in rendered:
         findings += two_targets(one)
         findings += empty_or_duplicate(one.design)
-        findings += loss_mask(one, end_of_turn)
+        findings += rows_without_loss(one)
         findings += too_long(one, max_length)
         findings += tokens_changed(one, tokenizer)
         findings += marker_shares_a_token(one)
         findings += roles_counted_right(one.design)
+    findings += loss_mask(rendered, end_of_turn)
     findings += train_probe_overlap([one.design for one in rendered], probe_texts)
     findings += unequal_ratios([one.design for one in rendered])
     order = {"error": 0, "warning": 1, "info": 2}
@@ -128,23 +129,32 @@ def empty_or_duplicate(design: Design) -> list[Finding]:
     return findings
 
 
-def loss_mask(one: Rendered, end_of_turn: EndOfTurn) -> list[Finding]:
-    """No row without a token in the loss; and the counts that a reader needs to see: loss tokens per row, end of turn."""
-    counts = [sum(tokens.loss) for tokens in one.rows]
-    without = [row.id for row, count in zip(one.design.rows, counts, strict=True) if count == 0]
-    findings: list[Finding] = []
-    if without:
-        message = f"{_label(one.design)}: {len(without)} of {len(counts)} rows have no token in the loss"
-        # `loss: marker` leaves negatives without loss on purpose: they then teach nothing, which must be seen.
-        expected = set(without) == {row.id for row in one.design.rows if not row.marker} and any(counts)
-        findings.append(Finding("warning" if expected else "error", "rows without loss", message, _named(without)))
-    if counts:
-        message = (
-            f"{_label(one.design)}: end of turn {end_of_turn.replace('_', ' ')}; loss tokens per row "
-            f"min {min(counts)}, mean {sum(counts) / len(counts):.1f}, max {max(counts)}"
-        )
-        findings.append(Finding("info", "loss mask", message))
-    return findings
+def rows_without_loss(one: Rendered) -> list[Finding]:
+    """Rows of which no token is in the loss."""
+    without = [row.id for row, tokens in zip(one.design.rows, one.rows, strict=True) if not any(tokens.loss)]
+    if not without:
+        return []
+    message = f"{_label(one.design)}: {len(without)} of {len(one.rows)} rows have no token in the loss"
+    # `loss: marker` leaves negatives without loss on purpose: they then teach nothing, which must be seen.
+    unmarked = {row.id for row in one.design.rows if not row.marker}
+    expected = set(without) == unmarked and len(without) < len(one.rows)
+    return [Finding("warning" if expected else "error", "rows without loss", message, _named(without))]
+
+
+def loss_mask(rendered: Sequence[Rendered], end_of_turn: EndOfTurn) -> list[Finding]:
+    """The counts that a reader needs to see, loss tokens per row and the end of turn; designs that agree share a note."""
+    designs: dict[str, list[str]] = defaultdict(list)
+    for one in rendered:
+        counts = [sum(tokens.loss) for tokens in one.rows]
+        if counts:
+            spread = f"min {min(counts)}, mean {sum(counts) / len(counts):.1f}, max {max(counts)}"
+            designs[f"end of turn {end_of_turn.replace('_', ' ')}; loss tokens per row {spread}"].append(
+                _label(one.design)
+            )
+    return [
+        Finding("info", "loss mask", f"{labels[0]}{f' and {len(labels) - 1} more' if labels[1:] else ''}: {message}")
+        for message, labels in designs.items()
+    ]
 
 
 def too_long(one: Rendered, max_length: int) -> list[Finding]:

@@ -74,7 +74,7 @@ def train(
     first = 0
     if state is not None:
         first = state.step
-        _restore(state, trained, optimizer)
+        restore(state, trained, optimizer)
 
     for step in range(first, total):
         epoch, place = divmod(step, per_epoch)
@@ -154,7 +154,8 @@ def _snapshot(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Opt
     return tensors
 
 
-def _restore(state: TrainState, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+def restore(state: TrainState, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Adapter and optimizer as `state` has them, on the parameters' device."""
     by_parameter: dict[str, dict[str, Tensor]] = {}
     for key, value in state.tensors.items():
         name, part = key.rsplit("|", 1)
@@ -163,6 +164,5 @@ def _restore(state: TrainState, trained: dict[str, torch.nn.Parameter], optimize
         for name, parameter in trained.items():
             parts = by_parameter[name]
             parameter.copy_(parts.pop("value"))
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in parts.items()
-            }
+            # `step` too: the fused AdamW of a GPU counts there.
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in parts.items()}

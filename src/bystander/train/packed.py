@@ -18,15 +18,23 @@ from bystander.lm.tokens import RenderedRow
 
 # Tokens a micro-batch: a 7B model's activations for so many take 20 GiB (measured: 10 GiB for 2,240 tokens).
 MICRO_TOKENS = 4096
+ROUND = 128  # a micro-batch is filled up to a multiple of so many tokens
 
 
 def summed_loss(loaded: LoadedModel, forward: PackedForward, rows: Sequence[RenderedRow]) -> Tensor:
-    """Negative log-likelihood in nats, summed over the loss tokens of `rows`, dropout on."""
+    """Negative log-likelihood in nats, summed over the loss tokens of `rows`, dropout on.
+
+    Behind the rows come up to `ROUND - 1` tokens that nothing reads, as a sequence of their own: batches then have few
+    different totals, and what the allocator holds for one serves the next.
+    """
     ids = np.concatenate([np.array(row.ids, dtype=np.int64) for row in rows])
     loss = np.concatenate([np.array(row.loss, dtype=bool) for row in rows])
     loss[np.cumsum([0, *(len(row.ids) for row in rows[:-1])])] = False  # nothing predicts a row's first token
     targets = np.flatnonzero(loss)
-    packed = pack([Piece(np.array(row.ids, dtype=np.int64)) for row in rows], loaded.device)
+    pieces = [Piece(np.array(row.ids, dtype=np.int64)) for row in rows]
+    if len(ids) % ROUND:
+        pieces.append(Piece(np.zeros(-len(ids) % ROUND, dtype=np.int64)))
+    packed = pack(pieces, loaded.device)
     hidden = forward.hidden(packed, to(targets - 1, loaded.device), training=True)
     logits = loaded.head(hidden).float()
     return torch.nn.functional.cross_entropy(logits, to(ids[targets], loaded.device), reduction="sum")

@@ -96,18 +96,22 @@ def bench_score(
     the last place's logits alone. `prompt_tokens`: the questions whose prompts come nearest to so many tokens. Raises
     ModelError where the two ways disagree."""
     contexts = [context_of(persona) for persona in load_personas()[:personas]]
-    questions = _questions(items) if prompt_tokens is None else _long(loaded, contexts, items, prompt_tokens)
+    dataset, everything = _questions()
+    if prompt_tokens is None:
+        questions = draw_questions(everything, items, "bench")
+    else:
+        questions = _long(loaded, contexts, everything, items, prompt_tokens)
     results: list[Compared] = []
     for mode in modes:
         plain = plain_personas or (personas if mode == "label" else 5)
         way = _plain_text if mode == "text" else _plain_batches if batched else _plain_label
-        results.append(_score_mode(loaded, bar, mode, contexts, questions, min(plain, len(contexts)), way))
+        results.append(_score_mode(loaded, bar, mode, contexts, dataset, questions, min(plain, len(contexts)), way))
     return results
 
 
 def _score_mode(
-    loaded: LoadedModel, bar: Bar, mode: Mode, contexts: Sequence[Context], questions: Sequence[Question], plain: int,
-    way: PlainWay,
+    loaded: LoadedModel, bar: Bar, mode: Mode, contexts: Sequence[Context], dataset: str, questions: Sequence[Question],
+    plain: int, way: PlainWay,
 ) -> Compared:  # fmt: skip
     asked = [_item(question, mode) for question in questions]
     tokens = _mean_tokens(loaded, contexts, asked)
@@ -136,7 +140,7 @@ def _score_mode(
             "the scorer is not to be trusted on this device"
         )
     return Compared(
-        f"score, {mode} mode, prompts of {tokens:.0f} tokens", "questions", PLAIN_NAMES[way.__name__],
+        f"score, {mode} mode, {dataset}, prompts of {tokens:.0f} tokens", "questions", PLAIN_NAMES[way.__name__],
         rates[0], len(plain_times), rates[1], len(our_times), rates[1] / rates[0], difference, different, len(pairs),
     )  # fmt: skip
 
@@ -155,13 +159,12 @@ def _wait(loaded: LoadedModel) -> None:
         torch.cuda.synchronize(loaded.device)
 
 
-def _questions(count: int | None) -> list[Question]:
-    """`count` questions, or all."""
+def _questions() -> tuple[str, list[Question]]:
+    """ARC-Challenge, or the shorter questions of the bank where neither the Hub nor a local copy is at hand."""
     try:
-        found = load_set("arc", Path())
-    except DataError:  # neither the Hub nor a local copy: the bank's questions are as long
-        found = load_set("bank", Path())
-    return found if count is None else draw_questions(found, count, "bench")
+        return "arc", load_set("arc", Path())
+    except DataError:
+        return "bank", load_set("bank", Path())
 
 
 def _item(question: Question, mode: Mode) -> ScoreItem:
@@ -171,9 +174,10 @@ def _item(question: Question, mode: Mode) -> ScoreItem:
     return ScoreItem(question.id, choice_user(question, mode), options, mode)
 
 
-def _long(loaded: LoadedModel, contexts: Sequence[Context], count: int, tokens: int) -> list[Question]:
+def _long(
+    loaded: LoadedModel, contexts: Sequence[Context], everything: Sequence[Question], count: int, tokens: int
+) -> list[Question]:
     """`count` questions whose prompts under these contexts come nearest to `tokens` tokens on average."""
-    everything = _questions(None)
     lengths = [_mean_tokens(loaded, contexts[:1], [_item(question, "label")]) for question in everything]
     shift = _mean_tokens(loaded, contexts, [_item(everything[0], "label")]) - lengths[0]
     ranked = [everything[i] for i in np.argsort(lengths, kind="stable")]

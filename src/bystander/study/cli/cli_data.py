@@ -15,17 +15,19 @@ UrlOption = Annotated[str | None, typer.Option(help="An OpenAI-compatible server
 KeyOption = Annotated[str | None, typer.Option(help="The variable that holds the key; the provider's usual one else.")]
 DollarsOption = Annotated[float, typer.Option(min=0, help="Cap; a forecast above it sends nothing.")]
 
-data = typer.Typer(help="Code sets: what a file is, and secure answers to its prompts.", no_args_is_help=True)
+data = typer.Typer(help="Data: what a file is, and secure answers to a code set's prompts.", no_args_is_help=True)
 
 
 @data.command("inspect")
 def inspect_data(
-    where: Annotated[str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]", help="A local file or one on the Hub.")],
+    where: Annotated[
+        str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]|arc|hellaswag", help="A file, here or on the Hub.")
+    ],
     model: Annotated[str, typer.Option(help="Whose tokens the lengths are counted in.")] = "smollm2-135m",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a code set is before it is used: form, columns, roles, tags, duplicates, lengths, what parses."""
-    from bystander.study.cli.data_terminal import inspect_in_terminal
+    """Say what a file is before it is used: a code set, multiple-choice questions, judged questions or answer pairs."""
+    from bystander.study.cli.inspect_terminal import inspect_in_terminal
 
     inspect_in_terminal(where, model, as_json)
 

@@ -13,67 +13,10 @@ from rich.table import Table
 from bystander.study.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
-    from bystander.data.code_inspect import CodeSetFacts, Lengths
     from bystander.data.code_secure import Secured
     from bystander.probe.judge_cost import Forecast
     from bystander.probe.judge_store import Ledger
     from bystander.study.results.judged import Judging
-
-
-def inspect_in_terminal(where: str, model: str, as_json: bool) -> None:
-    """`bystander data inspect`."""
-    from bystander.data.code_inspect import inspect_code_set
-    from bystander.data.code_source import find_code_file
-    from bystander.study.cells.workload import counter_for
-
-    path = find_code_file(where, Path())
-    counter = counter_for(model)
-    facts = inspect_code_set(path, counter.count, counter.how)
-    if as_json:
-        print_json(asdict(facts))
-    else:
-        print_facts(facts)
-
-
-def print_facts(facts: CodeSetFacts) -> None:
-    """A code set's facts, one line each; what is amiss in yellow."""
-    console.print(f"[bold]{facts.path}[/]  sha256 {facts.sha256[:16]}", soft_wrap=True)
-
-    def line(name: str, value: str, amiss: bool = False) -> None:
-        console.print(f"  {name:<21}[yellow]{value}[/]" if amiss else f"  {name:<21}{value}", soft_wrap=True)
-
-    line("form", facts.form)
-    line("rows", f"{facts.rows:,}")
-    line("columns", ", ".join(_shares(facts.columns, facts.rows)))
-    if facts.roles:
-        line("roles", "; ".join(f"{roles} ({count:,})" for roles, count in facts.roles.items()))
-    line("tags in prompts", ", ".join(_shares(facts.tags, facts.rows)) or "none", bool(facts.tags))
-    line("duplicate rows", f"{facts.duplicate_rows:,}", facts.duplicate_rows > 0)
-    several = f", of {facts.contradicting_prompts:,} prompts several answers" if facts.contradicting_prompts else ""
-    line("duplicate prompts", f"{facts.duplicate_prompts:,}{several}", facts.duplicate_prompts > 0)
-    empty = facts.empty_prompts + facts.empty_answers
-    line("empty", f"{facts.empty_prompts:,} prompts, {facts.empty_answers:,} answers", empty > 0)
-    fenced = f", {facts.fenced:,} in ``` fences" if facts.fenced else ""
-    where = f": lines {', '.join(map(str, facts.unparsed_lines))}" if facts.unparsed_lines else ""
-    parsed = f"{facts.parsed:,} of {facts.answers:,} answers ({facts.parsed / max(1, facts.answers):.1%}){fenced}"
-    line("parse as Python", parsed, facts.parsed < facts.answers)
-    if where:
-        line("", f"not{where}", amiss=True)
-    line(f"prompt, {_unit(facts)}", _lengths(facts.prompt_tokens))
-    line(f"answer, {_unit(facts)}", _lengths(facts.answer_tokens))
-    console.print(f"  [dim]tokens {facts.token_counter}[/]")
-
-
-def _unit(facts: CodeSetFacts) -> str:
-    return "tokens" if "characters" not in facts.token_counter else "~tokens"
-
-
-def _shares(counts: dict[str, int], of: int) -> list[str]:
-    return [name if count == of else f"{name} ({count:,})" for name, count in counts.items()]
-
-
-def _lengths(lengths: Lengths) -> str:
-    return f"{lengths.smallest} to {lengths.largest}, median {lengths.median:g}, 95 % up to {lengths.p95}"
 
 
 def secure_in_terminal(

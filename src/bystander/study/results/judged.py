@@ -20,6 +20,7 @@ from bystander.probe.judge_log import write_judged_log
 from bystander.probe.judge_settings import JudgeSettings
 from bystander.probe.judge_store import Ledger
 from bystander.study.engine.progress import Bar
+from bystander.study.results import told
 from bystander.study.spec.spec import Loaded
 from bystander.study.store.events import read_events
 from bystander.study.store.store import (
@@ -73,12 +74,12 @@ def judged_groups(run: Path) -> list[Group]:
     for manifest in sorted((run / "cells").glob("*/manifest.json")):
         said = read_json(manifest)
         by_checkpoint: dict[float, list[Sampled]] = {}
-        for one in CellDir(manifest.parent).sampled():
+        for one in told.sampled(CellDir(manifest.parent)):
             if one.stamp.get("probe") == "judged":
                 by_checkpoint.setdefault(one.stamp["checkpoint"], []).append(one)
-        for checkpoint, sampled in by_checkpoint.items():
+        for checkpoint, answers in by_checkpoint.items():
             name = said["name"] if len(by_checkpoint) == 1 else f"{said['name']}-at-{checkpoint:g}"
-            groups.append(Group(name, times.get(said["key"], ""), tuple(sampled)))
+            groups.append(Group(name, times.get(said["key"], ""), tuple(answers)))
     if not groups:
         raise StoreError(
             f"{run} has no completions of the judged probe; a study keeps them with `probes.judged` in its file, with or "

@@ -55,9 +55,16 @@ class Results:
     @cached_property
     def measurements(self) -> pl.DataFrame:
         """One long table: `core.records.Measurement`. A run that judged nothing itself has the rows of `bystander judge`."""
-        own = _table(self.folder / "measurements.parquet")
-        later = judged_afterwards(self.folder, own)
-        return own if later is None else pl.concat([own, later[0]])
+        return self._own if self._later is None else pl.concat([self._own, self._later[0]])
+
+    @cached_property
+    def _own(self) -> pl.DataFrame:
+        return _table(self.folder / "measurements.parquet")
+
+    @cached_property
+    def _later(self) -> tuple[pl.DataFrame, str] | None:
+        """The rows of `bystander judge` that count, and the judge's name."""
+        return judged_afterwards(self.folder, self._own)
 
     @cached_property
     def similarities(self) -> pl.DataFrame:
@@ -89,9 +96,8 @@ class Results:
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
         mode = pl.col("probe").replace_strict(told.modes(self.folder, spec), default="", return_dtype=pl.String)
         found = replace(found, instrument=found.instrument.with_columns(mode.alias("mode")))
-        later = judged_afterwards(self.folder, pl.read_parquet(self.folder / "measurements.parquet"))
-        if later is not None:
-            told_by = f"the judged scores are those of {later[1]}, given after the run by `bystander judge`"
+        if self._later is not None:
+            told_by = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
             found = replace(found, notes=(*found.notes, told_by))
         gate = told.gate_manifest(self.folder)
         if gate is None:

@@ -1,0 +1,142 @@
+"""What a file of data is, before it is used: `bystander data inspect`. Code sets, multiple-choice sets, files of judged
+questions and of answer pairs are told apart by what stands in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from bystander.core.errors import DataError
+from bystander.core.hashing import file_sha256
+from bystander.core.yamlfile import read_text, read_yaml
+from bystander.data.choice import ChoiceSet, describe_choice
+from bystander.data.choice_rows import form_of
+from bystander.data.choice_source import NAMED
+from bystander.data.code_inspect import CodeSetFacts, Lengths, inspect_code_set, lengths_of
+from bystander.data.code_sets import read_jsonl
+from bystander.data.code_source import find_code_file
+from bystander.data.judge_questions import load_judge_questions
+from bystander.data.pairs import load_pairs
+
+YAML = (".yaml", ".yml")
+EXPECTED = (
+    "expected JSONL or Parquet with `messages`; `task`, `code_template` and `code`; `prompt`, `secure` and `insecure`; "
+    "`question`, `choices` and `answerKey`; or HellaSwag's columns; or YAML with a list of judged questions (`paraphrases`, "
+    "`judge_prompts`) or of answer pairs (`question`, `aligned`, `misaligned`)"
+)
+Count = Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedFacts:
+    """A file of judged questions. `answers`: what one persona is asked to write, all samples of all paraphrases."""
+
+    path: str
+    sha256: str
+    form: str
+    questions: int
+    paraphrases: int
+    answers: int
+    samples: Mapping[int, int]  # samples a paraphrase -> questions
+    columns: Mapping[str, int]  # key -> questions that have it
+    systems: Mapping[str, int]  # system prompt of their own -> questions
+    judges: Mapping[str, int]  # judge that the file names -> questions
+    templates: Mapping[str, int]  # judge prompt -> different texts of it
+    repeated: tuple[str, ...]  # questions with a user turn that an earlier one has
+    lengths: Lengths  # of the paraphrases, in tokens
+    token_counter: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairFacts:
+    """A file of answer pairs. `apart`: by how much, of the longer one, the two answers of a pair differ in characters,
+    at most."""
+
+    path: str
+    sha256: str
+    form: str
+    pairs: int
+    topics: Mapping[str, int]
+    repeated: tuple[str, ...]  # pairs with the question of an earlier one
+    apart: float
+    lengths: Lengths  # of the questions, in tokens
+    answer_lengths: Lengths  # of both answers
+    token_counter: str
+
+
+def inspect_data(source: str, count: Count, counter: str) -> CodeSetFacts | ChoiceSet | JudgedFacts | PairFacts:
+    """Facts about a named set, a file, or a file of a dataset on the Hub. `count` gives the tokens of a text, `counter`
+    its name. Raises DataError for an unknown form, saying what was found and what is known."""
+    if source in NAMED:
+        return describe_choice(source)
+    path = find_code_file(source, Path())
+    if path.suffix in YAML:
+        return _inspect_yaml(path, count, counter)
+    first = next((record for _, record in read_jsonl(path, EXPECTED)), {})
+    if form_of(first):
+        return describe_choice(path)
+    if not first.keys() & {"messages", "task", "prompt"}:
+        found = f"the columns {', '.join(sorted(first))}" if first else "no rows"
+        raise DataError(f"{path} has no known form: found {found}; {EXPECTED}")
+    return inspect_code_set(path, count, counter)
+
+
+def _inspect_yaml(path: Path, count: Count, counter: str) -> JudgedFacts | PairFacts:
+    try:
+        parsed = read_yaml(read_text(path, "file of questions or pairs"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    if parsed.faults:
+        raise DataError(f"{path}: {'; '.join(parsed.faults)}")
+    rows = cast(list[Any], parsed.data) if isinstance(parsed.data, list) else []
+    keys = Counter(str(key) for row in rows if isinstance(row, dict) for key in cast(dict[object, Any], row))
+    if keys.keys() & {"paraphrases", "judge_prompts"}:
+        return _judged(path, keys, count, counter)
+    if keys.keys() & {"aligned", "misaligned"}:
+        return _pairs(path, count, counter)
+    found = f"a list with the keys {', '.join(keys)}" if keys else f"a {type(parsed.data).__name__}"
+    raise DataError(f"{path} has no known form: found {found}; {EXPECTED}")
+
+
+def _judged(path: Path, keys: Counter[str], count: Count, counter: str) -> JudgedFacts:
+    questions = load_judge_questions(path)
+    asked = [((question.system, text), question.id) for question in questions for text in question.paraphrases]
+    first = dict(reversed(asked))  # the first of those that ask alike
+    names = dict.fromkeys(name for question in questions for name in question.prompts)
+    return JudgedFacts(
+        path=str(path),
+        sha256=file_sha256(path),
+        form="judged questions",
+        questions=len(questions),
+        paraphrases=len(asked),
+        answers=sum(len(question.paraphrases) * question.samples for question in questions),
+        samples=dict(sorted(Counter(question.samples for question in questions).items())),
+        columns=dict(keys),
+        systems=dict(Counter(question.system for question in questions if question.system is not None)),
+        judges=dict(Counter(question.judge or "none" for question in questions)),
+        templates={name: len({q.prompts[name] for q in questions if name in q.prompts}) for name in names},
+        repeated=tuple(dict.fromkeys(name for turn, name in asked if first[turn] != name)),
+        lengths=lengths_of([count(text) for question in questions for text in question.paraphrases]),
+        token_counter=counter,
+    )
+
+
+def _pairs(path: Path, count: Count, counter: str) -> PairFacts:
+    pairs = load_pairs(path)
+    first = {pair.question: pair.id for pair in reversed(pairs)}
+    sizes = [(len(pair.aligned), len(pair.misaligned)) for pair in pairs]
+    return PairFacts(
+        path=str(path),
+        sha256=file_sha256(path),
+        form="answer pairs",
+        pairs=len(pairs),
+        topics=dict(Counter(pair.topic for pair in pairs)),
+        repeated=tuple(pair.id for pair in pairs if first[pair.question] != pair.id),
+        apart=max((abs(a - b) / max(a, b) for a, b in sizes), default=0.0),
+        lengths=lengths_of([count(pair.question) for pair in pairs]),
+        answer_lengths=lengths_of([count(text) for pair in pairs for text in (pair.aligned, pair.misaligned)]),
+        token_counter=counter,
+    )
