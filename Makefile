@@ -34,7 +34,7 @@ test-slow: install ## also what peers are compared with
 	$(BIN)/python -m pip install $(QUIET) -r requirements-slow.lock
 	$(BIN)/python -m pytest -m slow
 
-calibration: install ## simulated studies of the real sizes: an hour on two cores
+calibration: install ## simulated studies of the real sizes: minutes on two cores
 	$(BIN)/python -m calibration --out docs/calibration.md
 
 format: install

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration", description=__doc__)
     parser.add_argument("checks", nargs="*", help=f"of {', '.join(CHECKS)}")
     parser.add_argument(
-        "--studies", type=int, help="simulated studies a check (default: each check's own, 300 to 1,000)"
+        "--studies", type=int, help="simulated studies a check (default: each check's own, most 1,000)"
     )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)

@@ -23,7 +23,7 @@ CHECKS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {  # check, stud
     "null_prompt_length": (null_prompt_length, 1_000),
     "null_pooled": (null_pooled, 1_000),
     "null_pooled_clusters": (null_pooled_clusters, 1_000),
-    "null_mixed_model": (null_mixed_model, 250),
+    "null_mixed_model": (null_mixed_model, 1_000),
     "null_means": (null_means, 1_000),
     "null_spread": (null_spread, 1_000),
     "gradient_recovery": (gradient_recovery, 1_000),

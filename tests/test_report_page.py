@@ -15,7 +15,7 @@ from bystander.analysis.results import Analysis
 from bystander.core.errors import StoreError
 from bystander.core.records import Finding, Verdict
 from bystander.report import ReportInput, charts, sections, write_report
-from bystander.report.figures.save import specifications
+from bystander.report.figures.save import DOTS, INCH, WIDEST, png_scale, specifications, without_hover
 from bystander.report.labels import format_number
 from bystander.report.leads import leads
 from bystander.report.numbers import Numbers
@@ -332,6 +332,16 @@ def test_files_are_written_whole_in_every_format(tmp_path: Path) -> None:
     assert (figures / "scatter.pdf").read_bytes().startswith(b"%PDF")
     assert (figures / "scatter.png").read_bytes().startswith(b"\x89PNG")
     assert not [p for p in path.parent.rglob("*") if p.name.startswith(".")]
+
+
+def test_files_leave_out_what_only_a_mouse_finds_and_keep_to_a_page(small) -> None:
+    analysis, inputs, _, _ = small
+    specs = specifications(charts(analysis, inputs))
+    hidden = [name for name, spec in specs.items() if without_hover(spec) != spec]
+    assert hidden == ["losses"]
+    assert [layer["mark"]["type"] for layer in without_hover(specs["losses"])["layer"]] == ["line"]
+    assert png_scale('<svg width="680" height="9">') == DOTS / INCH
+    assert png_scale('<svg xmlns="x" width="3110" height="9">') * 3110 == pytest.approx(WIDEST * DOTS)
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:

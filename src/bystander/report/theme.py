@@ -12,6 +12,7 @@ from typing import Literal
 
 Look = Literal["light", "dark", "paper"]
 SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
+HOVER = "hover"  # the name of a layer that only a mouse finds; files leave it out
 PRINT_SANS = "'Helvetica Neue', Helvetica, 'Liberation Sans', Arial, sans-serif"
 
 

@@ -10,6 +10,7 @@ import polars as pl
 from bystander.report.figures import marks
 from bystander.report.labels import leakage_title, similarity_title
 from bystander.report.leads import Lead
+from bystander.report.theme import HOVER
 
 CHECKPOINT = "Checkpoint (fraction of training)"
 
@@ -101,11 +102,11 @@ def losses(frame: pl.DataFrame) -> alt.LayerChart:
     line = base.mark_line(strokeWidth=1.2, strokeOpacity=0.75, opacity=1, tooltip=None).encode(
         x=x, y=y, color=color, detail="label:N"
     )
-    point = base.mark_point(size=34, filled=True, fillOpacity=0, opacity=1, tooltip=True).encode(
+    hover = base.mark_point(size=34, filled=True, fillOpacity=0, opacity=1, tooltip=True).encode(
         x=x, y=y, color=color,
         tooltip=[alt.Tooltip("label:N", title="training"), alt.Tooltip("step:Q", title="step", format="d"),
                  alt.Tooltip("loss:Q", title="loss", format=".3f"), alt.Tooltip("learning_rate:Q", title="learning rate", format=".2e")],
     )  # fmt: skip
-    chart = marks.layered(line, point, width=620, height=220)
+    chart = marks.layered(line, hover.properties(name=HOVER), width=620, height=220)
     chart.usermeta = {"widest": 860}
     return chart

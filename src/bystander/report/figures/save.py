@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bystander.report.figures.fit import to_column
-from bystander.report.theme import config
+from bystander.report.theme import HOVER, config
 
 if TYPE_CHECKING:
     import altair as alt
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 INCH = 96.0  # px of a CSS inch; Vega's unit
 DOTS = 200  # per inch in the PNG: sharp on paper at column width; print from the PDF or the SVG where more is asked
+WIDEST = 11.7  # inches of A4 on its side: a grid of many panels is drawn smaller in the PNG, not on a poster
 
 
 def specifications(charts: Mapping[str, Figure]) -> dict[str, dict[str, object]]:
@@ -33,6 +35,22 @@ def specifications(charts: Mapping[str, Figure]) -> dict[str, dict[str, object]]
     return found
 
 
+def without_hover(spec: dict[str, object]) -> dict[str, object]:
+    """The specification without its layers named `HOVER`."""
+    layers = spec.get("layer")
+    if not isinstance(layers, list):
+        return spec
+    kept = [one for one in cast("list[dict[str, object]]", layers) if one.get("name") != HOVER]
+    return {**spec, "layer": kept}
+
+
+def png_scale(svg: str) -> float:
+    """Pixels of the PNG per unit of the SVG: `DOTS` per inch, fewer where the figure is wider than `WIDEST`."""
+    width = re.search(r'<svg[^>]* width="([0-9.]+)"', svg)
+    inches = float(width[1]) / INCH if width else 0.0
+    return DOTS / INCH * min(1.0, WIDEST / inches if inches else 1.0)
+
+
 def save_figures(specs: Mapping[str, dict[str, object]], folder: Path, style: str) -> list[Path]:
     """Write each figure as SVG, PDF and PNG (`DOTS` per inch); `style` "paper" sets it at a column's width.
 
@@ -46,10 +64,11 @@ def save_figures(specs: Mapping[str, dict[str, object]], folder: Path, style: st
     for name, spec in specs.items():
         paper = style == "paper"
         look = {**config("paper" if paper else "light"), "background": "white"}
-        svg = vl_convert.vegalite_to_svg({**(to_column(spec) if paper else spec), "config": look})
+        drawn = without_hover(spec)
+        svg = vl_convert.vegalite_to_svg({**(to_column(drawn) if paper else drawn), "config": look})
         files = {
             folder / f"{name}.svg": svg.encode("utf-8"),
-            folder / f"{name}.png": vl_convert.svg_to_png(svg, scale=DOTS / INCH, ppi=DOTS),
+            folder / f"{name}.png": vl_convert.svg_to_png(svg, scale=png_scale(svg), ppi=DOTS),
             folder / f"{name}.pdf": vl_convert.svg_to_pdf(svg),
         }
         write_files(files)
