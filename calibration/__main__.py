@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named checks (all by default); write the table to `--out`, or print it."""
     parser = argparse.ArgumentParser(prog="python -m calibration", description=__doc__)
     parser.add_argument("checks", nargs="*", help=f"of {', '.join(CHECKS)}")
-    parser.add_argument(
-        "--studies", type=int, help="simulated studies a check (default: each check's own, most 1,000)"
-    )
+    parser.add_argument("--studies", type=int, help="simulated studies a check (default: each check's own, most 1,000)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     rows: list[Row] = []

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from analysis_study import World, measurements, personas, similarities
 from bystander.analysis import HYPOTHESES, Settings, analyze
 from bystander.analysis.hypotheses import HYPOTHESES as ALL
 from bystander.analysis.hypotheses import Claim, Evidence, evaluate
 from bystander.core.records import Verdict
+from bystander.study.results.lines import control_lines, headline_table
 
 A = next(hypothesis for hypothesis in HYPOTHESES if hypothesis.name == "A")
 B = next(hypothesis for hypothesis in HYPOTHESES if hypothesis.name == "B")
@@ -144,6 +147,20 @@ def test_hellaswag_that_falls_makes_the_verdict_inconclusive():
     assert "choice/hellaswag/accuracy fell by" in verdict.reason
     sound = replace(control, drop=0.0, source_drop=0.0)
     assert verdicts(world, sound)["A"].outcome == "confirmed"
+
+
+def test_a_terminal_shows_controls_apart_from_leakage():
+    world = World(questions=40)
+    control = replace(world, dataset="hellaswag", drop=0.2, source_drop=0.2, slope=0.0)
+    table = pl.concat([measurements(world), measurements(control)])
+    found = analyze(table, similarities(world), personas(world), settings=QUICK)
+    shown = Console(width=120, record=True, file=StringIO())
+    shown.print(headline_table(found))
+    assert "villain" in (text := shown.export_text())
+    assert "hellaswag" not in text
+    (line,) = control_lines(found)
+    assert line.startswith("control hellaswag accuracy: 0.")
+    assert "-0.2" in line
 
 
 def test_behaviors_that_were_not_trained_get_no_verdict_and_unmeasured_ones_say_so():

@@ -59,13 +59,14 @@ class StandIn:
         self.first = self.first or path
         path = {None: path, "base": None, "stale": path and self.first}[StandIn.fault]
         with self.loaded.adapter(path), torch.no_grad():
-            return [self._answer(p["prompt_token_ids"]) for p in prompts]
+            return [self._answer(p["prompt_token_ids"], one) for p, one in zip(prompts, params, strict=True)]
 
-    def _answer(self, ids):
-        logprobs = self.loaded.head(self.loaded.body(input_ids=torch.tensor([ids]))[0]).float().log_softmax(-1)
-        seen = [{token: types.SimpleNamespace(logprob=float(logprobs[i, token]))} for i, token in enumerate(ids[1:])]
-        output = types.SimpleNamespace(token_ids=[int(logprobs[-1].argmax())] * 4)
-        return types.SimpleNamespace(prompt_logprobs=[None, *seen], outputs=[output])
+    def _answer(self, ids, params):
+        logprobs = self.loaded.head(self.loaded.body(input_ids=torch.tensor([ids]))[0, -1:]).float().log_softmax(-1)[0]
+        (token,) = params.get("allowed_token_ids", [int(logprobs.argmax())])
+        seen = {token: types.SimpleNamespace(logprob=float(logprobs[token]))}
+        output = types.SimpleNamespace(token_ids=[token] * params["max_tokens"], logprobs=[seen])
+        return types.SimpleNamespace(outputs=[output])
 
 
 @pytest.fixture
@@ -155,6 +156,7 @@ def test_a_study_samples_with_what_is_on_and_the_memory_is_back_before_training(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # vLLM and what it brings warn of their own affairs
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_itself_serves_an_adapter(tmp_path, embedded):
     loaded = load("smollm2-135m", dtype="bfloat16" if torch.cuda.is_available() else "float32")

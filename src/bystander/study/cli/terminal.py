@@ -83,10 +83,12 @@ def reported(ran: Ran) -> tuple[Path | None, Analysis | None]:
 
 def print_ran(ran: Ran, path: Path | None, analysis: Analysis | None) -> None:
     """What came out, what failed, and how to go on."""
-    from bystander.study.results.results import headline_table
+    from bystander.study.results.lines import control_lines, headline_table
 
     if analysis is not None:
         console.print(headline_table(analysis))
+        for line in control_lines(analysis):
+            console.print(line, soft_wrap=True)
         for verdict in analysis.verdicts:
             console.print(
                 f"hypothesis {verdict.hypothesis}: [bold]{verdict.outcome}[/], {verdict.reason}", soft_wrap=True
@@ -138,7 +140,7 @@ def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
 def analyze_in_terminal(table: Path, leakage: str | None, similarity: Sequence[str], as_json: bool) -> None:
     """`bystander analyze`."""
     from bystander.analysis import analyze_table
-    from bystander.study.results.results import table_of_gradients
+    from bystander.study.results.lines import table_of_gradients
 
     analysis = analyze_table(read_table(table), leakage=leakage, similarity=similarity)
     if as_json:
