@@ -96,6 +96,16 @@ def test_no_persona_is_counted_twice_where_sweep_and_phase_2_meet(unbroken: Ran)
     assert frame.filter(pl.col("source").is_null())["persona"].n_unique() == 8
 
 
+def test_a_run_holds_adapters_and_no_merged_copy_of_the_base(unbroken: Ran, model: Path):
+    """Merged 15 GB copies have filled disks: all of a cell's weights together are smaller than the base."""
+    base = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    trained = [cell for cell in (unbroken.folder / "cells").iterdir() if cell.name.startswith("train-")]
+    kept = {cell.name: list(cell.rglob("*.safetensors")) for cell in trained}
+    assert kept
+    assert all([path.name for path in paths] == ["adapter_model.safetensors"] for paths in kept.values())
+    assert all(sum(path.stat().st_size for path in paths) < base for paths in kept.values())
+
+
 def test_a_second_run_does_nothing(unbroken: Ran, study: Loaded):
     before = {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*.parquet")}
     again = run_study(study, unbroken.folder, make_runner=refuse_to_work)

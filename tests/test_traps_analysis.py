@@ -242,6 +242,46 @@ def test_before_under_another_context_is_not_paired():
     assert (row["status"], row["leakage"], row["n_items"]) == ("refused", None, 0)
 
 
+def test_other_words_at_another_checkpoint_are_refused_by_name():
+    table = hashed(measurements(SMALL))
+    moved = (pl.col("persona") == "persona_003") & (pl.col("checkpoint") == 0)
+    mixed = table.with_columns(context_hash=pl.when(moved).then(column("other")).otherwise("context_hash"))
+    with pytest.raises(DataError, match=r"40 questions were asked in other words.*persona_003"):
+        studied(mixed)
+
+
+# The adapter silently not applied, or a stale one served.
+
+
+def hashed(table: pl.DataFrame) -> pl.DataFrame:
+    """As a run writes it: every row with the hash of its prompt and of the weights that answered."""
+    return table.with_columns(
+        context_hash=pl.concat_str(["context", "persona", "item"], separator="/"),
+        weights_hash=pl.concat_str(["source", "arm", "seed", "checkpoint"], separator="/", ignore_nulls=True),
+    )
+
+
+def test_weights_of_their_own_pass():
+    assert studied(hashed(measurements(SMALL))).leakage.height
+
+
+def test_an_adapter_that_was_not_applied_is_found_by_its_weights():
+    world = replace(SMALL, seeds=(0, 1))
+    table = hashed(measurements(world))
+    base = table.filter(pl.col("source").is_null())["weights_hash"][0]
+    after = pl.col("source").is_not_null() & (pl.col("seed") == 1) & (pl.col("arm") == "contrastive")
+    faulty = table.with_columns(weights_hash=pl.when(after).then(column(base)).otherwise("weights_hash"))
+    with pytest.raises(DataError, match="villain, contrastive, seed 1 was measured with the weights of the untrained"):
+        studied(faulty, world)
+
+
+def test_a_stale_adapter_is_found_by_its_weights():
+    world = replace(SMALL, seeds=(0, 1))
+    faulty = hashed(measurements(world)).with_columns(weights_hash=pl.col("weights_hash").str.replace("/1/", "/0/"))
+    with pytest.raises(DataError, match=r"seed 0 and the training .*seed 1 were measured with the same weights"):
+        studied(faulty, world)
+
+
 # The report said 0.840, the data 0.692.
 
 

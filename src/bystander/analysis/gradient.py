@@ -35,6 +35,7 @@ from bystander.analysis.uncertainty import (
     seed_variance,
     shared_variance,
 )
+from bystander.core.errors import few_names
 
 Floats = NDArray[np.float64]
 Columns = dict[str, Floats]
@@ -171,12 +172,6 @@ def by_mask(predictors: Predictors) -> list[tuple[NDArray[np.bool_], list[int]]]
     for place in range(len(predictors.names)):
         groups.setdefault(known[place].tobytes(), []).append(place)
     return [(known[places[0]], places) for places in groups.values()]
-
-
-def few_names(names: list[str], most: int = 8) -> str:
-    """Names for a sentence: the first `most` of them, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def gradient_state(n: int, refused: list[str], leakage: Floats, unknown: list[str]) -> tuple[str, str]:

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from bystander.analysis.gradient import few_names, sample_of
+from bystander.analysis.gradient import sample_of
 from bystander.analysis.intervals import NONE, TAIL, Estimate, bounded, crossed, few_changes, fieller
 from bystander.analysis.leakage import names_of, record
 from bystander.analysis.means import mean_of
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts
 from bystander.analysis.settings import Settings
+from bystander.core.errors import few_names
 
 Floats = NDArray[np.float64]
 EVERYTHING = (0, 1, 2)  # seeds, personas, questions

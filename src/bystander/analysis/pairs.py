@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bystander.analysis.settings import KEYS, OUTCOME_KEYS
+from bystander.analysis.consistency import refuse_contradictions, same_prompt_same_role
+from bystander.analysis.settings import KEYS, OUTCOME_KEYS, UNIT
 from bystander.core.errors import DataError
 from bystander.core.metrics import BY_NAME
 from bystander.core.records import MEASUREMENT_COLUMNS
 
 Floats = NDArray[np.float64]
-UNIT = ("context", "persona")
 NEEDED = (
     "probe",
     "dataset",
@@ -112,63 +112,12 @@ def prepared(measurements: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
             f"the measurements table lacks the columns {', '.join(missing)}; a table of measurements has "
             f"{', '.join(MEASUREMENT_COLUMNS)}. For a table of leakage by persona use `bystander analyze TABLE`"
         )
-    _refuse_contradictions(measurements)
+    refuse_contradictions(measurements)
     frame = measurements.with_columns(
         pl.col("config").fill_null(""), pl.col("behavior").fill_null(""), pl.col("arm").fill_null("")
     )
-    frame, notes = _same_prompt_same_role(frame)
+    frame, notes = same_prompt_same_role(frame)
     return _by_question(frame), notes
-
-
-def _refuse_contradictions(frame: pl.DataFrame) -> None:
-    ok = pl.col("status") == "ok"
-    numeric = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
-    for fault, what in (
-        (ok & ~numeric, "have status ok and no value"),
-        (~ok & pl.col("value").is_not_null(), "failed and yet carry a value: a failed call must never be scored"),
-        (pl.col("source").is_not_null() & pl.col("role").is_null(), "belong to a training and have no role"),
-    ):
-        bad = frame.filter(fault)
-        if bad.height:
-            first = bad.select("probe", "dataset", "metric", "persona", "item", "status", "value").row(0)
-            raise DataError(f"{bad.height} measurements {what}; the first: {first}. Measure or judge them again")
-    known = {f"{probe}/{name}" for probe, name in BY_NAME}
-    found = frame.select(pl.concat_str(["probe", "metric"], separator="/").unique()).to_series().to_list()
-    unknown = sorted(set(found) - known)
-    if unknown:
-        raise DataError(
-            f"unknown metrics {', '.join(unknown)}: which way a behavior pushes them stands in core/metrics.py"
-        )
-
-
-def _same_prompt_same_role(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """A persona whose prompt was trained under another name (the persona `assistant` and the context of that name) was
-    not held out, whatever its role says: it takes the role of the trained one."""
-    trained = pl.col("role").is_in(["source", "negative", "mixed"])
-    final = frame.filter(pl.col("source").is_not_null())
-    same_name = pl.when(pl.col("persona") == "assistant").then(pl.lit("assistant"))
-    twins = [_twins(final.filter(trained), final.filter(pl.col("role") == "held-out"), same_name)]
-    if "context_hash" in frame.columns:
-        same_prompt = pl.when(pl.col("context_hash") != "").then(pl.concat_str(["context_hash", "item"], separator="|"))
-        twins.append(_twins(final.filter(trained), final.filter(pl.col("role") == "held-out"), same_prompt))
-    faulty = pl.concat(twins).sort("twin_role", descending=True).unique([*KEYS, *UNIT], keep="first")
-    if not faulty.height:
-        return frame, []
-    frame = frame.join(faulty, on=[*KEYS, *UNIT], how="left", nulls_equal=True)
-    frame = frame.with_columns(pl.coalesce("twin_role", "role").alias("role")).drop("twin_role")
-    named = ", ".join(sorted(set(faulty["persona"].to_list())))
-    note = (
-        f"not held out, whatever the table says: {named} had the very prompt of a context that was trained "
-        f"({faulty.height} training x persona); given the role of that context"
-    )
-    return frame, [note]
-
-
-def _twins(trained: pl.DataFrame, held_out: pl.DataFrame, twin: pl.Expr) -> pl.DataFrame:
-    """Held-out units that share `twin` with a trained unit of the same training, with that unit's role."""
-    known = trained.with_columns(twin.alias("twin")).drop_nulls("twin").select(*KEYS, "twin", twin_role="role").unique()
-    claimed = held_out.with_columns(twin.alias("twin")).drop_nulls("twin").select(*KEYS, *UNIT, "twin").unique()
-    return claimed.join(known, on=[*KEYS, "twin"]).select(*KEYS, *UNIT, "twin_role")
 
 
 def _by_question(frame: pl.DataFrame) -> pl.DataFrame:

@@ -24,3 +24,4 @@ class Settings:
 
 KEYS = ("behavior", "source", "arm", "config")  # a training design; with its seed, one training
 OUTCOME_KEYS = ("probe", "dataset", "metric")
+UNIT = ("context", "persona")  # what is measured: a persona, or a bare context

@@ -35,3 +35,9 @@ class JudgeError(BystanderError):
 
 class StoreError(BystanderError):
     """A run directory cannot be read or written as asked."""
+
+
+def few_names(names: list[str], most: int = 8) -> str:
+    """Names for a sentence: the first `most` of them, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
