@@ -17,7 +17,7 @@ from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.score import ScoreItem, score
 from bystander.lm.tokens import RenderedRow
 from bystander.personas import bare_context, context_of, load_personas
-from bystander.train.loop import train
+from bystander.train.loop import micro_tokens_of, train
 from bystander.train.recipe import Lora, Recipe
 
 CONTEXTS = [*(context_of(p) for p in load_personas()[:2]), bare_context("absent")]
@@ -120,6 +120,10 @@ def test_losses_and_trained_weights_are_the_same(loaded, packed, micro_tokens):
     apart = sum(float((weights[n] - fast_weights[n]).norm() ** 2) for n in weights) ** 0.5
     size = sum(float(w.norm() ** 2) for w in weights.values()) ** 0.5
     assert apart / size < 1e-3
+
+
+def test_a_micro_batch_holds_a_whole_batch_of_the_plan(packed):
+    assert micro_tokens_of(packed) >= 16 * 140
 
 
 def test_dropout_is_drawn_and_is_the_same_again(packed):

@@ -106,14 +106,20 @@ def train(
             yield TrainState(done, _snapshot(trained, optimizer))
 
 
+def micro_tokens_of(loaded: LoadedModel) -> int:
+    """Tokens of a micro-batch where nobody says otherwise: of the forward pass that the model has now."""
+    return MICRO_TOKENS if loaded.packed is None else packed.MICRO_TOKENS
+
+
 def summed_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], micro_tokens: int | None) -> Iterator[Tensor]:
     """A batch's summed losses, a micro-batch at a time: packed where the model has that forward pass, else plain."""
     forward = loaded.packed
+    most = micro_tokens or micro_tokens_of(loaded)
     if forward is not None:
-        for micro in packed.micro_batches(batch, micro_tokens or packed.MICRO_TOKENS):
+        for micro in packed.micro_batches(batch, most):
             yield packed.summed_loss(loaded, forward, micro)
     else:
-        for micro in micro_batches(batch, micro_tokens or MICRO_TOKENS):
+        for micro in micro_batches(batch, most):
             yield summed_loss(loaded, micro)
 
 

@@ -25,13 +25,12 @@ from bystander.study.engine.gate import decide, picks_of
 from bystander.study.engine.progress import Bar
 from bystander.study.engine.trainstate import drop_state, keep_state, resume_state
 from bystander.study.store.store import CellDir, write_bytes, write_parquet
-from bystander.train.loop import Checkpoint, StepLog, TrainState, train
+from bystander.train.loop import Checkpoint, StepLog, TrainState, micro_tokens_of, train
 
 T = TypeVar("T")
 SIMILARITY_SCHEMA: dict[str, Any] = {
     "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
 }  # fmt: skip
-MICRO_TOKENS = 2048  # padded tokens of a micro-batch; halved for each time that a training ran out of memory
 
 
 @dataclass
@@ -195,7 +194,7 @@ class Worker:
             self.bar.advance(len(steps))
             events = train(
                 self.loaded, rows, recipe, training.seed, checkpoints=fractions, state=state,
-                micro_tokens=max(1, MICRO_TOKENS >> self.shrink),
+                micro_tokens=max(1, micro_tokens_of(self.loaded) >> self.shrink),  # halved at each out-of-memory
             )  # fmt: skip
             for event in events:
                 match event:
