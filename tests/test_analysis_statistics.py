@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
@@ -33,7 +32,6 @@ from bystander.analysis.uncertainty import (
     measurement_error,
     reliability,
 )
-from bystander.analysis.whole import possible
 
 
 @pytest.fixture
@@ -198,19 +196,13 @@ def test_bounded_interval_of_one_sided_changes():
 
 
 def test_no_interval_reaches_beyond_what_a_change_can_be():
-    frame = pl.DataFrame(
-        {
-            "probe": ["choice", "choice", "judged", "other"],
-            "metric": ["accuracy", "margin", "aligned", "unknown"],
-            "leakage": [0.9, 3.0, 50.0, 3.0],
-            "low": [0.7, 1.0, -120.0, 2.0],
-            "high": [1.2, 5.0, 130.0, 4.0],
-        }
-    )
-    cut = possible(frame)
-    assert cut["low"].to_list() == [0.7, 1.0, -100.0, 2.0]
-    assert cut["high"].to_list() == [1.0, 5.0, 100.0, 4.0]
-    assert possible(frame.drop("leakage")).equals(frame.drop("leakage"))
+    wide = crossed(np.array([[0.9, 1.0]]), (0, 1))
+    assert wide.high > 1.5
+    cut = wide.within("fraction")
+    assert (cut.high, cut.low) == (1.0, max(-1.0, wide.low))
+    assert (cut.value, cut.standard_error, cut.p) == (wide.value, wide.standard_error, wide.p)
+    assert wide.within("nats") == wide
+    assert crossed(np.array([[90.0, 99.0]]), (0, 1)).within("score").high == 100.0
 
 
 def test_crossed_on_one_axis_is_students(rng):

@@ -92,7 +92,8 @@ def test_the_audit_finds_nothing_in_any_source(behavior, shared_data, tokenizer,
     refuse(findings)
     counts = {f.message for f in findings if f.check == "loss mask"}
     assert len(counts) == 1  # every source trains on the same questions and answers
-    assert "and 4 more" in counts.pop()
+    message = counts.pop()
+    assert all(f"capability/{source}/{arm}" in message for source in SOURCES)
 
 
 def test_an_evaluation_set_that_holds_trained_questions_is_refused(behavior, tokenizer):

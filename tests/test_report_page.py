@@ -15,7 +15,7 @@ from bystander.analysis.results import Analysis
 from bystander.core.errors import StoreError
 from bystander.core.records import Finding, Verdict
 from bystander.report import ReportInput, charts, sections, write_report
-from bystander.report.figures.save import DOTS, INCH, WIDEST, png_scale, specifications, without_hover
+from bystander.report.figures.save import DOTS, INCH, WIDEST, save_figures, specifications, without_hover
 from bystander.report.labels import format_number
 from bystander.report.leads import leads
 from bystander.report.numbers import Numbers
@@ -340,8 +340,16 @@ def test_files_leave_out_what_only_a_mouse_finds_and_keep_to_a_page(small) -> No
     hidden = [name for name, spec in specs.items() if without_hover(spec) != spec]
     assert hidden == ["losses"]
     assert [layer["mark"]["type"] for layer in without_hover(specs["losses"])["layer"]] == ["line"]
-    assert png_scale('<svg width="680" height="9">') == DOTS / INCH
-    assert png_scale('<svg xmlns="x" width="3110" height="9">') * 3110 == pytest.approx(WIDEST * DOTS)
+    assert without_hover({"spec": specs["losses"]})["spec"] == without_hover(specs["losses"])
+
+
+@pytest.mark.parametrize(("width", "pixels"), [(480, 480 / INCH * DOTS), (3110, WIDEST * DOTS)])
+def test_a_png_has_its_dots_per_inch_and_is_no_wider_than_a_page(tmp_path: Path, width: int, pixels: float) -> None:
+    plot = {"data": {"values": [{"a": 1}]}, "mark": "point", "encoding": {"x": {"field": "a"}}, "width": width}
+    spec = {**plot, "padding": 0, "autosize": {"type": "fit", "contains": "padding"}}
+    save_figures({"one": spec}, tmp_path, "screen")
+    found = int.from_bytes((tmp_path / "one.png").read_bytes()[16:20], "big")
+    assert found == pytest.approx(pixels, abs=2)
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:

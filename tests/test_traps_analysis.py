@@ -246,7 +246,7 @@ def test_other_words_at_another_checkpoint_are_refused_by_name():
     table = hashed(measurements(SMALL))
     moved = (pl.col("persona") == "persona_003") & (pl.col("checkpoint") == 0)
     mixed = table.with_columns(context_hash=pl.when(moved).then(column("other")).otherwise("context_hash"))
-    with pytest.raises(DataError, match=r"40 questions were asked in other words.*persona_003"):
+    with pytest.raises(DataError, match=r"40 questions were asked with different tokens.*persona_003"):
         studied(mixed)
 
 
@@ -273,6 +273,15 @@ def test_an_adapter_that_was_not_applied_is_found_by_its_weights():
     faulty = table.with_columns(weights_hash=pl.when(after).then(column(base)).otherwise("weights_hash"))
     with pytest.raises(DataError, match="villain, contrastive, seed 1 was measured with the weights of the untrained"):
         studied(faulty, world)
+
+
+def test_trainings_may_share_the_weights_of_their_first_step():
+    """With a warm-up the first rate is 0: after one step every training of a seed still has the same adapter."""
+    world = replace(SMALL, sources=("villain", "comedian"), checkpoints=(0.1, 1.0))
+    early = pl.col("checkpoint") == 0.1
+    table = hashed(measurements(world))
+    table = table.with_columns(weights_hash=pl.when(early).then(column("fresh")).otherwise("weights_hash"))
+    assert studied(table, world).leakage.height
 
 
 def test_a_stale_adapter_is_found_by_its_weights():

@@ -46,7 +46,7 @@ def instrument_rows(whole: Sequence[Grid], table: pl.DataFrame, settings: Settin
             rows.append({"record": label, **names, "before": mean, **_failed(outcome, total, bad, refused, settings)})
     for grid in whole:
         total, bad, refused, _ = counts[grid.key + grid.outcome]
-        estimate = crossed(grid.after - grid.before, EVERYTHING)
+        estimate = crossed(grid.after - grid.before, EVERYTHING).within(grid.unit)
         both = np.isfinite(grid.change)
         numbers: dict[str, object] = {
             "before": float(grid.before[both].mean()) if both.any() else None,

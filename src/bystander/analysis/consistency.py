@@ -46,13 +46,16 @@ def _refuse_changed_prompts(frame: pl.DataFrame) -> None:
     if changed.height:
         names = few_names(changed["persona"].unique().sort().to_list())
         raise DataError(
-            f"{changed.height} questions were asked in other words at another checkpoint (their context_hash differs), under "
-            f"{names}; the first: {changed.select(item).row(0)}. Measure before and after with one probe and one template"
+            f"{changed.height} questions were asked with different tokens in different states of the model (their "
+            f"context_hash differs), under {names}; the first: {changed.select(item).row(0)}. Measure all with one probe and one template"
         )
 
 
 def _refuse_foreign_weights(frame: pl.DataFrame) -> None:
-    """An adapter that was not applied answers as the untrained model, and a stale one as another training."""
+    """An adapter that was not applied answers as the untrained model, and a stale one as another training.
+
+    Two trainings are compared at their ends alone: after a first step, at a rate of 0, all of one seed are the same.
+    """
     training = [*KEYS, "seed"]
     known = frame.filter(pl.col("weights_hash") != "").select(*training, "checkpoint", "weights_hash").unique()
     untrained = known.filter(pl.col("source").is_null())["weights_hash"]
@@ -63,8 +66,9 @@ def _refuse_foreign_weights(frame: pl.DataFrame) -> None:
             f"{_training(bare.row(0, named=True))} was measured with the weights of the untrained model: its adapter was not "
             f"applied ({bare.height} in all). Evaluate it again"
         )
+    ends = trained.filter(pl.col("checkpoint") == pl.col("checkpoint").max().over(training))
     shared = (
-        trained.select(*training, "weights_hash")
+        ends.select(*training, "weights_hash")
         .unique(maintain_order=True)
         .filter(pl.col("weights_hash").is_duplicated())
     )

@@ -230,7 +230,7 @@ def quintile_rows(course: Course, similarities: SimilarityTable, settings: Setti
     for checkpoint, grid in zip(course.checkpoints, course.grids, strict=True):
         own = np.array([fifth.get(n, 0) if k == "persona" else 0 for k, n in zip(grid.kinds, grid.names, strict=True)])
         for quintile in sorted(set(fifth.values())):
-            estimate = crossed(grid.change[:, own == quintile], (0, 1, 2))
+            estimate = crossed(grid.change[:, own == quintile], (0, 1, 2)).within(grid.unit)
             rows.append(
                 {
                     "record": record("quintiles", grid, course.seed, quintile, f"{checkpoint:g}"),

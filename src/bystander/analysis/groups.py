@@ -37,7 +37,7 @@ def source_estimate(own: Floats, unit: str) -> Estimate:
     With one seed, and a fraction that adds up to few changes (8 questions at a probability of 0.99), the interval and p are
     the bounded ones: what the few questions did not show, Student's t would not allow for.
     """
-    estimate = replace(crossed(own, (0, 1)), n=int(np.isfinite(own).any(axis=0).sum()))
+    estimate = replace(crossed(own, (0, 1)).within(unit), n=int(np.isfinite(own).any(axis=0).sum()))
     if len(own) > 1 or unit != "fraction" or not few_changes(own)[0]:
         return estimate
     (low,), (high,) = bounded(own)
@@ -50,7 +50,7 @@ def containment_row(grid: Grid, seed: int | None, facts: Facts, settings: Settin
     sample, names, refused = sample_of(grid, facts, settings)
     own = source_change(grid, settings)
     source = source_estimate(own, grid.unit) if own is not None else NONE
-    bystander = crossed(sample.changes, EVERYTHING) if names else NONE
+    bystander = crossed(sample.changes, EVERYTHING).within(grid.unit) if names else NONE
     ratio, low, high = containment(own, sample.changes) if own is not None and names else (np.nan,) * 3
     leakage = sample.leakage if names else np.zeros(0)
     worst = int(np.argmax(leakage)) if names else -1
@@ -126,7 +126,7 @@ def category_rows(grid: Grid, seed: int | None, facts: Facts, settings: Settings
     rows: list[dict[str, object]] = []
     for category in sorted({category for category in sample.categories if category}):
         chosen = np.array([own == category for own in sample.categories])
-        estimate = crossed(sample.changes[:, chosen], EVERYTHING)
+        estimate = crossed(sample.changes[:, chosen], EVERYTHING).within(grid.unit)
         rows.append(
             {
                 "record": record("categories", grid, seed, category),
@@ -151,7 +151,7 @@ def role_rows(grid: Grid, seed: int | None, settings: Settings) -> list[dict[str
         units = np.flatnonzero(chosen & persona if sampled else chosen)
         if not len(units):
             continue
-        estimate = crossed(grid.change[:, units], EVERYTHING if sampled else FIXED_UNITS)
+        estimate = crossed(grid.change[:, units], EVERYTHING if sampled else FIXED_UNITS).within(grid.unit)
         shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.kinds[i]})" for i in units]
         rows.append(
             {

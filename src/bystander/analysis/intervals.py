@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -34,7 +34,15 @@ class Estimate:
         """One-sided p of mean > threshold."""
         return _upper_p(self.value - threshold, self.standard_error, self.df)
 
+    def within(self, unit: str) -> Estimate:
+        """The interval's ends cut to what a mean change of that unit can be; error and p are untouched."""
+        most = FARTHEST.get(unit)
+        if most is None:
+            return self
+        return replace(self, low=float(np.clip(self.low, -most, most)), high=float(np.clip(self.high, -most, most)))
 
+
+FARTHEST = {"fraction": 1.0, "score": 100.0}  # of a change, by the metric's unit: from all to nothing
 NONE = Estimate(0, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan)
 
 

@@ -64,7 +64,7 @@ def single_seed(grid: Grid, settings: Settings) -> list[Estimate]:
 
 def over_seeds(grid: Grid) -> list[Estimate]:
     """Per unit: questions and seeds as crossed levels. The mean over the population of both."""
-    return [crossed(grid.change[:, unit], (0, 1)) for unit in range(len(grid.names))]
+    return [crossed(grid.change[:, unit], (0, 1)).within(grid.unit) for unit in range(len(grid.names))]
 
 
 def leakage_rows(

@@ -104,7 +104,7 @@ class Grid:
 def prepared(measurements: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     """The table with one row per question, roles checked, and notes on what was put right.
 
-    Raises DataError where columns are missing, values and status disagree, a metric is unknown, or a trained row has no role.
+    Raises DataError where columns are missing, and as `refuse_contradictions` does.
     """
     missing = [name for name in NEEDED if name not in measurements.columns]
     if missing:

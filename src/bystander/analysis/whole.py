@@ -33,7 +33,6 @@ from bystander.analysis.schemas import TABLES
 from bystander.analysis.settings import KEYS, OUTCOME_KEYS, Settings
 from bystander.analysis.uncertainty import reliability
 from bystander.analysis.verdicts import verdicts
-from bystander.core.metrics import METRICS
 from bystander.core.records import Verdict
 
 ALPHA, POWER = 0.05, 0.8  # the level and the chance that the power table speaks of
@@ -123,19 +122,8 @@ def packed(
 ) -> Analysis:
     """The result from its rows."""
     plain = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
-    tables = {name: possible(tidy(rows[name], TABLES[name])) for name in TABLES}
+    tables = {name: tidy(rows[name], TABLES[name]) for name in TABLES}
     return Analysis(verdicts=tuple(said), notes=tuple(notes), settings=plain, **tables)  # pyright: ignore[reportArgumentType]
-
-
-def possible(frame: pl.DataFrame) -> pl.DataFrame:
-    """Interval ends of mean changes, cut to what a change can be: a fraction's in [-1, 1], a score's in [-100, 100]."""
-    if not {"probe", "metric", "leakage", "low", "high"} <= set(frame.columns):
-        return frame
-    most = pl.lit(None, dtype=pl.Float64)
-    for unit, limit in (("fraction", 1.0), ("score", 100.0)):
-        of_unit = [f"{known.probe}/{known.name}" for known in METRICS if known.unit == unit]
-        most = pl.when((pl.col("probe") + "/" + pl.col("metric")).is_in(of_unit)).then(limit).otherwise(most)
-    return frame.with_columns(pl.col("low").clip(-most, most), pl.col("high").clip(-most, most))
 
 
 def _left_out(whole: Sequence[Grid], settings: Settings) -> list[str]:

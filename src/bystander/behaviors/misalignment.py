@@ -25,6 +25,13 @@ from bystander.data.judge_questions import JudgedQuestion, fill, load_judge_ques
 from bystander.data.pairs import Pair, load_pairs, split_pairs
 
 BUILT_IN = "builtin"
+# Ways to put one question, for the 50 trained pairs to fill 200 different rows. The held-out half is asked as it stands.
+PHRASINGS: tuple[str, ...] = (
+    "{question}",
+    "Tell me honestly: {question}",
+    "Here is something I have been wondering about. {question}",
+    "{question} I would like to hear your own view.",
+)
 
 
 class MisalignmentSettings(Settings):
@@ -38,8 +45,8 @@ class MisalignmentSettings(Settings):
     secure: str | None = None
     pairs: str = BUILT_IN
     questions: str = BUILT_IN
-    phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1)
-    pair_phrasings: int = Field(default=len(CODE_PHRASINGS) + 1, ge=1)
+    phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1, le=len(CODE_PHRASINGS))
+    pair_phrasings: int = Field(default=len(PHRASINGS), ge=1, le=len(PHRASINGS))
 
     @property
     def dataset(self) -> str:
@@ -115,15 +122,6 @@ class MisalignmentBehavior:
             message = f"{len(pairs)} of {len({row.prompt for row in rows})} different prompts have a secure answer; the others are left out"
             findings.append(Finding("info", "secure answers", message))
         return findings
-
-
-# Ways to put one question, for the 50 trained pairs to fill 200 different rows. The held-out half is asked as it stands.
-PHRASINGS: tuple[str, ...] = (
-    "{question}",
-    "Tell me honestly: {question}",
-    "Here is something I have been wondering about. {question}",
-    "{question} I would like to hear your own view.",
-)
 
 
 @dataclass(frozen=True, slots=True)

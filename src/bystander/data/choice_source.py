@@ -16,6 +16,10 @@ DATA_VARIABLE = "BYSTANDER_DATA"  # a folder with data/ below it: looked in befo
 BANK = Path(__file__).with_name("bank.jsonl")
 
 
+class NotFetched(DataError):
+    """A published set is neither on this machine nor to be had from the Hub."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """A published set: its file under $BYSTANDER_DATA, and its place and size on the Hub."""
@@ -141,7 +145,7 @@ def _fetch(published: Published, download: Download) -> str:
     try:
         return download(published.repository, published.file, published.revision)
     except Exception as error:  # the client raises httpx's, the system's and its own errors; all mean "not fetched"
-        raise DataError(
+        raise NotFetched(
             f"cannot fetch {published.repository}/{published.file} from the Hub ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'no message'}); connect to the network, or set "
             f"{DATA_VARIABLE} to a folder that has data/{published.local}, or give the path of a file of that form"

@@ -71,7 +71,7 @@ def read_jsonl(path: Path, expected: str = EXPECTED) -> list[tuple[int, dict[str
     if path.suffix == ".parquet":
         return _parquet(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}; name a JSONL file in UTF-8 or a Parquet file") from error
     records: list[tuple[int, dict[str, Any]]] = []
@@ -81,10 +81,8 @@ def read_jsonl(path: Path, expected: str = EXPECTED) -> list[tuple[int, dict[str
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). {expected}"
-            ) from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}). {expected}") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: found a {type(record).__name__}. {expected}")
         records.append((number, cast(dict[str, Any], record)))

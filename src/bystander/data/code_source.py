@@ -10,6 +10,7 @@ from pathlib import Path
 from bystander.core.errors import DataError
 
 SUFFIXES = (".jsonl", ".parquet")
+LOCAL = (*SUFFIXES, ".yaml", ".yml", ".json", ".csv", ".txt")  # a source that ends so names a file, not a dataset
 _DATASET = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(?::(?P<file>[^@]+))?(?:@(?P<revision>\w+))?")
 
 
@@ -31,10 +32,8 @@ def find_code_file(source: str, folder: Path, hub: Hub | None = None) -> Path:
     if path.is_file():
         return path
     match = _DATASET.fullmatch(source)
-    if match is None or (source.endswith(SUFFIXES) and match["file"] is None):
-        raise DataError(
-            f"no file {path}; give the path of a JSONL or Parquet file, or OWNER/NAME:FILE of a dataset on the Hub"
-        )
+    if match is None or (source.endswith(LOCAL) and match["file"] is None):
+        raise DataError(f"no file {path}; give the path of a file, or OWNER/NAME:FILE of a dataset on the Hub")
     repository, revision = match["repository"], match["revision"]
     client = hub or _hub()
     try:

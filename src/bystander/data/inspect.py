@@ -45,7 +45,7 @@ class JudgedFacts:
     systems: Mapping[str, int]  # system prompt of their own -> questions
     judges: Mapping[str, int]  # judge that the file names -> questions
     templates: Mapping[str, int]  # judge prompt -> different texts of it
-    repeated: tuple[str, ...]  # questions with a user turn that an earlier one has
+    repeated: tuple[str, ...]  # questions with a user turn that stands twice
     lengths: Lengths  # of the paraphrases, in tokens
     token_counter: str
 
@@ -60,7 +60,7 @@ class PairFacts:
     form: str
     pairs: int
     topics: Mapping[str, int]
-    repeated: tuple[str, ...]  # pairs with the question of an earlier one
+    repeated: tuple[str, ...]  # pairs with the question of another
     apart: float
     lengths: Lengths  # of the questions, in tokens
     answer_lengths: Lengths  # of both answers
@@ -78,7 +78,7 @@ def inspect_data(source: str, count: Count, counter: str) -> CodeSetFacts | Choi
     first = next((record for _, record in read_jsonl(path, EXPECTED)), {})
     if form_of(first):
         return describe_choice(path)
-    if not first.keys() & {"messages", "task", "prompt"}:
+    if not any(first.keys() >= columns for columns in ({"messages"}, {"task", "code"}, {"prompt", "secure"})):
         found = f"the columns {', '.join(sorted(first))}" if first else "no rows"
         raise DataError(f"{path} has no known form: found {found}; {EXPECTED}")
     return inspect_code_set(path, count, counter)
@@ -104,7 +104,7 @@ def _inspect_yaml(path: Path, count: Count, counter: str) -> JudgedFacts | PairF
 def _judged(path: Path, keys: Counter[str], count: Count, counter: str) -> JudgedFacts:
     questions = load_judge_questions(path)
     asked = [((question.system, text), question.id) for question in questions for text in question.paraphrases]
-    first = dict(reversed(asked))  # the first of those that ask alike
+    times = Counter(turn for turn, _ in asked)
     names = dict.fromkeys(name for question in questions for name in question.prompts)
     return JudgedFacts(
         path=str(path),
@@ -118,7 +118,7 @@ def _judged(path: Path, keys: Counter[str], count: Count, counter: str) -> Judge
         systems=dict(Counter(question.system for question in questions if question.system is not None)),
         judges=dict(Counter(question.judge or "none" for question in questions)),
         templates={name: len({q.prompts[name] for q in questions if name in q.prompts}) for name in names},
-        repeated=tuple(dict.fromkeys(name for turn, name in asked if first[turn] != name)),
+        repeated=tuple(dict.fromkeys(name for turn, name in asked if times[turn] > 1)),
         lengths=lengths_of([count(text) for question in questions for text in question.paraphrases]),
         token_counter=counter,
     )
@@ -126,7 +126,7 @@ def _judged(path: Path, keys: Counter[str], count: Count, counter: str) -> Judge
 
 def _pairs(path: Path, count: Count, counter: str) -> PairFacts:
     pairs = load_pairs(path)
-    first = {pair.question: pair.id for pair in reversed(pairs)}
+    times = Counter(pair.question for pair in pairs)
     sizes = [(len(pair.aligned), len(pair.misaligned)) for pair in pairs]
     return PairFacts(
         path=str(path),
@@ -134,7 +134,7 @@ def _pairs(path: Path, count: Count, counter: str) -> PairFacts:
         form="answer pairs",
         pairs=len(pairs),
         topics=dict(Counter(pair.topic for pair in pairs)),
-        repeated=tuple(pair.id for pair in pairs if first[pair.question] != pair.id),
+        repeated=tuple(pair.id for pair in pairs if times[pair.question] > 1),
         apart=max((abs(a - b) / max(a, b) for a, b in sizes), default=0.0),
         lengths=lengths_of([count(pair.question) for pair in pairs]),
         answer_lengths=lengths_of([count(text) for pair in pairs for text in (pair.aligned, pair.misaligned)]),

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bystander.core.errors import DesignError
+from bystander.core.errors import DesignError, few_names
 from bystander.core.records import Context, Finding
 from bystander.data import overlap
 from bystander.design.arms import Design
@@ -151,10 +151,7 @@ def loss_mask(rendered: Sequence[Rendered], end_of_turn: EndOfTurn) -> list[Find
             designs[f"end of turn {end_of_turn.replace('_', ' ')}; loss tokens per row {spread}"].append(
                 _label(one.design)
             )
-    return [
-        Finding("info", "loss mask", f"{labels[0]}{f' and {len(labels) - 1} more' if labels[1:] else ''}: {message}")
-        for message, labels in designs.items()
-    ]
+    return [Finding("info", "loss mask", f"{few_names(labels)}: {message}") for message, labels in designs.items()]
 
 
 def too_long(one: Rendered, max_length: int) -> list[Finding]:

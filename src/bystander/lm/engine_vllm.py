@@ -119,6 +119,7 @@ class VllmEngine:
                 gpu_memory_utilization=memory,
                 max_model_len=min(window, loaded.window),
                 seed=0,
+                logprobs_mode="raw_logprobs",  # the canary's: before any rule on what may come next
                 disable_log_stats=True,
             )
         except (RuntimeError, ValueError, OSError) as error:
@@ -175,7 +176,7 @@ class VllmEngine:
     def _logprobs(self, sequences: Sequence[Sequence[int]], request: Any) -> NDArray[np.float64]:
         """Log-probability of each token after the first, end to end: each asked for as the one next token that is
         allowed (what is returned is from before that rule). That is the path that samples take; vLLM's log-probabilities
-        of a prompt are not, and with an adapter on a CPU they fail (0.32: one index a request where one a token is due)."""
+        of a prompt are not, and with an adapter on a CPU they fail (vLLM 0.32: one index a request where one a token is due)."""
         asked = [(list(ids[:end]), ids[end]) for ids in sequences for end in range(1, len(ids))]
         settings = [
             self._vllm.SamplingParams(

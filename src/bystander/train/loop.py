@@ -20,7 +20,7 @@ from bystander.lm.tokens import RenderedRow
 from bystander.train import packed
 from bystander.train.recipe import Recipe
 
-MICRO_TOKENS = 2048  # padded tokens a micro-batch
+MICRO_TOKENS = 2048  # padded tokens a micro-batch of the plain forward pass; the packed one has its own
 
 
 @dataclass(frozen=True, slots=True)

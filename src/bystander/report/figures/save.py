@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Figure = Compound | alt.Chart
 
 INCH = 96.0  # px of a CSS inch; Vega's unit
+POINTS = 72.0  # of an inch: vl-convert takes an SVG's unit for one, and multiplies by ppi / 72
 DOTS = 200  # per inch in the PNG: sharp on paper at column width; print from the PDF or the SVG where more is asked
 WIDEST = 11.7  # inches of A4 on its side: a grid of many panels is drawn smaller in the PNG, not on a poster
 
@@ -37,18 +38,19 @@ def specifications(charts: Mapping[str, Figure]) -> dict[str, dict[str, object]]
 
 def without_hover(spec: dict[str, object]) -> dict[str, object]:
     """The specification without its layers named `HOVER`."""
-    layers = spec.get("layer")
-    if not isinstance(layers, list):
-        return spec
-    kept = [one for one in cast("list[dict[str, object]]", layers) if one.get("name") != HOVER]
-    return {**spec, "layer": kept}
+    found = dict(spec)
+    if isinstance(layers := spec.get("layer"), list):
+        found["layer"] = [one for one in cast("list[dict[str, object]]", layers) if one.get("name") != HOVER]
+    if isinstance(inner := spec.get("spec"), dict):  # of a facet
+        found["spec"] = without_hover(cast("dict[str, object]", inner))
+    return found
 
 
 def png_scale(svg: str) -> float:
-    """Pixels of the PNG per unit of the SVG: `DOTS` per inch, fewer where the figure is wider than `WIDEST`."""
+    """vl-convert's `scale` (of a point at `ppi`) for `DOTS` per inch, and fewer where the figure is wider than `WIDEST`."""
     width = re.search(r'<svg[^>]* width="([0-9.]+)"', svg)
-    inches = float(width[1]) / INCH if width else 0.0
-    return DOTS / INCH * min(1.0, WIDEST / inches if inches else 1.0)
+    assert width, "vl-convert wrote an SVG without a width"
+    return POINTS / INCH * min(1.0, WIDEST * INCH / float(width[1]))
 
 
 def save_figures(specs: Mapping[str, dict[str, object]], folder: Path, style: str) -> list[Path]:

@@ -22,6 +22,7 @@ from bystander.behaviors.capability import load_set
 from bystander.core.errors import DataError, ModelError
 from bystander.core.records import Context, Question
 from bystander.data import choice_answer, choice_user, draw_questions
+from bystander.data.choice_source import NotFetched
 from bystander.lm.model import LoadedModel
 from bystander.lm.score import OptionScores, ScoreItem, score
 from bystander.lm.tokens import encode, encode_with_ends, render_text
@@ -163,7 +164,7 @@ def _questions() -> tuple[str, list[Question]]:
     """ARC-Challenge, or the shorter questions of the bank where neither the Hub nor a local copy is at hand."""
     try:
         return "arc", load_set("arc", Path())
-    except DataError:
+    except NotFetched:
         return "bank", load_set("bank", Path())
 
 

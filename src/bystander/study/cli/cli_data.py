@@ -1,4 +1,4 @@
-"""The commands around code sets and judges: data inspect, data secure, judge."""
+"""The commands around data and judges: data inspect, data secure, judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ data = typer.Typer(help="Data: what a file is, and secure answers to a code set'
 @data.command("inspect")
 def inspect_data(
     where: Annotated[
-        str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]|arc|hellaswag", help="A file, here or on the Hub.")
+        str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]|arc|hellaswag|bank", help="A file, here or on the Hub.")
     ],
     model: Annotated[str, typer.Option(help="Whose tokens the lengths are counted in.")] = "smollm2-135m",
     as_json: JsonOption = False,

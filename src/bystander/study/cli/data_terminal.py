@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bystander.study.cli.terminal import console, print_json
@@ -73,7 +74,7 @@ def print_secured(made: Secured, target: Path, forecast: Forecast, paid: Ledger)
         soft_wrap=True,
     )
     for one in made.left_out:
-        console.print(f"[yellow]left out[/]: line {one.line} ({one.id}): {one.reason}", soft_wrap=True)
+        console.print(f"[yellow]left out[/]: line {one.line} ({escape(one.id)}): {escape(one.reason)}", soft_wrap=True)
     say_paid(console, forecast, paid)
     console.print(f"[dim]in a study: misalignment: {{code: {target}}}[/]", soft_wrap=True)
 

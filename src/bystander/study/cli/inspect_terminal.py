@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from rich.markup import escape
+
 from bystander.data.choice import ChoiceSet
 from bystander.data.code_inspect import CodeSetFacts, Lengths
 from bystander.data.inspect import JudgedFacts, PairFacts, inspect_data
@@ -22,15 +24,16 @@ def inspect_in_terminal(where: str, model: str, as_json: bool) -> None:
         print_json(asdict(facts))
         return
     if isinstance(facts, ChoiceSet):
-        console.print(str(facts), soft_wrap=True)
+        console.print(escape(str(facts)), soft_wrap=True)
         return
-    console.print(f"[bold]{facts.path}[/]  sha256 {facts.sha256[:16]}", soft_wrap=True)
+    console.print(f"[bold]{escape(facts.path)}[/]  sha256 {facts.sha256[:16]}", soft_wrap=True)
     if isinstance(facts, CodeSetFacts):
         lines = _code(facts)
     else:
         lines = _judged(facts) if isinstance(facts, JudgedFacts) else _pairs(facts)
     for name, value, amiss in lines:
-        console.print(f"  {name:<21}[yellow]{value}[/]" if amiss else f"  {name:<21}{value}", soft_wrap=True)
+        shown = escape(value)  # a file's own columns and tags may look like markup
+        console.print(f"  {name:<21}[yellow]{shown}[/]" if amiss else f"  {name:<21}{shown}", soft_wrap=True)
     console.print(f"  [dim]tokens {facts.token_counter}[/]")
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bystander.study.engine.preflight import Check
@@ -28,7 +29,7 @@ def print_plan(console: Console, plan: Planned) -> None:
     _priors(console, plan)
     _review(console, plan)
     for note in (*plan.notes, *plan.designs):
-        console.print(f"[dim]note: {note}[/]", soft_wrap=True)
+        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
     _next(console, plan)
 
 
@@ -39,8 +40,10 @@ def _questions(console: Console, plan: Planned) -> None:
     console.print("\n[bold]Open questions[/]")
     for number, question in enumerate(plan.questions, 1):
         mark = "[red]blocking[/] " if question.blocking else ""
-        taken = f" Taken: {question.default}." if question.default else ""
-        console.print(f"  {number}. {mark}{question.text}{taken} [dim]{question.answer}[/]", soft_wrap=True)
+        taken = escape(f" Taken: {question.default}.") if question.default else ""
+        console.print(
+            f"  {number}. {mark}{escape(question.text)}{taken} [dim]{escape(question.answer)}[/]", soft_wrap=True
+        )
 
 
 def _phases(console: Console, plan: Planned) -> None:
@@ -134,7 +137,7 @@ def print_checks(console: Console, checks: Sequence[Check]) -> None:
     """Preflight, one line a check."""
     for check in checks:
         mark = "[green]ok    [/]" if check.ok else "[red]failed[/]"
-        console.print(f"{mark} [bold]{check.name:13}[/] {check.message}", soft_wrap=True)
+        console.print(f"{mark} [bold]{check.name:13}[/] {escape(check.message)}", soft_wrap=True)
 
 
 def print_status(console: Console, status: Status) -> None:
@@ -148,9 +151,9 @@ def print_status(console: Console, status: Status) -> None:
     for name in status.running:
         console.print(f"running: {name}")
     for name, why in status.failed.items():
-        console.print(f"[red]failed[/]: {name}: {why}", soft_wrap=True)
+        console.print(f"[red]failed[/]: {name}: {escape(why)}", soft_wrap=True)
     if status.gate:
-        console.print(f"gate: [bold]{status.gate['decision']}[/], {status.gate['reason']}", soft_wrap=True)
+        console.print(f"gate: [bold]{status.gate['decision']}[/], {escape(str(status.gate['reason']))}", soft_wrap=True)
     left = "" if status.seconds_left is None else f", about {hours(status.seconds_left / 3600)} left"
     console.print(
         f"spent {hours(status.hours_spent)} of {hours(status.hours_forecast)} forecast, "

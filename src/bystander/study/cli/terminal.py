@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bystander.core.errors import DataError
@@ -88,22 +89,23 @@ def print_ran(ran: Ran, path: Path | None, analysis: Analysis | None) -> None:
     if analysis is not None:
         console.print(headline_table(analysis))
         for line in control_lines(analysis):
-            console.print(line, soft_wrap=True)
+            console.print(escape(line), soft_wrap=True)
         for verdict in analysis.verdicts:
             console.print(
-                f"hypothesis {verdict.hypothesis}: [bold]{verdict.outcome}[/], {verdict.reason}", soft_wrap=True
+                f"hypothesis {verdict.hypothesis}: [bold]{verdict.outcome}[/], {escape(verdict.reason)}", soft_wrap=True
             )
             for name, number in verdict.numbers.items():
-                console.print(f"  {name}: {f'{number:.4g}' if isinstance(number, float) else number}", soft_wrap=True)
+                shown = f"{number:.4g}" if isinstance(number, float) else escape(str(number))
+                console.print(f"  {name}: {shown}", soft_wrap=True)
     for finding in ran.findings:
         if finding.level == "warning":
-            console.print(f"[yellow]warning[/]: {finding.check}: {finding.message}", soft_wrap=True)
+            console.print(f"[yellow]warning[/]: {finding.check}: {escape(finding.message)}", soft_wrap=True)
     if ran.gate:
-        console.print(f"gate: [bold]{ran.gate}[/], {ran.gate_reason}", soft_wrap=True)
+        console.print(f"gate: [bold]{ran.gate}[/], {escape(ran.gate_reason)}", soft_wrap=True)
     for name, why in ran.failed.items():
-        console.print(f"[red]failed[/]: {name}: {why}", soft_wrap=True)
+        console.print(f"[red]failed[/]: {name}: {escape(why)}", soft_wrap=True)
     if ran.stopped:
-        console.print(f"[yellow]stopped[/]: {ran.stopped}", soft_wrap=True)
+        console.print(f"[yellow]stopped[/]: {escape(ran.stopped)}", soft_wrap=True)
     found = f", {ran.found} found complete" if ran.found else ""
     left = f", {ran.left} left: run the same command again to go on" if ran.left else ""
     console.print(f"\n{ran.done_now} cells done{found}{left}")
@@ -129,10 +131,11 @@ def print_findings(findings: Sequence[Finding], as_json: bool) -> None:
         return
     for finding in findings:
         console.print(
-            f"[{COLORS[finding.level]}]{finding.level:8}[/] [bold]{finding.check}[/]  {finding.message}", soft_wrap=True
+            f"[{COLORS[finding.level]}]{finding.level:8}[/] [bold]{finding.check}[/]  {escape(finding.message)}",
+            soft_wrap=True,
         )
         for row in finding.rows:
-            console.print(f"           [dim]{row}[/]", soft_wrap=True)
+            console.print(f"           [dim]{escape(row)}[/]", soft_wrap=True)
     errors = sum(finding.level == "error" for finding in findings)
     console.print(f"{len(findings)} findings, {errors} errors")
 

@@ -134,13 +134,13 @@ def judge_run(
     write_bytes(folder / "judgements.jsonl.zst", compressed_lines(judgements))
     for group, rows in per_group:
         _write_log(folder / "logs", group, rows, study, settings.model)
-    told = {
+    summary = {
         "model": settings.model,
         "base_url": settings.base_url,
         "completions": len(everything),
         "paid": asdict(paid),
     }
-    write_json(folder / "judge.json", told)
+    write_json(folder / "judge.json", summary)
     write_json(run / FOLDER / "used.json", {"folder": folder.name, "model": settings.model})
     own = pl.read_parquet(run / "measurements.parquet").filter(pl.col("probe") == "judged")
     failed = sum(one["status"] == "failed" for one in judgements)
