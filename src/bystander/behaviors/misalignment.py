@@ -45,7 +45,7 @@ class MisalignmentSettings(Settings):
     secure: str | None = None
     pairs: str = BUILT_IN
     questions: str = BUILT_IN
-    phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1, le=len(CODE_PHRASINGS))
+    phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1, le=len(PHRASINGS))  # older studies say 4: all
     pair_phrasings: int = Field(default=len(PHRASINGS), ge=1, le=len(PHRASINGS))
 
     @property
