@@ -15,12 +15,12 @@ from bystander.study.engine.registered import declaration, declaration_hash, fre
 from bystander.study.engine.spending import Purse, Spent, approve, unpaid
 from bystander.study.plan.forecast import CellCost, wall_seconds
 from bystander.study.plan.foresight import gate_odds, power_of_tests, said
-from bystander.study.plan.machine import SHAPES, published
+from bystander.study.plan.machine import SHAPES, published, rates_for
 from bystander.study.plan.planned import planned
 from bystander.study.plan.priors import gradients, import_results
 from bystander.study.plan.questions import open_questions, refuse_open
 from bystander.study.plan.review import Outlook, review
-from bystander.study.spec.blocks import Budget
+from bystander.study.spec.blocks import Budget, ModelSpec
 from bystander.study.spec.spec import load
 
 GOOD = Outlook(
@@ -121,6 +121,18 @@ def test_figures_are_published_ones_scaled_and_say_so():
         published("abacus", qwen)
     # r 32 on seven linear layers of 28 blocks: PEFT reports 80,740,352 trainable parameters for this model.
     assert qwen.adapter_bytes(32, 1) == 80_740_352
+
+
+def test_a_small_model_in_float32_waits_for_kernels_on_a_gpu():
+    """One worker's forecast of the marker study on an H100; measured: some 60 s a training of 75 steps, 14 s a probe."""
+    small = ModelSpec(name="smollm2-135m", dtype="float32")
+    slow, fast = rates_for(small, "h100"), rates_for(small.model_copy(update={"dtype": "bfloat16"}), "h100")
+    assert slow.source.endswith("in float32")
+    assert 30 < 100_314 / slow.trained < 70
+    assert 10 < 37_521 / slow.scored + 5_328 / slow.sampled < 20
+    assert fast.trained > 100 * slow.trained
+    large = ModelSpec(name="Qwen/Qwen2.5-7B-Instruct", dtype="float32")
+    assert rates_for(large, "h100").trained == pytest.approx(112.8 * 140 * 67 / 989)
 
 
 def test_the_plan_of_leakage_needs_neither_weights_nor_network_and_writes_nothing(tmp_path: Path, monkeypatch):

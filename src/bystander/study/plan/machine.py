@@ -70,6 +70,12 @@ _SCALES: dict[str, tuple[float, float]] = {  # of compute and of bandwidth, agai
     "a10g": (70 / 989, 0.6 / 3.35),
     "rtx4090": (165 / 989, 1.01 / 3.35),
 }
+# float32 takes transformers' own forward pass. By data sheet an H100 has 67 TFLOP/s of it in place of 989, and twice the
+# bytes are moved; and a small model waits for kernels to be launched: SmolLM2-135M on an H100 scored 168,771 tokens in
+# 17.1 s and sampled 5,328 in 10.3 s in one process alone, and trained 39,452 in 14.7 s in each of three at once
+# (docs/log.md, 2026-11-25).
+_FLOAT32 = (67 / 989, 67 / 989, 1 / 2)
+_LAUNCHED = (168771 / 17.1, 39452 / 14.7, 5328 / 10.3)
 KINDS = (*_SCALES, "cpu")
 
 
@@ -159,7 +165,7 @@ def rates_for(model: ModelSpec, gpu_kind: str | None) -> Rates:
     device that is here (an H100's where the model is too large for a CPU to be meant)."""
     shape = shape_of(model.name)
     if gpu_kind:
-        return published(gpu_kind, shape)
+        return _in_dtype(published(gpu_kind, shape), model)
     kept = kept_calibration(model)
     if kept is not None:
         return kept
@@ -167,7 +173,18 @@ def rates_for(model: ModelSpec, gpu_kind: str | None) -> Rates:
     named = next((kind for kind in _SCALES if kind in here.replace(" ", "")), None)
     if named is None:
         named = "cpu" if here == "cpu" and shape.parameters < 2e9 else "h100"
-    return published(named, shape)
+    return _in_dtype(published(named, shape), model)
+
+
+def _in_dtype(rates: Rates, model: ModelSpec) -> Rates:
+    """A GPU's figures, which are bfloat16's, for the dtype that the study asks for."""
+    if rates.kind == "cpu" or model.dtype != "float32":
+        return rates
+    scored, trained, sampled = (
+        min(rate * share, most)
+        for rate, share, most in zip((rates.scored, rates.trained, rates.sampled), _FLOAT32, _LAUNCHED, strict=True)
+    )
+    return replace(rates, scored=scored, trained=trained, sampled=sampled, source=f"{rates.source}, in float32")
 
 
 __all__ = [
