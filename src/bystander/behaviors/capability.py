@@ -14,8 +14,7 @@ from pathlib import Path
 from bystander.behaviors.base import Example, Settings
 from bystander.core.records import Finding, Question
 from bystander.data import AnswerForm, ChoiceSet, choice_answer, choice_user, pick_wrong, read_choice, split_half
-
-NAMED_SETS = ("arc", "bank", "hellaswag")  # what `load_choice` knows by name; anything else is a path
+from bystander.data.choice_source import NAMED
 
 
 class CapabilitySettings(Settings):
@@ -30,7 +29,7 @@ class CapabilitySettings(Settings):
     @property
     def dataset(self) -> str:
         """What the evaluation half is called in measurements: arc, bank, or the file's stem."""
-        return self.data if self.data in NAMED_SETS else Path(self.data).stem
+        return self.data if self.data in NAMED else Path(self.data).stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def load_set(name: str, folder: Path) -> list[Question]:
 
 def _read(name: str, folder: Path) -> tuple[ChoiceSet, tuple[Question, ...]]:
     """What the set is, under the name that the study gives it, and its questions."""
-    if name in NAMED_SETS:
+    if name in NAMED:
         source, version = name, os.environ.get("BYSTANDER_DATA", "")
     else:
         path = folder / name

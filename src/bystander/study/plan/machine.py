@@ -164,16 +164,18 @@ def rates_for(model: ModelSpec, gpu_kind: str | None) -> Rates:
     """The figures for a plan: those of the named GPU kind; else this machine's calibration; else published ones of the
     device that is here (an H100's where the model is too large for a CPU to be meant)."""
     shape = shape_of(model.name)
-    if gpu_kind:
-        return _in_dtype(published(gpu_kind, shape), model)
-    kept = kept_calibration(model)
-    if kept is not None:
-        return kept
+    if not gpu_kind:
+        kept = kept_calibration(model)
+        if kept is not None:
+            return kept
+        gpu_kind = _kind_here(shape)
+    return _in_dtype(published(gpu_kind, shape), model)
+
+
+def _kind_here(shape: Shape) -> str:
     here = device_here().lower()
     named = next((kind for kind in _SCALES if kind in here.replace(" ", "")), None)
-    if named is None:
-        named = "cpu" if here == "cpu" and shape.parameters < 2e9 else "h100"
-    return _in_dtype(published(named, shape), model)
+    return named or ("cpu" if here == "cpu" and shape.parameters < 2e9 else "h100")
 
 
 def _in_dtype(rates: Rates, model: ModelSpec) -> Rates:

@@ -37,7 +37,7 @@ def headline_table(analysis: Analysis) -> Table:
             number(source["after"] if source else None),
             number(row["bystander_leakage"]),
             number(rank.get("rho"), 2),
-            f"{number(rank['low'], 2)} to {number(rank['high'], 2)}" if rank else "–",
+            _interval(rank) if rank else "–",
             number(rank.get("p"), 4),
             str(rank.get("n", "–")),
         )
@@ -46,10 +46,10 @@ def headline_table(analysis: Analysis) -> Table:
 
 def control_lines(analysis: Analysis) -> list[str]:
     """What must not move, over all personas: a line per training and control metric."""
-    trainings = {(row["source"], row["behavior"], row["arm"], row["config"]) for row in _pooled(analysis.instrument)}
-    several = len(trainings - {("", "", "", "")}) > 1
+    rows = _pooled(analysis.instrument)
+    several = len({(row["source"], row["behavior"], row["arm"], row["config"]) for row in rows if row["source"]}) > 1
     lines: list[str] = []
-    for row in _pooled(analysis.instrument):
+    for row in rows:
         if row["control"] and row["after"] is not None:
             whose = f", {row['source']} {row['behavior']} {row['arm']} {row['config']}".rstrip() if several else ""
             change = f"{row['change']:+.3f} [{number(row['low'], 2)}, {number(row['high'], 2)}]"
