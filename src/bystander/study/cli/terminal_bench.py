@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bystander.core.errors import DataError
 from bystander.lm.model import LoadedModel, load
-from bystander.study.bench.bench import Compared, bench_score, environment, modes_of
+from bystander.study.bench.bench import PACKAGES, Compared, bench_score, environment, modes_of
 from bystander.study.bench.bench import as_json as bench_json
 from bystander.study.bench.bench_sample import bench_sample
 from bystander.study.bench.bench_shapes import shaped_model
@@ -44,15 +44,19 @@ def bench_train_in_terminal(which: Which, tokens: int, spread: int, turns: int, 
 
 
 def bench_sample_in_terminal(
-    which: Which, personas: int, max_tokens: int, turns: int, cache: str, as_json: bool
+    which: Which, personas: int, max_tokens: int, turns: int, cache: str, engine: str, as_json: bool
 ) -> None:
     """`bystander bench sample`."""
     if cache not in ("dynamic", "static"):
         raise DataError(f"--cache is {cache!r}; use dynamic or static")
+    if engine not in ("transformers", "vllm"):
+        raise DataError(f"--engine is {engine!r}; use transformers or vllm")
     loaded = _loaded(which)
     with terminal(Console(stderr=True)) as bar:
-        results = bench_sample(loaded, bar, personas=personas, max_tokens=max_tokens, turns=turns, cache=cache)
-    print_bench(loaded, results, as_json)
+        results = bench_sample(
+            loaded, bar, personas=personas, max_tokens=max_tokens, turns=turns, cache=cache, engine=engine
+        )
+    print_bench(loaded, results, as_json, (*PACKAGES, "vllm") if engine == "vllm" else PACKAGES)
 
 
 def _loaded(which: Which) -> LoadedModel:
@@ -60,9 +64,11 @@ def _loaded(which: Which) -> LoadedModel:
     return load(model, device=device) if shape is None else shaped_model(shape, device)
 
 
-def print_bench(loaded: LoadedModel, results: Sequence[Compared], as_json: bool) -> None:
+def print_bench(
+    loaded: LoadedModel, results: Sequence[Compared], as_json: bool, packages: Sequence[str] = PACKAGES
+) -> None:
     """A benchmark's figures, with what they must be read with."""
-    read_with = environment(loaded)
+    read_with = environment(loaded, packages)
     if as_json:
         print_json(bench_json(read_with, results))
         return

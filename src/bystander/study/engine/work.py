@@ -52,7 +52,7 @@ class Worker:
             if model.engine == "vllm":
                 from bystander.lm.engine_vllm import VllmSampler
 
-                self._loaded.sampler = VllmSampler()
+                self._loaded.sampler = VllmSampler(self.plan.study.spec.recipe.lora.rank)
         return self._loaded
 
     def cell_dir(self, cell: Cell) -> CellDir:
