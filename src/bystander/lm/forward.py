@@ -24,7 +24,10 @@ from bystander.lm.packed import Packed, PackedForward, Piece, pack
 
 CPU_TOKENS = 512  # padded tokens a batch; ARC in label mode: 512 is 5 % faster than 1,024 and 16 % than 2,048
 GPU_TOKENS = 16384  # fills an H100 with a 7B model (../shared/bench/BASELINES.md: 64 rows of 130 tokens are enough)
-SHARE_FROM = 64  # tokens that sharing a prefix must save before it is worth its own forward pass
+SHARE_FROM = 64  # tokens that sharing a prefix must save before it is worth its own forward pass, on a CPU
+# On a GPU a plain pass with an adapter takes this long however few its tokens are (profile of the embedded model on an
+# H100: 40 ms for 30 layers), and float32 products run at about this rate: a small model is better off with one pass.
+LAUNCH_SECONDS_A_LAYER, GPU_FLOPS = 1.3e-3, 3e13
 Ints = NDArray[np.int64]
 
 
@@ -192,7 +195,7 @@ def _shared_length(rows: Sequence[Row]) -> int:
 def _shared_prefix(loaded: LoadedModel, rows: Sequence[Row]) -> Prefix:
     """Keys and values of what all trunks begin with; each trunk keeps at least its last token to itself."""
     shared = _shared_length(rows)
-    if shared * (len(rows) - 1) < SHARE_FROM:
+    if shared * (len(rows) - 1) < _share_from(loaded):
         return Prefix()
     ids = to_device(rows[0].trunk[None, :shared], loaded)
     cache = DynamicCache()
@@ -202,6 +205,13 @@ def _shared_prefix(loaded: LoadedModel, rows: Sequence[Row]) -> Prefix:
         raise ModelError(f"{rows[0].name}: the {shared} tokens that all rows share do not fit into memory.") from error
     layers = cast("list[DynamicLayer]", cache.layers)
     return Prefix(shared, tuple((_tensor(layer.keys), _tensor(layer.values)) for layer in layers))
+
+
+def _share_from(loaded: LoadedModel) -> float:
+    """Tokens that a shared prefix must save: as many as could be computed in the time of a pass that computes nothing."""
+    if loaded.device.type != "cuda":
+        return SHARE_FROM
+    return loaded.layers * LAUNCH_SECONDS_A_LAYER * GPU_FLOPS / (2 * loaded.causal.num_parameters())
 
 
 def _tensor(value: Tensor | None) -> Tensor:

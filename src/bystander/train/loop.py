@@ -20,7 +20,9 @@ from bystander.lm.tokens import RenderedRow
 from bystander.train import packed
 from bystander.train.recipe import Recipe
 
-MICRO_TOKENS = 2048  # padded tokens a micro-batch of the plain forward pass; the packed one has its own
+# Padded tokens a micro-batch of the plain forward pass, by device; the packed one has its own. On two CPU cores 512 are
+# as fast as 2,048 (rows of 64 tokens a fifth faster, of 140 a twentieth slower) in 2.6 GiB instead of 7.8 to 9.3.
+MICRO_TOKENS = {"cpu": 512, "cuda": 2048}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def train(
 
 def micro_tokens_of(loaded: LoadedModel) -> int:
     """Tokens of a micro-batch where nobody says otherwise: of the forward pass that the model has now."""
-    return MICRO_TOKENS if loaded.packed is None else packed.MICRO_TOKENS
+    return MICRO_TOKENS[loaded.device.type] if loaded.packed is None else packed.MICRO_TOKENS
 
 
 def summed_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], micro_tokens: int | None) -> Iterator[Tensor]:

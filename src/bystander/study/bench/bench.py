@@ -7,6 +7,8 @@ turns on the same work, so that a machine that slows down slows both, and the fi
 from __future__ import annotations
 
 import platform
+import resource
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -87,10 +89,11 @@ def _version(package: str) -> str:
 
 
 def _peak(loaded: LoadedModel) -> str:
-    """The most device memory that was allocated so far; "" on a CPU."""
-    if loaded.device.type != "cuda":
-        return ""
-    return f"{torch.cuda.max_memory_allocated(loaded.device) / 2**30:.1f}"
+    """The most memory so far: of the device what was allocated, on a CPU what this process held."""
+    if loaded.device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(loaded.device) / 2**30:.1f}"
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes: getrusage(2)
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f}"
 
 
 def bench_score(

@@ -14,14 +14,17 @@ from bystander.lm import embedded
 from bystander.study.cells.audits import tokenizer_of
 from bystander.study.cells.cells import plan_cells
 from bystander.study.plan.forecast import Forecast
-from bystander.study.plan.machine import shape_of
+from bystander.study.plan.machine import Shape, shape_of
 from bystander.study.spec.spec import Loaded
 from bystander.study.store.claim import holder, versions
 
 DISK_MARGIN = 1.5  # what tables, temporary files and reports take beside the forecast
-# Peak bytes a parameter while a cell of the largest kind runs: float32 on a CPU, bfloat16 on a GPU, and what activations
-# add (41 GiB for 7.6e9 parameters at 16 rows of 140 tokens: ../shared/bench/BASELINES.md).
-BYTES_PER_PARAMETER = {"cpu": 4 * 1.5, "cuda": 41 * 2**30 / 7.62e9}
+# Peak bytes a parameter on a GPU while a cell of the largest kind runs, in bfloat16, with what activations add (41 GiB
+# for 7.6e9 parameters at 16 rows of 140 tokens: ../shared/bench/BASELINES.md).
+BYTES_PER_PARAMETER = 41 * 2**30 / 7.62e9
+# On a CPU in float32: the libraries (measured: 0.45 GiB), the weights, and what a micro-batch's backward pass keeps, in
+# floats a token, a layer and a unit of hidden and inner size (measured with the embedded model: 13.6 to 17).
+LIBRARIES, KEPT_FLOATS = 0.45 * 2**30, 17
 CLOCK_FROM = 1_750_000_000  # June 2025: before this program existed, so a clock that shows less is wrong
 NEEDED = {"torch": (2, 8), "transformers": (5, 0), "peft": (0, 18), "polars": (1, 30)}  # as pyproject.toml says
 
@@ -103,7 +106,7 @@ def _disk(folder: Path, needed: float) -> str:
 def _memory(study: Loaded) -> str:
     model = study.spec.model
     kind, free = _free_memory(model.device)
-    wanted = shape_of(model.name).parameters * BYTES_PER_PARAMETER[kind]
+    wanted = _needed_memory(shape_of(model.name), kind)
     if model.name not in (embedded.NAME,) and not _known(study):
         return f"{free / 2**30:.1f} GiB of {kind} memory free; the model's size is not known here"
     if free < wanted:
@@ -112,6 +115,16 @@ def _memory(study: Loaded) -> str:
             "stop what else uses it, take a smaller model, or run on another machine"
         )
     return f"{wanted / 2**30:.1f} GiB of {kind} memory needed, {free / 2**30:.1f} GiB free"
+
+
+def _needed_memory(shape: Shape, kind: str) -> float:
+    """Bytes that the largest cell takes at its peak."""
+    if kind == "cuda":
+        return shape.parameters * BYTES_PER_PARAMETER
+    from bystander.train.loop import MICRO_TOKENS
+
+    kept = MICRO_TOKENS["cpu"] * shape.layers * (shape.hidden + shape.inner) * KEPT_FLOATS
+    return LIBRARIES + 4 * (shape.parameters + kept)
 
 
 def _known(study: Loaded) -> bool:
