@@ -26,6 +26,7 @@ from transformers import (
 from bystander.core.errors import ModelError
 from bystander.core.records import ASSISTANT_PROMPT, Context
 from bystander.lm import forward
+from bystander.lm import score as score_module
 from bystander.lm.model import LoadedModel, fresh_adapter, load
 from bystander.lm.score import OptionScores, ScoreItem, score
 from reference.score import score as slow_score
@@ -121,6 +122,28 @@ def test_order_and_sharing_do_not_matter(tiny: LoadedModel, monkeypatch: pytest.
         "sharing must save tokens, or this test compares one path with itself"
     )
     assert distance(shared, alone) < CLOSE
+
+
+def test_working_one_context_ahead_changes_nothing_and_loses_nothing(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU has the next context's work before the last one's is waited for; here the CPU is made to do so too."""
+    one_by_one = list(score(tiny, CONTEXTS, ITEMS))
+    monkeypatch.setitem(score_module.AHEAD, "cpu", 1)
+    assert list(score(tiny, CONTEXTS, ITEMS)) == one_by_one
+    planned = score_module._plan
+    broken = CONTEXTS[-1].name
+
+    def failing(tokenizer, continuations, context, items):
+        if context.name == broken:
+            raise ModelError("broken context")
+        return planned(tokenizer, continuations, context, items)
+
+    monkeypatch.setattr(score_module, "_plan", failing)
+    seen: list[str] = []
+    with pytest.raises(ModelError, match="broken context"):
+        seen.extend(context.name for context, _ in score(tiny, CONTEXTS, ITEMS))
+    assert seen == [context.name for context in CONTEXTS[:-1]]
 
 
 def test_a_context_s_result_does_not_depend_on_the_others(tiny: LoadedModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,9 @@ from bystander.lm.tokens import Continuation, Continuations, Tokenizer, context_
 
 # Logits held at a time, on a CPU and on a GPU (64 and 256 MiB in float32): memory does not grow with the batch.
 LOGITS_AT_ONCE = (1 << 24, 1 << 26)
+# Contexts whose work is handed to the device before the one before them is waited for: a GPU has its next context while
+# the host tokenizes the one after.
+AHEAD = {"cpu": 0, "cuda": 1}
 ScoreMode = Literal["label", "text"]
 
 
@@ -66,6 +70,9 @@ class _Plan:
     hash: str
 
 
+_Queued = tuple[Context, list[_Plan], list[tuple[Batch, Tensor]]]
+
+
 def score(
     loaded: LoadedModel, contexts: Sequence[Context], items: Sequence[ScoreItem], *, token_budget: int | None = None
 ) -> Iterator[tuple[Context, list[OptionScores]]]:
@@ -79,14 +86,25 @@ def score(
         raise ModelError("nothing to score: the list of items is empty.")
     budget = Budget.for_model(loaded, token_budget)
     continuations = Continuations(loaded.tokenizer)
-    plans = _plan(loaded.tokenizer, continuations, contexts[0], items) if contexts else []
-    for index, context in enumerate(contexts):
-        results = run(loaded, [plan.row for plan in plans], budget, _reader(loaded, plans))
-        # A GPU works on its queue while the next context is tokenized.
-        following = contexts[index + 1 : index + 2]
-        upcoming = [_plan(loaded.tokenizer, continuations, after, items) for after in following]
-        yield context, _collect(plans, results)
-        plans = upcoming[0] if upcoming else []
+    queued: deque[_Queued] = deque()
+    try:
+        for context in contexts:
+            plans = _plan(loaded.tokenizer, continuations, context, items)
+            results = run(loaded, [plan.row for plan in plans], budget, _reader(loaded, plans))
+            queued.append((context, plans, results))
+            if len(queued) > AHEAD[loaded.device.type]:
+                yield _collected(queued.popleft())
+    except ModelError:
+        while queued:  # what was done before the fault is not lost
+            yield _collected(queued.popleft())
+        raise
+    while queued:
+        yield _collected(queued.popleft())
+
+
+def _collected(queued: _Queued) -> tuple[Context, list[OptionScores]]:
+    context, plans, results = queued
+    return context, _collect(plans, results)
 
 
 def _plan(
