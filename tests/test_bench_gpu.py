@@ -8,16 +8,7 @@ from bystander.lm.model import load
 from bystander.study.bench import bench_sample as sampling
 from bystander.study.bench import bench_train as training
 from bystander.study.bench.bench_shapes import BENCH_SHAPES, shaped_model
-
-
-class Bar:
-    """A progress bar that nobody looks at."""
-
-    def start(self, *_):
-        pass
-
-    def advance(self, *_):
-        pass
+from bystander.study.engine.progress import Silent
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +18,7 @@ def loaded(tiny_checkpoint):
 
 def test_training_is_compared_with_both_plain_ways_and_agrees(loaded):
     before = {name: parameter.clone() for name, parameter in loaded.causal.named_parameters()}
-    found = training.bench_train(loaded, Bar(), tokens=40, spread=5, turns=1)
+    found = training.bench_train(loaded, Silent(), tokens=40, spread=5, turns=1)
     assert [one.plain for one in found] == [way.name for way in training.PLAIN_WAYS]
     assert all(one.ours_per_second > 0 and one.plain_per_second > 0 for one in found)
     assert found[0].difference < 1e-4
@@ -38,12 +29,12 @@ def test_a_training_that_computes_another_loss_is_an_error(loaded, monkeypatch):
     right = training.summed_losses
     monkeypatch.setattr(training, "summed_losses", lambda *args: (part * 1.01 for part in right(*args)))
     with pytest.raises(ModelError, match="losses of the two ways differ"):
-        training.bench_train(loaded, Bar(), tokens=40, spread=5, turns=1)
+        training.bench_train(loaded, Silent(), tokens=40, spread=5, turns=1)
     assert loaded.model is loaded.causal  # the adapter of the check is gone
 
 
 def test_sampling_is_compared_and_its_greedy_tokens_are_the_likeliest(loaded):
-    (found,) = sampling.bench_sample(loaded, Bar(), personas=1, max_tokens=4, turns=1)
+    (found,) = sampling.bench_sample(loaded, Silent(), personas=1, max_tokens=4, turns=1)
     assert 8 <= found.compared <= 8 * 12
     assert found.difference < 1e-3
     assert found.ours_per_second > 0
@@ -52,7 +43,7 @@ def test_sampling_is_compared_and_its_greedy_tokens_are_the_likeliest(loaded):
 def test_sampling_that_takes_other_tokens_is_an_error(loaded, monkeypatch):
     monkeypatch.setattr(sampling, "token_answers", lambda *_: [[5, 6, 7]] * 8)
     with pytest.raises(ModelError, match="below the likeliest"):
-        sampling.bench_sample(loaded, Bar(), personas=1, max_tokens=4, turns=1)
+        sampling.bench_sample(loaded, Silent(), personas=1, max_tokens=4, turns=1)
 
 
 def test_shapes_are_the_published_ones_and_an_unknown_one_is_named():

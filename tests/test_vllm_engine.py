@@ -17,6 +17,7 @@ from bystander.lm.sample import SampleRequest, sample
 from bystander.personas import bare_context
 from bystander.study.bench.bench_sample import bench_sample
 from bystander.study.bench.bench_shapes import BENCH_SHAPES, BenchShape, shaped_model
+from bystander.study.engine.progress import Silent
 
 REQUESTS = [SampleRequest(f"{i}", bare_context("absent"), f"What is number {i}?", 0, i, f"{i}") for i in range(3)]
 
@@ -76,16 +77,6 @@ class StandIn:
         return types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=answer, logprobs=[seen])])
 
 
-class Bar:
-    """A progress bar that nobody looks at."""
-
-    def start(self, *_):
-        pass
-
-    def advance(self, *_):
-        pass
-
-
 @pytest.fixture(autouse=True)
 def tiny_shape(monkeypatch):
     monkeypatch.setitem(BENCH_SHAPES, "tiny", BenchShape(64, 128, 2, 4, 2, 49152, True))
@@ -105,7 +96,7 @@ def vllm(monkeypatch):
     return StandIn
 
 
-@pytest.mark.parametrize("user", [VllmEngine, lambda loaded: bench_sample(loaded, Bar(), engine="vllm")])
+@pytest.mark.parametrize("user", [VllmEngine, lambda loaded: bench_sample(loaded, Silent(), engine="vllm")])
 def test_without_vllm_the_error_says_how_to_get_it(loaded, monkeypatch, user):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
@@ -147,8 +138,10 @@ def test_the_wrong_weights_are_found_out(loaded, adapters, vllm, monkeypatch, fa
 
 def test_the_noise_floor_is_twice_the_models_own_noise_where_that_is_more(loaded, adapters, monkeypatch):
     assert canary(loaded, adapters[0]).floor == NOISE_FLOOR[torch.float32]
-    padded = engine_vllm._logprobs_padded
-    monkeypatch.setattr(engine_vllm, "_logprobs_padded", lambda *asked: padded(*asked) + 0.002)
+    together = engine_vllm._logprobs_together
+    monkeypatch.setattr(
+        engine_vllm, "_logprobs_together", lambda of, many: together(of, many) + 0.002 * (len(many) > 1)
+    )
     assert canary(loaded, adapters[0]).floor == pytest.approx(0.004, rel=1e-2)
 
 
@@ -168,7 +161,7 @@ def test_a_base_of_other_weights_is_found_out():
 def test_the_benchmark_measures_vllm_bare_and_with_an_adapter(vllm):
     """The stand-in reads the random weights from the files that the benchmark writes, and answers as transformers."""
     loaded = shaped_model("tiny", "cpu")
-    found = bench_sample(loaded, Bar(), personas=1, max_tokens=3, turns=1, engine="vllm")
+    found = bench_sample(loaded, Silent(), personas=1, max_tokens=3, turns=1, engine="vllm")
     assert [one.work.split(",")[0] for one in found] == [
         "sample",
         "sample with vLLM",
@@ -182,7 +175,7 @@ def test_the_benchmark_measures_vllm_bare_and_with_an_adapter(vllm):
 def test_a_benchmark_of_a_vllm_that_serves_the_base_is_an_error(vllm):
     vllm.fault = "base"
     with pytest.raises(ModelError, match="serves the base"):
-        bench_sample(shaped_model("tiny", "cpu"), Bar(), personas=1, max_tokens=3, turns=1, engine="vllm")
+        bench_sample(shaped_model("tiny", "cpu"), Silent(), personas=1, max_tokens=3, turns=1, engine="vllm")
 
 
 def test_vllm_makes_room_for_the_recipes_rank_and_says_where_it_has_none(loaded, vllm):

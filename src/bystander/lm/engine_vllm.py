@@ -104,28 +104,24 @@ def _base_and_floor(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> 
     """Log-probabilities of what is on, sequence by sequence, and the noise floor: `NOISE_FLOOR`, or twice the mean
     distance of the same in one padded batch where that is more."""
     alone = _logprobs(loaded, sequences)
-    together = _logprobs_padded(loaded, sequences)
+    together = _logprobs_together(loaded, sequences)
     return alone, max(NOISE_FLOOR[loaded.dtype], 2 * float(np.abs(alone - together).mean()))
 
 
+def _logprobs(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """Log-probability of each token after the first, end to end, each sequence in a pass of its own."""
+    return np.concatenate([_logprobs_together(loaded, [sequence]) for sequence in sequences])
+
+
 @torch.no_grad()
-def _logprobs_padded(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+def _logprobs_together(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """The same in one padded batch."""
     longest = max(map(len, sequences))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in sequences], device=loaded.device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in sequences], device=loaded.device)
     logprobs = loaded.head(loaded.body(input_ids=ids, attention_mask=mask)[:, :-1]).float().log_softmax(-1)
     chosen = logprobs.gather(2, ids[:, 1:, None])[..., 0]
     return chosen[mask[:, 1:].bool()].double().cpu().numpy()
-
-
-@torch.no_grad()
-def _logprobs(loaded: LoadedModel, sequences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-    found: list[NDArray[np.float64]] = []
-    for sequence in sequences:
-        ids = torch.tensor([list(sequence)], device=loaded.device)
-        logprobs = loaded.head(loaded.body(input_ids=ids)[0, :-1]).float().log_softmax(-1)
-        found.append(logprobs.gather(1, ids[0, 1:, None])[:, 0].double().cpu().numpy())
-    return np.concatenate(found)
 
 
 class VllmEngine:
@@ -144,8 +140,9 @@ class VllmEngine:
             )
         self._vllm = _import("vllm")
         self._loaded = loaded
-        graphs = {"max_num_seqs": BATCH, "compilation_config": {"cudagraph_capture_sizes": list(GRAPHS)}}
-        on_gpu: dict[str, Any] = graphs if loaded.device.type == "cuda" else {}
+        on_gpu: dict[str, Any] = {}
+        if loaded.device.type == "cuda":
+            on_gpu = {"max_num_seqs": BATCH, "compilation_config": {"cudagraph_capture_sizes": list(GRAPHS)}}
         self._lora = _import("vllm.lora.request")
         try:
             self._llm: Any = self._vllm.LLM(

@@ -14,18 +14,18 @@ import torch
 from bystander.core.errors import ModelError
 from bystander.core.records import Completion
 from bystander.lm.engine_vllm import VllmEngine, canary, require_vllm
-from bystander.lm.model import LoadedModel, fresh_adapter, save_adapter
+from bystander.lm.model import LoadedModel, save_adapter
 from bystander.lm.sample import SampleRequest, sample, token_answers
 from bystander.lm.tokens import encode, render_text
 from bystander.personas import context_of, load_personas
 from bystander.study.bench.bench import Compared, timed
-from bystander.study.bench.bench_shapes import with_files
+from bystander.study.bench.bench_shapes import random_adapter, with_files
 from bystander.study.engine.progress import Bar
 from bystander.train.recipe import Lora
 
 Cache = Literal["dynamic", "static"]
 Engine = Literal["transformers", "vllm"]
-Way = Callable[[Sequence[SampleRequest], int], Iterable[list[Completion]]]  # requests, tokens at most
+Way = Callable[..., Iterable[list[Completion]]]  # of requests and `max_tokens`, as `sample`
 Answers = Callable[[Sequence[int], Sequence[list[int]], float, int], list[list[int]]]  # as `token_answers`
 Gap = tuple[float, int, int]  # as `_greedy_gap` returns it
 QUESTIONS = 8  # a persona: 111 personas give 888 prompts, as a judged probe's pilot
@@ -50,13 +50,12 @@ def bench_sample(
     bar.start(f"sample: {len(requests)} prompts, {max_tokens} tokens", (turns + 1) * (4 if engine == "vllm" else 2))
 
     def rated(way: Way) -> float:
-        return _median_rate(loaded, bar, turns, lambda: sum(c.tokens for b in way(requests, max_tokens) for c in b))
-
-    def own(asked: Sequence[SampleRequest], most: int) -> Iterable[list[Completion]]:
-        return sample(loaded, asked, max_tokens=most)
+        return _median_rate(
+            loaded, bar, turns, lambda: sum(c.tokens for b in way(requests, max_tokens=max_tokens) for c in b)
+        )
 
     checked = _greedy_gap(loaded, requests[:CHECKED], partial(token_answers, loaded))
-    measured = [("sample", rated(own), checked)]
+    measured = [("sample", rated(partial(sample, loaded)), checked)]
     batch = PLAIN_BATCH[loaded.device.type]
     fewer = requests[:batch]  # one batch: the plain way's rate does not depend on how many follow
     plain = _median_rate(loaded, bar, turns, lambda: _generate(loaded, fewer, max_tokens, cache))
@@ -76,31 +75,17 @@ def _with_vllm(
     lora = Lora()
     with tempfile.TemporaryDirectory(prefix="bystander-bench-") as folder, with_files(loaded):
         path = Path(folder) / "random"
-        _save_random_adapter(loaded, lora, path)
+        save_adapter(random_adapter(loaded, lora, ADAPTER_STD), path, loaded.base_id)
+        loaded.remove_adapter()
         checked = canary(loaded, path)
         if loaded.device.type == "cuda":
             torch.cuda.empty_cache()  # what the other ways left is vLLM's now
         with VllmEngine(loaded, memory=VLLM_MEMORY, rank=lora.rank) as served:
-
-            def way(asked: Sequence[SampleRequest], most: int) -> Iterable[list[Completion]]:
-                return served.sample(asked, max_tokens=most)
-
-            bare = "sample with vLLM", rated(way), _greedy_gap(loaded, few, served.token_answers)
+            bare = "sample with vLLM", rated(served.sample), _greedy_gap(loaded, few, served.token_answers)
             served.serve(path, checked)
             with loaded.adapter(path):
                 gap = _greedy_gap(loaded, few, served.token_answers)
-            return [bare, ("sample with vLLM and an adapter", rated(way), gap)]
-
-
-def _save_random_adapter(loaded: LoadedModel, lora: Lora, path: Path) -> None:
-    adapter = fresh_adapter(loaded, lora.peft(), 0)
-    generator = torch.Generator(loaded.device).manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in adapter.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0.0, ADAPTER_STD, generator=generator)
-    save_adapter(adapter, path, loaded.base_id)
-    loaded.remove_adapter()
+            return [bare, ("sample with vLLM and an adapter", rated(served.sample), gap)]
 
 
 def _requests(personas: int) -> list[SampleRequest]:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from bystander.core.errors import ModelError
 from bystander.lm.embedded import checkpoint_path
-from bystander.lm.model import LoadedModel, pick_device
+from bystander.lm.model import LoadedModel, fresh_adapter, pick_device
+from bystander.train.recipe import Lora
 
 SEED = 0
 
@@ -63,6 +65,17 @@ def shaped_model(name: str, device: str) -> LoadedModel:
     return LoadedModel(
         causal, tokenizer, name=f"{name}, random weights", base_id=name, revision="", base_hash=f"random-{SEED}-{name}"
     )
+
+
+def random_adapter(loaded: LoadedModel, lora: Lora, std: float) -> PeftModel:
+    """An adapter that is on, B's entries normal with that standard deviation (a fresh one's are 0 and change nothing)."""
+    adapter = fresh_adapter(loaded, lora.peft(), SEED)
+    generator = torch.Generator(loaded.device).manual_seed(SEED + 1)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, std, generator=generator)
+    return adapter
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from bystander.core.errors import ModelError
 from bystander.lm.model import LoadedModel, fresh_adapter
 from bystander.lm.tokens import RenderedRow
 from bystander.study.bench.bench import Compared
+from bystander.study.bench.bench_shapes import random_adapter
 from bystander.study.engine.progress import Bar
 from bystander.train.loop import summed_losses
 from bystander.train.recipe import Lora, Recipe
@@ -84,14 +85,10 @@ def _rows(vocabulary: int, tokens: int, spread: int, turn: int) -> list[Rendered
 def _apart(loaded: LoadedModel, batches: Sequence[Sequence[RenderedRow]]) -> float:
     """Largest difference of a batch's mean loss between ours and a plain forward pass, the adapter on with B not zero
     and without dropout."""
-    adapter = fresh_adapter(loaded, Lora(dropout=0.0).peft(), 0)
-    generator = torch.Generator(loaded.device).manual_seed(1)
+    random_adapter(loaded, Lora(dropout=0.0), 0.002)
     found = 0.0
     try:
         with torch.no_grad():
-            for name, parameter in adapter.named_parameters():
-                if "lora_B" in name:
-                    parameter.normal_(0.0, 0.002, generator=generator)
             for batch in batches:
                 ours = sum(float(part) for part in summed_losses(loaded, batch, None))
                 plain = sum(float(part) for part in _plain_losses(loaded, batch, PLAIN_WAYS[1]))
