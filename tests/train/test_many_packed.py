@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference.many import train_each
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from bystander.core.records import StepLog
@@ -21,6 +20,7 @@ from bystander.train.many import Failed, Finished, Job, Started, train_many
 from bystander.train.many_packed import PackedPasses, Sizes, cut, keyed
 from bystander.train.many_plain import PlainPasses, Work
 from bystander.train.recipe import Lora, Recipe
+from reference.many import train_each
 
 GIB = 2**30
 LORA = Lora(rank=8, alpha=16, dropout=0.0)
@@ -127,7 +127,9 @@ def test_numbers_that_are_read_late_are_the_same(packed, monkeypatch):
     failing, _, others = run(packed, group)  # it goes on for a step or two before anybody knows
     assert isinstance(others["job1"], Failed)
     assert len(failing["job1"]) == others["job1"].step
-    assert (failing["job0"], failing["job2"]) == (at_once["job0"], run(packed, group[::2])[0]["job2"])
+    mates, _, _ = run(packed, group[::2])
+    for name, losses in mates.items():
+        assert failing[name] == pytest.approx(losses, abs=1e-5)
 
 
 def grads(passes, stack, works):

@@ -7,6 +7,7 @@ their As next to each other: one product serves them without copying.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -123,7 +124,7 @@ class AdapterStack:
         """Of all slots the named parameters as one view [slots, rows of all, columns]; they must lie next to each
         other."""
         places = [self.by_name[name] for name in names]
-        for one, following in zip(places, places[1:], strict=False):
+        for one, following in itertools.pairwise(places):
             assert one.offset + one.size == following.offset, f"{following.name} does not follow {one.name}"
         rows, columns = sum(place.shape[0] for place in places), places[0].shape[1]
         start = places[0].offset

@@ -9,7 +9,7 @@ the token's place in the training's own batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,6 @@ from bystander.lm.attention import Segments
 from bystander.lm.model import LoadedModel
 from bystander.lm.packed import to
 from bystander.lm.stacked import Laid, StackedForward, Tokens
-from bystander.lm.tokens import RenderedRow
 from bystander.train.many_plain import Work
 
 
