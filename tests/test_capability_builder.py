@@ -182,8 +182,8 @@ def test_a_file_that_changed_is_read_again(tmp_path):
 WRITE = """
 import sys
 from pathlib import Path
-from bystander.study.cells.rows import write_rows
-from bystander.study.spec.spec import load
+from bystander.study.plan.export_rows import write_rows
+from bystander.study.config.study import load
 sources = "sources=[villain, comedian, assistant, software_engineer, kindergarten_teacher]"
 write_rows(load("capability-smoke", [sources]), Path(sys.argv[1]))
 assert "torch" not in sys.modules

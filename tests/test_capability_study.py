@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import DesignError, StudyError
-from bystander.study.cells.cells import plan_cells
+from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
+from bystander.study.plan.cells import plan_cells
 from bystander.study.results.results import Results
-from bystander.study.spec.spec import load
 
 PERSONAS = ("villain", "comedian", "librarian", "pirate", "police_officer", "medical_doctor", "french_person")
 
@@ -74,7 +74,7 @@ def test_one_mode_before_during_and_after(study_file, tmp_path):
     assert roles["villain"] == "source"
     assert sorted(roles.values()).count("negative") == 2
 
-    from bystander.study.store.store import read_lines
+    from bystander.core.files import read_lines
 
     modes = {line["mode"] for path in folder.glob("cells/*/details.jsonl.zst") for line in read_lines(path)}
     assert modes == {"text"}
@@ -131,7 +131,7 @@ def test_a_file_that_overlaps_the_training_rows_is_refused(study_file, tmp_path,
     from bystander.behaviors.capability import CapabilityBehavior, CapabilitySettings
     from bystander.data.choice_rows import to_arc_row
     from bystander.design.audit import refuse
-    from bystander.study.cells.audits import audit_study
+    from bystander.study.plan.audit import audit_study
 
     trained = CapabilityBehavior(CapabilitySettings(data="bank")).halves()[0]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(to_arc_row(q)) + "\n" for q in trained))

@@ -6,7 +6,7 @@ from math import prod
 import pytest
 from scipy.stats import binom
 
-from bystander.probe.instrument import ModeCheck, decide, guessing_tail, mode_check
+from bystander.probe.mode_check import ModeCheck, decide, guessing_tail, mode_check
 
 
 def test_with_equal_numbers_of_choices_it_is_the_binomial_tail():

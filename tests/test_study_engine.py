@@ -18,15 +18,16 @@ import pytest
 import torch
 
 from bystander.core.errors import DataError, StoreError, StudyError
-from bystander.study.cells.cells import plan_cells
+from bystander.core.files import read_json
+from bystander.study.config.study import Loaded, load
 from bystander.study.engine.gate import picks_of
 from bystander.study.engine.run import Ran, Wish, plan_hash, run_study
-from bystander.study.engine.work import Worker
-from bystander.study.spec.spec import Loaded, load
-from bystander.study.store import store
+from bystander.study.engine.worker import Worker
+from bystander.study.plan.cells import plan_cells
+from bystander.study.results.status import status
+from bystander.study.store import cell_dir as store
+from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.events import read_events
-from bystander.study.store.status import status
-from bystander.study.store.store import CellDir, read_json
 from study_tiny import make_model, write_study
 
 TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
@@ -189,8 +190,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bystander.study.engine.run import run_study
-from bystander.study.engine.work import Worker
-from bystander.study.spec.spec import load
+from bystander.study.engine.worker import Worker
+from bystander.study.config.study import load
 moments = random.Random(7)
 kills = 0
 events = Path(sys.argv[2]) / "events.jsonl"
@@ -277,16 +278,16 @@ def test_above_the_budget_nothing_starts_without_the_hash_of_this_very_plan(tmp_
 
 
 def test_spending_stops_at_the_cap_and_all_that_is_complete_is_kept(tmp_path: Path, study: Loaded, monkeypatch):
-    from bystander.study.plan import machine
+    from bystander.study.forecast import throughput as machine
 
     slow = machine.Rates("cpu", 1.0, 1.0, 1.0, "a very slow machine")
-    monkeypatch.setattr("bystander.study.plan.outlook.rates_for", lambda *_args: slow)
-    from bystander.study.plan.outlook import forecast_of
+    monkeypatch.setattr("bystander.study.forecast.assess.rates_for", lambda *_args: slow)
+    from bystander.study.forecast.assess import forecast_of
 
     hours = [cell.seconds / 3600 for cell in forecast_of(plan_cells(study)).cells]
     poor = with_budget(study, sum(hours))
     monkeypatch.setattr(Trivial, "hours", sum(hours) / 5)
-    monkeypatch.setattr("bystander.study.engine.executors.time", Clock)
+    monkeypatch.setattr("bystander.study.engine.executor_local.time", Clock)
     ran = run_study(poor, tmp_path / "run", make_runner=Trivial)
     assert "the cap of" in ran.stopped
     assert 0 < ran.done_now < 13
@@ -383,8 +384,8 @@ def test_a_run_directory_of_another_study_is_left_alone(tmp_path: Path, unbroken
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bystander.study.store.claim import claimed
-from bystander.study.spec.spec import load
+from bystander.study.store.lock import claimed
+from bystander.study.config.study import load
 with claimed(Path(sys.argv[2]), load(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -501,7 +502,7 @@ def test_status_of_10_000_cells_answers_in_2_seconds(tmp_path: Path):
 
 def test_a_review_that_says_stop_starts_nothing_without_a_recorded_reason(tmp_path: Path, study: Loaded, monkeypatch):
     from bystander.study.engine import run
-    from bystander.study.plan.review import Review
+    from bystander.study.forecast.review import Review
 
     monkeypatch.setattr(run, "review_of", lambda *_args: Review((), 1.4, "STOP", ("add hypotheses",)))
     with pytest.raises(StudyError, match=r"the review says STOP \(1.4 of 5\)[\s\S]*add hypotheses"):

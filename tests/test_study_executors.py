@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bystander.study.engine.on_processes import OnProcesses, devices
-from bystander.study.spec.blocks import Executor
+from bystander.study.config.blocks import Executor
+from bystander.study.engine.executor_processes import OnProcesses, devices
 from study_tiny import make_model, write_study
 
 # Ray warns and forks as it likes; a process of its own keeps that out of the tests.
@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bystander.study.engine.run import run_study
-from bystander.study.spec.spec import load
+from bystander.study.config.study import load
 study, folder = load(sys.argv[1], sys.argv[4:]), Path(sys.argv[2])
 killed = []
 if sys.argv[3] == "kill":
-    from bystander.study.engine import on_ray
+    from bystander.study.engine import executor_ray as on_ray
     real = on_ray.OnRay.submit
     def submit(self, attempt):
         real(self, attempt)

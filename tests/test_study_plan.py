@@ -9,19 +9,19 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import DataError, StoreError, StudyError
-from bystander.study.cells.workload import Work
+from bystander.study.config.blocks import Budget, ModelSpec
+from bystander.study.config.study import load
 from bystander.study.engine import preflight as checks
-from bystander.study.engine.registered import declaration, declaration_hash, freeze, hypotheses_of
-from bystander.study.engine.spending import Purse, Spent, approve, unpaid
-from bystander.study.plan.forecast import CellCost, wall_seconds
-from bystander.study.plan.foresight import gate_odds, power_of_tests, said
-from bystander.study.plan.machine import SHAPES, published, rates_for
-from bystander.study.plan.planned import planned
-from bystander.study.plan.priors import gradients, import_results
-from bystander.study.plan.questions import open_questions, refuse_open
-from bystander.study.plan.review import Outlook, review
-from bystander.study.spec.blocks import Budget, ModelSpec
-from bystander.study.spec.spec import load
+from bystander.study.engine.budget import Purse, Spent, approve, unpaid
+from bystander.study.forecast.forecast import CellCost, wall_seconds
+from bystander.study.forecast.open_settings import open_questions, refuse_open
+from bystander.study.forecast.plan_report import planned
+from bystander.study.forecast.power import gate_odds, power_of_tests, said
+from bystander.study.forecast.prior_results import gradients, import_results
+from bystander.study.forecast.review import Outlook, review
+from bystander.study.forecast.throughput import SHAPES, published, rates_for
+from bystander.study.forecast.workload import Work
+from bystander.study.plan.preregistration import declaration, declaration_hash, freeze, hypotheses_of
 
 GOOD = Outlook(
     total_hours=10, hours_to_first_signal=0.5, gate_hours=2, dollars=0, budget_hours=20, budget_dollars=0,

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from bystander.core.errors import DataError, StoreError
-from bystander.study.engine.executors import Local
-from bystander.study.engine.failure import failure
-from bystander.study.engine.schedule import Attempt, Outcome, schedule
-from bystander.study.engine.stop import Stop
+from bystander.study.engine.executor_local import Local
+from bystander.study.engine.retry_policy import failure
+from bystander.study.engine.scheduler import Attempt, Outcome, schedule
+from bystander.study.engine.shutdown import Stop
 
 
 @dataclass(frozen=True)

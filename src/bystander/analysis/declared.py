@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bystander.analysis.checks import control_of
-from bystander.analysis.groups import source_change
 from bystander.analysis.hypotheses import Hypothesis, Threshold
-from bystander.analysis.means import mean_of
 from bystander.analysis.pairs import Grid
 from bystander.analysis.settings import OUTCOME_KEYS, Settings
+from bystander.analysis.stats.means import mean_of
+from bystander.analysis.tables.checks import control_of
+from bystander.analysis.tables.groups import source_change
 from bystander.core.metrics import PRIMARY
 
 ARM = "contrastive"  # the arm of a claim, where no hypothesis names one

@@ -9,14 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Settings(BaseModel):
-    """Base of every block of settings in a study file: unknown keys and wrong types are faults."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
 
 @dataclass(frozen=True, slots=True)
 class Example:

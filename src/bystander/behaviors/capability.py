@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from bystander.behaviors.base import Example, Settings
+from bystander.behaviors.base import Example
 from bystander.core.records import Finding, Question
+from bystander.core.settings import Settings
 from bystander.data import AnswerForm, ChoiceSet, choice_answer, choice_user, pick_wrong, read_choice, split_half
 from bystander.data.choice_source import NAMED
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bystander.behaviors.base import Example, Settings
+from bystander.behaviors.base import Example
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 from bystander.core.records import Question
+from bystander.core.settings import Settings
 from bystander.data import load_bank
 
 

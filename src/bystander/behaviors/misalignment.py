@@ -13,9 +13,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bystander.behaviors.base import Example, Settings
+from bystander.behaviors.base import Example
 from bystander.core.errors import DataError
 from bystander.core.records import Finding
+from bystander.core.settings import Settings
 from bystander.data.code_pairs import PHRASINGS as CODE_PHRASINGS
 from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
 from bystander.data.code_scan import scan_pairs

@@ -19,7 +19,7 @@ from bystander.core.hashing import stable_order
 from bystander.core.records import Context, Measurement, Question
 from bystander.data import AnswerForm, choice_answer, choice_user
 from bystander.probe.base import ProbeUnit
-from bystander.probe.instrument import Mode, ModeCheck, decide, mode_check
+from bystander.probe.mode_check import Mode, ModeCheck, decide, mode_check
 from bystander.probe.settings import ChoiceProbeSettings, Rule
 
 if TYPE_CHECKING:

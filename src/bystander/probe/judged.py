@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bystander.behaviors.misalignment import JudgedQuestion
 from bystander.core.hashing import seed_for
 from bystander.core.records import Completion, Context, Measurement
+from bystander.judge.judging import Judge, Judgement, judge_and_measure
 from bystander.probe.base import ProbeUnit
-from bystander.probe.judge import Judge, Judgement, judge_and_measure
-from bystander.probe.judge_settings import JudgedProbeSettings
+from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
     from bystander.lm.model import LoadedModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bystander.behaviors.misalignment import Pair
 from bystander.core.records import Context, Measurement
 from bystander.probe.base import ProbeUnit, rows_of
-from bystander.probe.judge_settings import MarginProbeSettings
+from bystander.probe.settings import MarginProbeSettings
 
 if TYPE_CHECKING:
     from bystander.lm.model import LoadedModel

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bystander.core.records import Finding
+from bystander.study.config.study import Loaded, load
 from bystander.study.results.results import Results
-from bystander.study.spec.spec import Loaded, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Study:
 
     def audit(self) -> list[Finding]:
         """What the audit says of the design, errors first; loads the model's tokenizer."""
-        from bystander.study.cells.audits import audit_study
-        from bystander.study.cells.cells import plan_cells
+        from bystander.study.plan.audit import audit_study
+        from bystander.study.plan.cells import plan_cells
 
         return audit_study(plan_cells(self.loaded), None)
 

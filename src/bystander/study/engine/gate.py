@@ -16,9 +16,10 @@ import polars as pl
 
 from bystander.analysis import Analysis, Settings, analyze
 from bystander.core.errors import StoreError
-from bystander.study.cells.cells import Plan, swept_behaviors
-from bystander.study.spec.spec import Study
-from bystander.study.store.store import MEASUREMENT_SCHEMA, CellDir, read_json, write_json
+from bystander.core.files import read_json, write_json
+from bystander.study.config.study import Study
+from bystander.study.plan.cells import Plan, swept_behaviors
+from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir
 
 OVERRIDE = "override.json"
 PERMUTATIONS, RESAMPLES = (

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from bystander.core.errors import BystanderError, StoreError
 from bystander.lm import embedded
-from bystander.study.cells.audits import tokenizer_of
-from bystander.study.cells.cells import plan_cells
-from bystander.study.plan.forecast import Forecast
-from bystander.study.plan.machine import Shape, shape_of
-from bystander.study.spec.spec import Loaded
-from bystander.study.store.claim import holder, versions
+from bystander.study.config.study import Loaded
+from bystander.study.forecast.forecast import Forecast
+from bystander.study.forecast.throughput import Shape, shape_of
+from bystander.study.plan.audit import tokenizer_of
+from bystander.study.plan.cells import plan_cells
+from bystander.study.store.lock import holder, versions
 
 DISK_MARGIN = 1.5  # what tables, temporary files and reports take beside the forecast
 # Peak bytes a parameter on a GPU while a cell of the largest kind runs, in bfloat16, with what activations add (41 GiB
@@ -128,7 +128,7 @@ def _needed_memory(shape: Shape, kind: str) -> float:
 
 
 def _known(study: Loaded) -> bool:
-    from bystander.study.plan.machine import known_shape
+    from bystander.study.forecast.throughput import known_shape
 
     return known_shape(study.spec.model.name)
 

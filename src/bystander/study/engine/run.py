@@ -13,30 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from bystander.core.errors import StudyError
+from bystander.core.files import write_json
 from bystander.core.hashing import stable_hash
+from bystander.core.progress import Bar, Silent
 from bystander.core.records import Finding
 from bystander.design.audit import refuse
-from bystander.study.cells.audits import audit_study
-from bystander.study.cells.cells import Cell, Plan, plan_cells
-from bystander.study.engine.executors import CellRunner, Local
+from bystander.study.config.blocks import Budget
+from bystander.study.config.study import Loaded
+from bystander.study.engine.budget import Purse, Spent, approve, spent_so_far, unpaid
+from bystander.study.engine.collect import collect
+from bystander.study.engine.executor_local import CellRunner, Local
 from bystander.study.engine.gate import overridden, override, picks_of
 from bystander.study.engine.preflight import preflight, refuse_failed
-from bystander.study.engine.progress import Bar, Silent
-from bystander.study.engine.registered import freeze
-from bystander.study.engine.schedule import Attempt, Executor, Outcome, Summary, schedule
-from bystander.study.engine.spending import Purse, Spent, approve, spent_so_far, unpaid
-from bystander.study.engine.stop import Stop
-from bystander.study.plan.forecast import Forecast
-from bystander.study.plan.outlook import forecast_of, review_of
-from bystander.study.plan.questions import open_questions, refuse_open
-from bystander.study.plan.review import Review
-from bystander.study.results.told import gate_manifest, instrument_findings
-from bystander.study.spec.blocks import Budget
-from bystander.study.spec.spec import Loaded
-from bystander.study.store.claim import check_same_study, claimed
-from bystander.study.store.collect import collect
+from bystander.study.engine.scheduler import Attempt, Executor, Outcome, Summary, schedule
+from bystander.study.engine.shutdown import Stop
+from bystander.study.forecast.assess import forecast_of, review_of
+from bystander.study.forecast.forecast import Forecast
+from bystander.study.forecast.open_settings import open_questions, refuse_open
+from bystander.study.forecast.review import Review
+from bystander.study.plan.audit import audit_study
+from bystander.study.plan.cells import Cell, Plan, plan_cells
+from bystander.study.plan.preregistration import freeze
+from bystander.study.results.run_records import gate_manifest, instrument_findings
+from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.events import Events, read_events
-from bystander.study.store.store import CellDir, write_json
+from bystander.study.store.lock import check_same_study, claimed
 
 MakeRunner = Callable[[Plan, Path, Bar], CellRunner]
 
@@ -254,11 +255,11 @@ class _Run:
     def _of_kind(self, plan: Plan, make_runner: MakeRunner | None) -> Executor:
         block = self.study.spec.executor
         if block.kind == "ray":
-            from bystander.study.engine.on_ray import OnRay
+            from bystander.study.engine.executor_ray import OnRay
 
             return OnRay(block, partial(remote_runner, self.study, self.folder.resolve()))
         if block.kind == "processes":
-            from bystander.study.engine.on_processes import OnProcesses
+            from bystander.study.engine.executor_processes import OnProcesses
 
             return OnProcesses(block, partial(remote_runner, self.study, self.folder.resolve()))
         return Local((make_runner or local_runner)(plan, self.folder, self.bar))
@@ -332,14 +333,14 @@ def _joined(first: Summary, second: Summary) -> Summary:
 
 def local_runner(plan: Plan, folder: Path, bar: Bar) -> CellRunner:
     """A worker in this process."""
-    from bystander.study.engine.work import Worker
+    from bystander.study.engine.worker import Worker
 
     return Worker(plan, folder, bar)
 
 
 def remote_runner(study: Loaded, folder: Path) -> CellRunner:
     """A worker in a Ray actor: it makes the plan anew, so that no plan travels."""
-    from bystander.study.engine.work import Worker
+    from bystander.study.engine.worker import Worker
 
     return Worker(plan_cells(study), folder, Silent())
 

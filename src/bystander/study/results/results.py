@@ -15,12 +15,13 @@ from bystander.analysis import Analysis, Settings, analyze
 from bystander.analysis.results import tidy
 from bystander.analysis.schemas import TABLES
 from bystander.core.errors import StoreError
+from bystander.core.files import read_json, write_bytes
 from bystander.core.records import Persona, PersonaFacts
-from bystander.study.engine.registered import hypotheses_of
-from bystander.study.results import told
-from bystander.study.results.judged import FOLDER, judged_afterwards
-from bystander.study.spec.spec import Loaded, Study
-from bystander.study.store.store import STAMPED, Sampled, read_json, write_bytes
+from bystander.study.config.study import Loaded, Study
+from bystander.study.plan.preregistration import hypotheses_of
+from bystander.study.results import run_records as told
+from bystander.study.results.rejudge import FOLDER, judged_afterwards
+from bystander.study.store.cell_dir import STAMPED, Sampled
 
 if TYPE_CHECKING:
     import altair as alt
@@ -172,7 +173,7 @@ class Results:
         return sorted(path.parent for path in (self.folder / "cells").glob("*/manifest.json"))
 
     def _completions(self) -> list[ReadCompletion]:
-        from bystander.study.store.store import CellDir
+        from bystander.study.store.cell_dir import CellDir
 
         marker, scores = self.study.spec.marker.text, self._judged_scores()
         found: list[ReadCompletion] = []  # what the gate picked is trained twice, from the same seed: shown once

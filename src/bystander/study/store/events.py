@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bystander.study.store.store import explained
+from bystander.core.files import explained
 
 KINDS = (
     "clarified", "planned", "reviewed", "approved", "preflight", "launched", "progress", "gated",
