@@ -76,7 +76,7 @@ class Worker:
         """Do a cell, resuming what an earlier process began, and return its manifest."""
         directory = self.cell_dir(cell)
         if not directory.complete:
-            directory.tidy()
+            directory.begin()
             {
                 "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
                 "evaluate": self._evaluate, "train": self._train, "gate": self._gate,

@@ -13,7 +13,15 @@ from typing import Any
 
 import polars as pl
 
-from bystander.core.files import compressed_lines, read_json, read_lines, write_bytes, write_json, write_parquet
+from bystander.core.files import (
+    compressed_lines,
+    explained,
+    read_json,
+    read_lines,
+    write_bytes,
+    write_json,
+    write_parquet,
+)
 from bystander.core.hashing import stable_hash
 from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
 from bystander.probe.base import ProbeUnit
@@ -85,8 +93,10 @@ class CellDir:
         """The keys of the units kept so far."""
         return set(self.kept_units())
 
-    def tidy(self) -> None:
-        """Remove what writes that were killed left behind under temporary names."""
+    def begin(self) -> None:
+        """Make the folder, and remove what writes that were killed left behind under temporary names."""
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob("**/.*.tmp"):
             leftover.unlink(missing_ok=True)
 
