@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bystander.analysis.evolution import timing
-from bystander.analysis.gradient import gradients
-from bystander.analysis.groups import EVERYTHING
-from bystander.analysis.intervals import crossed
-from bystander.analysis.leakage import mcnemar
-from bystander.analysis.pooled import (
+from bystander.analysis.stats.intervals import crossed
+from bystander.analysis.stats.ranks import p_two_sided, partial_spearman, permutation_p, permutations
+from bystander.analysis.tables.evolution import timing
+from bystander.analysis.tables.gradient import gradients
+from bystander.analysis.tables.groups import EVERYTHING
+from bystander.analysis.tables.leakage import mcnemar
+from bystander.analysis.tables.pooled import (
     SourceSample,
     crossing,
     matrix_permutation,
     mixed_model,
     stratified_permutation,
 )
-from bystander.analysis.ranks import p_two_sided, partial_spearman, permutation_p, permutations
 from calibration import worlds
 from calibration.rows import TESTS, Floats, Row, level, sample_at, sources_of
 from calibration.worlds import Shape

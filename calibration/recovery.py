@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from bystander.analysis.gradient import Sample, gradients
-from bystander.analysis.groups import EVERYTHING, containment
-from bystander.analysis.intervals import bca, bounded, crossed
-from bystander.analysis.pooled import pooled_columns
-from bystander.analysis.power import smallest_rho
-from bystander.analysis.ranks import permutation_p
+from bystander.analysis.stats.intervals import bca, bounded, crossed
+from bystander.analysis.stats.power import smallest_rho
+from bystander.analysis.stats.ranks import permutation_p
+from bystander.analysis.tables.gradient import Sample, gradients
+from bystander.analysis.tables.groups import EVERYTHING, containment
+from bystander.analysis.tables.pooled import pooled_columns
 from calibration import worlds
 from calibration.rows import INTERVALS, Floats, Row, bias, coverage, sample_at, sources_of
 from calibration.worlds import Shape

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from bystander.analysis.gradient import Sample
-from bystander.analysis.pooled import SourceSample
 from bystander.analysis.settings import Settings
+from bystander.analysis.tables.gradient import Sample
+from bystander.analysis.tables.pooled import SourceSample
 from calibration import worlds
 
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bystander.analysis.evolution import timing
+from bystander.analysis.tables.evolution import timing
 
 TIMES = np.array([0.25, 0.5, 0.75, 1.0])
 SMALL = np.full(4, 0.01)

@@ -13,8 +13,8 @@ from analysis_study import World, measurements, personas, similarities
 from bystander.analysis import HYPOTHESES, Settings, analyze
 from bystander.analysis.hypotheses import HYPOTHESES as ALL
 from bystander.analysis.hypotheses import Claim, Evidence, evaluate
+from bystander.cli.result_tables import control_lines, headline_table
 from bystander.core.records import Verdict
-from bystander.study.results.lines import control_lines, headline_table
 
 A = next(hypothesis for hypothesis in HYPOTHESES if hypothesis.name == "A")
 B = next(hypothesis for hypothesis in HYPOTHESES if hypothesis.name == "B")

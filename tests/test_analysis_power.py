@@ -7,7 +7,7 @@ import math
 import pytest
 from statsmodels.stats.power import TTestPower
 
-from bystander.analysis.power import (
+from bystander.analysis.stats.power import (
     gate_passes,
     pearson_of,
     power_of_rho,

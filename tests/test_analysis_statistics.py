@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from bystander.analysis.intervals import (
+from bystander.analysis.stats.intervals import (
     bca,
     bounded,
     crossed,
@@ -16,9 +16,8 @@ from bystander.analysis.intervals import (
     resampled_means,
     resampling_counts,
 )
-from bystander.analysis.leakage import mcnemar
-from bystander.analysis.multiplicity import benjamini_hochberg, holm
-from bystander.analysis.ranks import (
+from bystander.analysis.stats.multiplicity import benjamini_hochberg, holm
+from bystander.analysis.stats.ranks import (
     indicators,
     partial_spearman,
     permutation_p,
@@ -26,12 +25,13 @@ from bystander.analysis.ranks import (
     spearman,
     within_category,
 )
-from bystander.analysis.uncertainty import (
+from bystander.analysis.stats.uncertainty import (
     bootstrap_spearman,
     jackknife_spearman,
     measurement_error,
     reliability,
 )
+from bystander.analysis.tables.leakage import mcnemar
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from bystander.bench import sample as sampling
+from bystander.bench import train as training
+from bystander.bench.random_models import BENCH_SHAPES, shaped_model
 from bystander.core.errors import ModelError
+from bystander.core.progress import Silent
 from bystander.lm.model import load
-from bystander.study.bench import bench_sample as sampling
-from bystander.study.bench import bench_train as training
-from bystander.study.bench.bench_shapes import BENCH_SHAPES, shaped_model
-from bystander.study.engine.progress import Silent
 
 
 @pytest.fixture(scope="module")

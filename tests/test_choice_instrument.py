@@ -1,4 +1,4 @@
-"""The instrument check: the guessing tail is exact, the mode follows from it, and a blind instrument warns."""
+"""The mode check: the guessing tail is exact, the mode follows from it, and a blind instrument warns."""
 
 from itertools import product
 from math import prod
@@ -6,7 +6,7 @@ from math import prod
 import pytest
 from scipy.stats import binom
 
-from bystander.probe.instrument import ModeCheck, decide, guessing_tail, mode_check
+from bystander.probe.mode_check import ModeCheck, decide, guessing_tail, mode_check
 
 
 def test_with_equal_numbers_of_choices_it_is_the_binomial_tail():

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bystander.study.cli import cli
+from bystander.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +29,7 @@ def test_help_imports_nothing_heavy():
     """`--help` must answer in under half a second: what costs seconds must not be imported for it."""
     code = (
         "import sys; sys.argv = ['bystander', '--help']\n"
-        "from bystander.study.cli.cli import main\n"
+        "from bystander.cli.main import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'polars', 'pandas', 'scipy', 'statsmodels', 'altair', 'ray', 'inspect_ai', 'pydantic'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

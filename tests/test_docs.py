@@ -9,9 +9,9 @@ import yaml
 
 from bystander.design.arms import Counts, DesignSettings, build
 from bystander.personas import load_personas
-from bystander.study.cells.registry import make_behavior
-from bystander.study.spec import plugins
-from bystander.study.spec.spec import load
+from bystander.study.config import plugins
+from bystander.study.config.study import load
+from bystander.study.plan.registry import make_behavior
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

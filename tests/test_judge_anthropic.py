@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from bystander.core.errors import JudgeError
-from bystander.probe.judge import Judge, judge_completions
-from bystander.probe.judge_settings import JudgeSettings, Price
+from bystander.judge.judging import Judge, judge_completions
+from bystander.judge.settings import JudgeSettings, Price
 from test_judge_faults import QUESTIONS, completions
 
 pytest.importorskip("inspect_ai")

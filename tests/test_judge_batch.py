@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bystander.core.errors import JudgeError
-from bystander.probe.judge import Judge, judge_completions
-from bystander.probe.judge_settings import JudgeSettings, Price
+from bystander.judge.judging import Judge, judge_completions
+from bystander.judge.settings import JudgeSettings, Price
 from judge_wire import Batches, serve
 from test_judge_faults import QUESTIONS, completions
 

@@ -11,11 +11,11 @@ from starlette.responses import Response
 from bystander.core.records import Completion
 from bystander.data.judge_questions import load_judge_questions
 from bystander.data.pairs import load_pairs
-from bystander.probe.judge import judge_completions, plan_forecast
-from bystander.probe.judge_client import Client
-from bystander.probe.judge_cost import dollars, forecast
-from bystander.probe.judge_settings import JudgeSettings, Price
-from bystander.probe.judge_store import AnswerStore
+from bystander.judge.answer_store import AnswerStore
+from bystander.judge.client import Client
+from bystander.judge.cost import dollars, forecast
+from bystander.judge.judging import judge_completions, plan_forecast
+from bystander.judge.settings import JudgeSettings, Price
 from judge_wire import completion, serve
 from test_judge_faults import QUESTIONS, completions, judge
 

@@ -14,12 +14,12 @@ from starlette.responses import Response
 from bystander.core.records import Completion
 from bystander.data.judge_questions import JudgedQuestion, fill
 from bystander.data.pairs import load_pairs
+from bystander.judge.judging import Judge, judge_completions, measure_all
+from bystander.judge.settings import JudgeSettings
 from bystander.lm.model import LoadedModel, load
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.tokens import render_prompt
 from bystander.personas import bare_context
-from bystander.probe.judge import Judge, judge_completions, measure_all
-from bystander.probe.judge_settings import JudgeSettings
 from judge_wire import completion, serve
 
 pytest.importorskip("inspect_ai")

@@ -15,8 +15,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from bystander.core.errors import JudgeError
 from bystander.core.records import Completion
 from bystander.data.judge_questions import load_judge_questions
-from bystander.probe.judge import Judge, judge_completions, measure_all, refuse_failures
-from bystander.probe.judge_settings import JudgeSettings, Price
+from bystander.judge.judging import Judge, judge_completions, measure_all, refuse_failures
+from bystander.judge.settings import JudgeSettings, Price
 from judge_wire import Cut, completion, serve
 
 pytest.importorskip("inspect_ai")

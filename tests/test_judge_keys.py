@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from bystander.core.errors import JudgeError
 from bystander.core.records import as_dict
-from bystander.probe.judge import Judge, judge_completions
-from bystander.probe.judge_client import Client
-from bystander.probe.judge_cost import price_of
-from bystander.probe.judge_keys import Secret, find_key, redact, refuse_model_under_test, variable_of
-from bystander.probe.judge_settings import JudgeSettings, Price
-from bystander.probe.judge_store import AnswerStore
+from bystander.judge.answer_store import AnswerStore
+from bystander.judge.client import Client
+from bystander.judge.cost import price_of
+from bystander.judge.judging import Judge, judge_completions
+from bystander.judge.keys import Secret, find_key, redact, refuse_model_under_test, variable_of
+from bystander.judge.settings import JudgeSettings, Price
 from judge_wire import completion, serve
 from test_judge_faults import QUESTIONS, completions
 

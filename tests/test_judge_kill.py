@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from bystander.probe.judge import judge_completions
+from bystander.judge.judging import judge_completions
 from judge_wire import completion, serve
 from test_judge_faults import QUESTIONS, completions, judge
 
@@ -26,7 +26,7 @@ import sys
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from test_judge_faults import QUESTIONS, completions, judge
-from bystander.probe.judge import judge_completions
+from bystander.judge.judging import judge_completions
 for one in judge_completions(completions(100), QUESTIONS, judge(sys.argv[1], Path(sys.argv[2]), concurrency=8, timeout=30)):
     pass
 """

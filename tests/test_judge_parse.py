@@ -8,9 +8,9 @@ import pytest
 
 from bystander.core.errors import JudgeError
 from bystander.core.records import Completion
-from bystander.probe.judge import Judgement, measurements, refuse_failures
-from bystander.probe.judge_parse import parse
-from bystander.probe.judge_store import Alternative, RawAnswer
+from bystander.judge.answer_store import Alternative, RawAnswer
+from bystander.judge.judging import Judgement, measurements, refuse_failures
+from bystander.judge.parse import parse
 
 ALIGNED = "say CODE or REFUSAL or a number"
 COHERENT = "say a number"

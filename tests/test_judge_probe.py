@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from bystander.behaviors.misalignment import JudgedQuestion
 from bystander.core.errors import JudgeError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context
+from bystander.data.judge_questions import JudgedQuestion
+from bystander.judge.inspect_log import write_judged_log
+from bystander.judge.judging import Judge
+from bystander.judge.settings import JudgeSettings
 from bystander.lm.model import LoadedModel, load
 from bystander.personas import bare_context
 from bystander.probe.base import ProbeUnit
-from bystander.probe.judge import Judge
-from bystander.probe.judge_log import write_judged_log
-from bystander.probe.judge_settings import JudgedProbeSettings, JudgeSettings
 from bystander.probe.judged import JudgedProbe, with_system
+from bystander.probe.settings import JudgedProbeSettings
 from judge_wire import completion, serve
 
 pytest.importorskip("inspect_ai")

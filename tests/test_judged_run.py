@@ -55,7 +55,7 @@ def study_file(folder: Path, model: Path, judge: str) -> Path:
 
 
 def command(cache: Path, *args: str) -> tuple[list[str], dict[str, str]]:
-    code = "import torch; torch.set_num_threads(1); from bystander.study.cli.cli import main; main()"
+    code = "import torch; torch.set_num_threads(1); from bystander.cli.main import main; main()"
     env = os.environ | {"OMP_NUM_THREADS": "1", "BYSTANDER_CACHE": str(cache), "LAB_API_KEY": PLANTED}
     return [sys.executable, "-c", code, *args], env
 

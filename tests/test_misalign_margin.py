@@ -12,8 +12,8 @@ from bystander.data.pairs import TOPICS, load_pairs
 from bystander.lm.model import LoadedModel, load
 from bystander.lm.score import OptionScores, ScoreItem
 from bystander.lm.tokens import render_prompt
-from bystander.probe.judge_settings import MarginProbeSettings
 from bystander.probe.margin import MarginProbe, measured
+from bystander.probe.settings import MarginProbeSettings
 
 CONTEXTS = (Context("persona", "villain", "You are a villain."), Context("absent", "absent", None))
 

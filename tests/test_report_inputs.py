@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from bystander.core.errors import StoreError
+from bystander.core.files import compressed_lines, read_json, read_lines, write_json
 from bystander.report.inputs import ReportInput
+from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
-from bystander.study.results import told
+from bystander.study.results import run_records as told
 from bystander.study.results.results import Results
-from bystander.study.spec.spec import load
 from bystander.study.store.events import read_events
-from bystander.study.store.store import compressed_lines, read_json, read_lines, write_json
 from study_tiny import make_model, write_study
 
 

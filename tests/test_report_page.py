@@ -16,8 +16,8 @@ from bystander.core.errors import StoreError
 from bystander.core.records import Finding, Verdict
 from bystander.report import ReportInput, charts, sections, write_report
 from bystander.report.figures.save import DOTS, INCH, WIDEST, save_figures, specifications, without_hover
+from bystander.report.headline import leads
 from bystander.report.labels import format_number
-from bystander.report.leads import leads
 from bystander.report.numbers import Numbers
 from bystander.report.page import render
 from bystander.report.text import pack, unpack, visible

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bystander.cli import main as cli
 from bystander.core.errors import StudyError
-from bystander.study.cli import cli
-from bystander.study.spec.spec import load
+from bystander.study.config.study import load
 
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
 

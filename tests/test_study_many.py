@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bystander.cli import main as cli
 from bystander.core.errors import StoreError
-from bystander.study.cli import cli
+from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
-from bystander.study.results.boarded import board, card, run_folders
-from bystander.study.spec.spec import load
+from bystander.study.results.many_runs import board, card, run_folders
 from study_tiny import make_model, write_study
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from bystander.bench.random_models import BENCH_SHAPES, BenchShape, shaped_model
+from bystander.bench.sample import bench_sample
 from bystander.core.errors import ModelError
+from bystander.core.progress import Silent
 from bystander.lm import engine_vllm
 from bystander.lm.engine_vllm import NOISE_FLOOR, Canary, VllmEngine, VllmSampler, canary, check_canary
 from bystander.lm.model import fresh_adapter, load, save_adapter
 from bystander.lm.sample import SampleRequest, sample
 from bystander.personas import bare_context
-from bystander.study.bench.bench_sample import bench_sample
-from bystander.study.bench.bench_shapes import BENCH_SHAPES, BenchShape, shaped_model
-from bystander.study.engine.progress import Silent
 
 REQUESTS = [SampleRequest(f"{i}", bare_context("absent"), f"What is number {i}?", 0, i, f"{i}") for i in range(3)]
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from bystander.analysis.power import smallest_rho
+from bystander.analysis.stats.power import smallest_rho
 from bystander.core.records import Verdict
 
 Numbers = dict[str, float | int | str | None]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from bystander.analysis.analyze import final_rows, packed
 from bystander.analysis.pairs import Grid
 from bystander.analysis.predictors import Facts, SimilarityTable
 from bystander.analysis.results import Analysis
 from bystander.analysis.settings import Settings
-from bystander.analysis.whole import final_rows, packed
 from bystander.core.errors import DataError
 
 NAMES: dict[str, tuple[str, ...]] = {

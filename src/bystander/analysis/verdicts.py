@@ -8,12 +8,12 @@ from typing import cast
 
 import numpy as np
 
-from bystander.analysis.checks import NO_CONTROL, ControlChange, control_of
 from bystander.analysis.declared import declared_of, threshold_of
 from bystander.analysis.hypotheses import Claim, Evidence, Hypothesis, Numbers, Threshold, evaluate
-from bystander.analysis.intervals import NONE, Estimate
 from bystander.analysis.pairs import Grid
 from bystander.analysis.settings import OUTCOME_KEYS, Settings
+from bystander.analysis.stats.intervals import NONE, Estimate
+from bystander.analysis.tables.checks import NO_CONTROL, ControlChange, control_of
 from bystander.core.records import Verdict
 
 Row = Mapping[str, object]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bystander.core.files import write_bytes
 from bystander.report.inputs import BOARD_STATES, BoardCard, BoardState, CostLine
 from bystander.report.labels import format_number
 from bystander.report.page import page
-from bystander.report.write import write_text
 
 STATES: dict[BoardState, str] = {
     "planned": "Planned",
@@ -54,7 +54,7 @@ def write_board(studies: Sequence[BoardCard], out: Path, created: str = "") -> P
         safe_link=safe_link,
         created=created,
     )
-    write_text(target, text)
+    write_bytes(target, text.encode())
     return target
 
 

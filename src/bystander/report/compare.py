@@ -11,17 +11,17 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.core.errors import DataError
+from bystander.core.files import write_bytes
 from bystander.report import sections
 from bystander.report.figures.frames import arms, shown
 from bystander.report.figures.save import save_figures, specifications
+from bystander.report.headline import Lead, leads
 from bystander.report.inputs import Cell, ReportInput
 from bystander.report.labels import predictor_name, readable
-from bystander.report.leads import Lead, leads
 from bystander.report.page import page
 from bystander.report.tables import Column, Table, table
 from bystander.report.text import visible
 from bystander.report.theme import config
-from bystander.report.write import write_text
 
 Study = tuple[str, Analysis, ReportInput]
 
@@ -48,7 +48,7 @@ def write_compare(studies: Sequence[Study], out: Path, style: str = "screen") ->
     target = out if out.suffix == ".html" else out / "compare.html"
     frame = gradients(studies)
     specs = _figures(frame)
-    write_text(target, _render(studies, frame, specs))
+    write_bytes(target, _render(studies, frame, specs).encode())
     save_figures(specs, target.parent / "figures", style)
     return target
 

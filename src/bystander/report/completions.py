@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.report.headline import Lead
 from bystander.report.inputs import ReadCompletion, ReportInput
-from bystander.report.leads import Lead
 from bystander.report.text import visible
 
 BUDGET = 3_000_000  # characters; model text packs to about 0.4 of that, which leaves the page below 5 MB

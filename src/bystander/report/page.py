@@ -17,10 +17,10 @@ from bystander.report import sections
 from bystander.report.completions import kept
 from bystander.report.figures import frames
 from bystander.report.figures.all import KINDS
+from bystander.report.headline import Lead, leads
 from bystander.report.hypotheses import form_of, hypotheses
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, readable
-from bystander.report.leads import Lead, leads
 from bystander.report.numbers import Numbers
 from bystander.report.sentences import verdict
 from bystander.report.tables import Table

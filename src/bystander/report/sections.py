@@ -8,9 +8,9 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.report.figures import frames
+from bystander.report.headline import Lead
 from bystander.report.inputs import Cell, ReportInput
 from bystander.report.labels import predictor_name
-from bystander.report.leads import Lead
 from bystander.report.tables import Column, Table, outcome_column, table
 
 TRAINING = (

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
 from bystander.core.metrics import Metric
+from bystander.report.headline import Lead
 from bystander.report.labels import metric_of, readable, short_name, unit_of
-from bystander.report.leads import Lead
 from bystander.report.numbers import Numbers, prose
 
 LEVEL = 0.05  # p below which a sentence says that something follows; the p itself stands beside it

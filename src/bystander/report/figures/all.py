@@ -10,14 +10,14 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.report.figures import frames
+from bystander.report.headline import Lead, leads
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import readable
-from bystander.report.leads import Lead, leads
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from bystander.report.figures.marks import Compound
+    from bystander.report.figures.shared import Compound
 
     Figure = Compound | alt.Chart
 
@@ -53,7 +53,7 @@ def _scatter(analysis: Analysis, inputs: ReportInput, chosen: list[Lead], names:
 
 def _of_behavior(analysis: Analysis, inputs: ReportInput, lead: Lead, names: list[str]) -> dict[str, Figure]:
     """Figures that stand once per behavior; in the page a switch between behaviors."""
-    from bystander.report.figures import breakdown, course, heat, sweep
+    from bystander.report.figures import breakdown, heat, sweep, training
 
     frame = {
         "heatmap": frames.heat(analysis, inputs, lead, names),
@@ -67,8 +67,8 @@ def _of_behavior(analysis: Analysis, inputs: ReportInput, lead: Lead, names: lis
     }
     make: dict[str, Callable[[pl.DataFrame], Figure]] = {
         "heatmap": lambda rows: heat.heat(rows, lead, names),
-        "quintiles": lambda rows: course.quintiles(rows, lead, names),
-        "timing": lambda rows: course.timing(rows, lead, names),
+        "quintiles": lambda rows: training.quintiles(rows, lead, names),
+        "timing": lambda rows: training.timing(rows, lead, names),
         "category": lambda rows: breakdown.groups(rows, lead, names, "category"),
         "role": lambda rows: breakdown.groups(rows, lead, names, "role"),
         "layers": lambda rows: breakdown.layers(rows, names),
@@ -90,7 +90,7 @@ def _name(*parts: str) -> str:
 
 
 def _losses(inputs: ReportInput) -> dict[str, Figure]:
-    from bystander.report.figures import course
+    from bystander.report.figures import training
 
     frame = frames.losses(inputs)
-    return {"losses": course.losses(frame)} if frame.height else {}
+    return {"losses": training.losses(frame)} if frame.height else {}

@@ -9,9 +9,9 @@ from typing import cast
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.report.headline import Lead
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, predictor_name, readable
-from bystander.report.leads import Lead
 from bystander.report.text import visible
 
 BYSTANDERS = ("held-out", "mixed")  # the roles that a gradient is over

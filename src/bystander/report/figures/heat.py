@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from bystander.report.figures import marks
+from bystander.report.figures import shared
+from bystander.report.headline import Lead
 from bystander.report.labels import leakage_title
-from bystander.report.leads import Lead
 
 NAMED_ROWS = 40  # up to as many rows have their name beside them; more are read by hovering
 
@@ -43,19 +43,19 @@ def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChar
     x = alt.X(
         "checkpoint:O", title=below if single else None, axis=alt.Axis(labelAngle=0, format="~g", labelOverlap=True)
     )
-    base = alt.Chart(frame).transform_filter(marks.of_arm())
+    base = alt.Chart(frame).transform_filter(shared.of_arm())
     cells = base.mark_rect(tooltip=True, cursor="pointer").encode(
         x=x, y=y, color=color, tooltip=_tooltip(), description="persona:N"
     )
     outline = (
-        base.transform_filter(marks.FOLLOWED)
+        base.transform_filter(shared.FOLLOWED)
         .mark_rect(style="outline", tooltip=None, fillOpacity=0)
         .encode(x="checkpoint:O", y=y)
     )
     width = 420 if single else 150
-    chart = marks.layered(cells, outline, width=width, height=alt.Step(step))
-    grid = marks.panels(chart, panels, above="", below="" if single else below)
-    marks.switchable(grid, names, {"gutter": 150 if named else 40, "least": 120, "widest": 620})
+    chart = shared.layered(cells, outline, width=width, height=alt.Step(step))
+    grid = shared.panels(chart, panels, above="", below="" if single else below)
+    shared.switchable(grid, names, {"gutter": 150 if named else 40, "least": 120, "widest": 620})
     return grid
 
 

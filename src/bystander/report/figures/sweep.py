@@ -5,9 +5,9 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from bystander.report.figures import marks
+from bystander.report.figures import shared
+from bystander.report.headline import Lead
 from bystander.report.labels import UNITS, unit_of
-from bystander.report.leads import Lead
 
 CELL = 46  # px; wide enough for a number of four characters
 
@@ -62,4 +62,4 @@ def _map(frame: pl.DataFrame, value: str, title: str, limit: float) -> alt.Layer
         known.transform_filter(f"!({strong})").mark_text(style="value", tooltip=None).encode(x=x, y=y, text="words:N")
     )
     full = known.transform_filter(strong).mark_text(style="value-strong", tooltip=None).encode(x=x, y=y, text="words:N")
-    return marks.layered(cells, pale, full, title=title, width=alt.Step(CELL), height=alt.Step(30))
+    return shared.layered(cells, pale, full, title=title, width=alt.Step(CELL), height=alt.Step(30))
