@@ -12,19 +12,14 @@ from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import cast
 
-import torch
 from peft import PeftModel
-from torch import Tensor
 
 from bystander.core.errors import ModelError
 from bystander.core.records import StepLog
-from bystander.lm.adapter_stack import AdapterStack, StackShape, shape_of_adapter
-from bystander.lm.model import LoadedModel, fresh_adapter
+from bystander.lm.model import LoadedModel
 from bystander.train.loop import Checkpoint, Event
-from bystander.train.many_passes import Passes, make_passes
-from bystander.train.many_plain import Work
+from bystander.train.many_group import Group, StepNumbers
 from bystander.train.many_room import room_for
 from bystander.train.many_slots import Job, Training
 
@@ -76,6 +71,7 @@ def train_many(
     micro_tokens: int | None = None,
     pass_tokens: int | None = None,
     stopped: Container[str] = frozenset(),
+    graphs: bool = False,
 ) -> Iterator[tuple[str, ManyEvent]]:
     """Train an adapter for each job on the bare base; yields (job's name, event): of each job `Started`, the events of
     `loop.train` in its order, and `Finished`, `Failed` or `Stopped`.
@@ -87,15 +83,19 @@ def train_many(
     Jobs may differ in all but `recipe.lora`. `slots`: jobs under way at once (None: as many as memory allows); the
     others follow as slots become free. `micro_tokens` as in `loop.train`; `pass_tokens`: tokens of a joint forward
     pass (None: on a GPU what memory allows, else `micro_tokens`). `stopped`: names of jobs to stop before their next
-    step; whoever iterates may add to it. A job whose loss is no longer a finite number fails.
+    step; whoever iterates may add to it. `graphs`: capture packed passes in CUDA graphs. A job whose loss is no longer a finite number fails.
 
     Raises ModelError where an adapter is on already, where jobs share a name or differ in `recipe.lora`, where the
     adapters are no plain LoRAs on linear maps, and where not even one fits into memory.
     """
     _check(loaded, jobs)
-    group = _Group(loaded, jobs, slots, micro_tokens, pass_tokens)
+    group = Group(
+        loaded,
+        jobs,
+        lambda shape: room_for(loaded, shape.parameters, len(jobs), slots, micro_tokens, pass_tokens, graphs=graphs),
+    )
     waiting = deque(jobs)
-    logs: deque[_Logs] = deque()
+    logs: deque[StepNumbers] = deque()
     try:
         while waiting or group.running:
             for name in [training.job.name for training in group.running if training.job.name in stopped]:
@@ -123,7 +123,7 @@ def train_many(
         loaded.remove_adapter()
 
 
-def _due(loaded: LoadedModel, group: _Group, training: Training) -> Iterator[tuple[str, ManyEvent]]:
+def _due(loaded: LoadedModel, group: Group, training: Training) -> Iterator[tuple[str, ManyEvent]]:
     """What is due after the step that a training has just done, in the order of `loop.train`."""
     name, step = training.job.name, training.step
     if step in training.probe_at:
@@ -162,15 +162,7 @@ def _check(loaded: LoadedModel, jobs: Sequence[Job]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Logs:
-    """The numbers of one joint step, on their way from the device: losses and gradient norms, each [slots]."""
-
-    works: list[tuple[Training, Work]]
-    numbers: Readback
-
-
-def _read(group: _Group, logs: deque[_Logs], leave: int = 0) -> Iterator[tuple[str, ManyEvent]]:
+def _read(group: Group, logs: deque[StepNumbers], leave: int = 0) -> Iterator[tuple[str, ManyEvent]]:
     """The logs of all joint steps but the last `leave`; whoever's numbers are no longer finite has failed."""
     while len(logs) > leave:
         step = logs.popleft()
@@ -190,94 +182,3 @@ def _why(log: StepLog) -> str:
         f"at step {log.step} the loss is {log.loss} and the gradient's norm {log.grad_norm}, with a learning rate of "
         f"{log.learning_rate:.3g}. Lower the rate, or look at the rows."
     )
-
-
-class _Group:
-    """The trainings that are under way, in the slots of one stack."""
-
-    def __init__(
-        self, loaded: LoadedModel, jobs: Sequence[Job], slots: int | None, micro_tokens: int | None,
-        pass_tokens: int | None,
-    ) -> None:  # fmt: skip
-        self._loaded = loaded
-        self.running: list[Training] = []
-        shape = self._shape(jobs[0])
-        room = room_for(loaded, shape.parameters, len(jobs), slots, micro_tokens, pass_tokens)
-        self._stack = AdapterStack(shape, room.slots, loaded.device, room.dtype)
-        self.passes: Passes = make_passes(loaded, self._stack, room)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a slot is free."""
-        return len(self.running) < self._stack.slots
-
-    def start(self, job: Job) -> None:
-        """Begin or continue a job in a free slot."""
-        slot = min(set(range(self._stack.slots)) - {training.slot for training in self.running})
-        if job.state is None:
-            try:
-                self._stack.read(slot, fresh_adapter(self._loaded, job.recipe.lora.peft(), job.adapter_seed))
-            finally:
-                self._loaded.remove_adapter()
-        self.running.append(Training(job, slot, self._stack))
-        self.running.sort(key=lambda training: training.slot)
-        self._stack.refresh()
-
-    @torch.no_grad()
-    def free(self, training: Training) -> None:
-        """Take a training out; nothing of it stays in its slot."""
-        self.running.remove(training)
-        self._stack.values[training.slot].zero_()
-        self._stack.refresh()
-
-    def step(self) -> _Logs:
-        """One step of each, each clipped and moved by its own optimizer."""
-        works = [(training, training.work()) for training in self.running]
-        gradients = self._stack.gradients.zero_()
-        losses = self.passes.run([work for _, work in works])
-        norms = torch.linalg.vector_norm(gradients, dim=1)
-        limits = torch.ones(self._stack.slots)
-        for training in self.running:
-            limits[training.slot] = training.job.recipe.max_grad_norm
-        # As torch.nn.utils.clip_grad_norm_, for each row of its own.
-        gradients.mul_((limits.to(norms.device, non_blocking=True) / (norms + 1e-6)).clamp(max=1.0)[:, None])
-        for training in self.running:
-            training.advance()
-        self._stack.refresh()
-        return _Logs(works, Readback(torch.stack([losses, norms])))
-
-    def put_on(self, training: Training) -> PeftModel:
-        """A training's adapter on the model, in eval mode, as one of PEFT's."""
-        self.passes.release()
-        adapter = fresh_adapter(self._loaded, training.job.recipe.lora.peft(), training.job.adapter_seed)
-        self._stack.write(training.slot, adapter)
-        return cast(PeftModel, adapter.eval())
-
-    def find(self, name: str) -> Training | None:
-        """The running training of that name."""
-        return next((training for training in self.running if training.job.name == name), None)
-
-    def _shape(self, job: Job) -> StackShape:
-        try:
-            return shape_of_adapter(fresh_adapter(self._loaded, job.recipe.lora.peft(), job.adapter_seed))
-        finally:
-            self._loaded.remove_adapter()
-
-
-class Readback:
-    """A tensor on its way to the host; on a GPU nothing waits until its values are asked for."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._event = None
-        self._host = tensor
-        if tensor.is_cuda:
-            self._host = torch.empty(tensor.shape, pin_memory=True)
-            self._host.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def values(self) -> list[list[float]]:
-        """The tensor's numbers."""
-        if self._event is not None:
-            self._event.synchronize()
-        return self._host.tolist()

@@ -58,6 +58,38 @@ class Batch:
     own: Tensor
     weights: Tensor
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that a pass reads beside weights; the sequences are the same for queries and keys."""
+        laid = self.laid
+        return [
+            laid.ids, laid.positions, laid.segments.queries, laid.tokens.keys, laid.tokens.ends, laid.places,
+            laid.wanted.keys, laid.wanted.ends, self.targets, self.own, self.weights,
+        ]  # fmt: skip
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What two passes must share to be one graph."""
+        return (self.laid.segments.longest_query, *(len(tensor) for tensor in self.tensors), self.own.shape[1])
+
+    def clone(self) -> Batch:
+        """The same in tensors of its own."""
+        laid = self.laid
+        starts = laid.segments.queries.clone()
+        return Batch(
+            Laid(
+                ids=laid.ids.clone(),
+                positions=laid.positions.clone(),
+                segments=Segments(starts, starts, laid.segments.longest_query, laid.segments.longest_key),
+                tokens=Tokens(laid.tokens.keys.clone(), laid.tokens.ends.clone(), laid.tokens.spans),
+                places=laid.places.clone(),
+                wanted=Tokens(laid.wanted.keys.clone(), laid.wanted.ends.clone(), laid.wanted.spans),
+            ),
+            self.targets.clone(),
+            self.own.clone(),
+            self.weights.clone(),
+        )
+
 
 class PackedPasses:
     """The gradients of one step, by packed passes of about `pass_tokens` tokens at most (a row each may exceed)."""
@@ -76,7 +108,7 @@ class PackedPasses:
         self._sizes = sizes or Sizes()
 
     def run(self, works: Sequence[Work]) -> Tensor:
-        """Mean loss of each slot's batch [slots], 0 where there is none; the stack's gradients are added to.
+        """Mean loss of each slot's batch [slots], 0 where there is none; the stack then holds the gradients.
 
         Raises ModelError where memory runs out however small the passes are.
         """
@@ -95,7 +127,6 @@ class PackedPasses:
                 )
             passes *= 2
             self._pass_tokens = math.ceil(total / passes)
-            self._stack.gradients.zero_()
 
     def release(self) -> None:
         """Give the memory that is held for the next pass back, since somebody else is to use the device."""
@@ -115,6 +146,7 @@ class PackedPasses:
         return None
 
     def _compute(self, batches: Sequence[Batch]) -> Tensor:
+        self._stack.gradients.zero_()
         losses = torch.zeros(self._stack.slots, device=self._loaded.device)
         for batch in batches:
             losses += self.differentiate(batch)
@@ -124,8 +156,9 @@ class PackedPasses:
         """Each slot's part of its mean loss [slots]; its gradients are added to the stack's. No host wait."""
         hidden = self.forward.hidden(batch.laid)
         each = F.cross_entropy(self._loaded.head(hidden).float(), batch.targets, reduction="none")
-        # Not a product with zeros: a NaN of one training must not reach another's loss.
-        losses = torch.where(batch.own, each, 0.0).sum(1) * batch.weights
+        # Not a product with zeros, since a NaN of one training must not reach another's loss; nor `where`, which brings
+        # its 0 from the host and waits.
+        losses = each.expand(batch.own.shape).masked_fill(~batch.own, 0.0).sum(1) * batch.weights
         gradients = torch.autograd.grad(losses.sum(), self.forward.leaves)
         torch._foreach_add_(self.forward.leaf_gradients, list(gradients))
         return losses.detach()

@@ -13,6 +13,7 @@ from bystander.lm.adapter_stack import AdapterStack
 from bystander.lm.model import PACKED_APART, PACKED_CANARY, LoadedModel
 from bystander.lm.stacked import StackedForward, why_no_grouped
 from bystander.lm.tokens import RenderedRow
+from bystander.train.many_graphs import GraphedPasses
 from bystander.train.many_packed import PackedPasses, keyed
 from bystander.train.many_plain import PlainPasses, Work
 from bystander.train.many_room import Room
@@ -26,7 +27,7 @@ class Passes(Protocol):
     name: str
 
     def run(self, works: Sequence[Work]) -> Tensor:
-        """Mean loss of each slot's batch [slots], 0 where there is none; gradients are added to the stack's."""
+        """Mean loss of each slot's batch [slots], 0 where there is none; the stack then holds the gradients."""
         ...
 
     def release(self) -> None:
@@ -53,6 +54,8 @@ def make_passes(loaded: LoadedModel, stack: AdapterStack, room: Room) -> Passes:
     apart = canary_distance(loaded, stack, fast, slow)
     if not apart < PACKED_APART:
         return _named(slow, f"packed, products in a loop: the grouped products differ from them by {apart:.2g}")
+    if room.graphs:
+        return GraphedPasses(loaded, stack, fast.forward, room.pass_tokens)
     return _named(fast, "packed, grouped products")
 
 

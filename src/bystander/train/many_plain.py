@@ -65,7 +65,8 @@ class PlainPasses:
         self._pass_tokens = pass_tokens
 
     def run(self, works: Sequence[Work]) -> Tensor:
-        """Mean loss of each slot's batch [slots], 0 where there is none; the stack's gradients are added to."""
+        """Mean loss of each slot's batch [slots], 0 where there is none; the stack then holds the gradients."""
+        self._stack.gradients.zero_()
         losses = torch.zeros(self._stack.slots, device=self._loaded.device)
         for parts in self._joint(works):
             slots = sorted({part.work.slot for part in parts})

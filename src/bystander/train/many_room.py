@@ -23,24 +23,27 @@ LOSS_SHARE = 1 / 6  # of the tokens are in the loss, as an answer of 20 in a row
 @dataclass(frozen=True, slots=True)
 class Room:
     """Slots of the stack, tokens of a training's micro-batch on the plain pass and of a joint pass, the precision that
-    the adapters compute in, and whether passes are packed."""
+    the adapters compute in, and whether passes are packed and captured in CUDA graphs."""
 
     slots: int
     micro_tokens: int
     pass_tokens: int
     dtype: torch.dtype
     packed: bool
+    graphs: bool
 
 
 def room_for(
     loaded: LoadedModel, parameters: int, jobs: int, slots: int | None, micro_tokens: int | None,
-    pass_tokens: int | None,
+    pass_tokens: int | None, *, graphs: bool = False,
 ) -> Room:  # fmt: skip
     """Room for `jobs` adapters of so many parameters; what the caller gives stands. Raises ModelError where not even
     one adapter fits beside the model."""
     micro = micro_tokens or MICRO_TOKENS[loaded.device.type]
     if loaded.packed is None:
-        return Room(slots or min(jobs, MOST_SLOTS_PLAIN), micro, pass_tokens or micro, torch.float32, packed=False)
+        return Room(
+            slots or min(jobs, MOST_SLOTS_PLAIN), micro, pass_tokens or micro, torch.float32, packed=False, graphs=False
+        )
     free, a_token = free_bytes(loaded.device) * SPARE, token_bytes(loaded)
     # Two working copies: the adapters in the base's precision, and their gradients before they are added up.
     an_adapter = parameters * (PARAMETER_BYTES + 2 * loaded.dtype.itemsize)
@@ -52,7 +55,7 @@ def room_for(
         )
     count = slots or min(jobs, fitting, MOST_SLOTS)
     tokens = pass_tokens or int(min(MOST_TOKENS, max(LEAST_TOKENS, (free - count * an_adapter) / a_token)))
-    return Room(count, micro, tokens, loaded.dtype, packed=True)
+    return Room(count, micro, tokens, loaded.dtype, packed=True, graphs=graphs)
 
 
 def free_bytes(device: torch.device) -> int:
