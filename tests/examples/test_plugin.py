@@ -101,7 +101,9 @@ def test_its_work_is_forecast_and_its_tests_have_power(outcome):
 def test_a_typo_in_its_settings_gets_a_line_and_a_suggestion(outcome):
     fault = outcome[0]["fault"]
     line = (PLUGIN / "study.yaml").read_text().splitlines().index("  capitals: {questions: 4}") + 1
-    assert re.search(rf"line {line}: unknown key 'probes\.capitals\.questoins'; did you mean 'questions'\?", fault), fault
+    assert re.search(rf"line {line}: unknown key 'probes\.capitals\.questoins'; did you mean 'questions'\?", fault), (
+        fault
+    )
 
 
 def test_the_example_is_short():
