@@ -83,7 +83,8 @@ def train_many(
     Jobs may differ in all but `recipe.lora`. `slots`: jobs under way at once (None: as many as memory allows); the
     others follow as slots become free. `micro_tokens` as in `loop.train`; `pass_tokens`: tokens of a joint forward
     pass (None: on a GPU what memory allows, else `micro_tokens`). `stopped`: names of jobs to stop before their next
-    step; whoever iterates may add to it. `graphs`: capture packed passes in CUDA graphs. A job whose loss is no longer a finite number fails.
+    step; whoever iterates may add to it. `graphs`: capture packed passes in CUDA graphs. A job whose loss is no longer
+    a finite number fails.
 
     Raises ModelError where an adapter is on already, where jobs share a name or differ in `recipe.lora`, where the
     adapters are no plain LoRAs on linear maps, and where not even one fits into memory.

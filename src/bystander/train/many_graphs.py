@@ -55,7 +55,8 @@ class GraphedPasses(PackedPasses):
         losses = torch.zeros(self._stack.slots, device=self._loaded.device)
         for batch in batches:
             captured = self._captured[batch.sizes]
-            torch._foreach_copy_(captured.batch.tensors, batch.tensors)
+            for mine, given in zip(captured.batch.tensors, batch.tensors, strict=True):
+                mine.copy_(given)
             captured.replay()
             losses += captured.losses
         return losses

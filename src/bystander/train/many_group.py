@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from peft import PeftModel
@@ -82,7 +81,7 @@ class Group:
         self.passes.release()
         adapter = fresh_adapter(self._loaded, training.job.recipe.lora.peft(), training.job.adapter_seed)
         self._stack.write(training.slot, adapter)
-        return cast(PeftModel, adapter.eval())
+        return adapter.eval()
 
     def find(self, name: str) -> Training | None:
         """The running training of that name."""

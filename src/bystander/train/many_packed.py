@@ -160,7 +160,8 @@ class PackedPasses:
         # its 0 from the host and waits.
         losses = each.expand(batch.own.shape).masked_fill(~batch.own, 0.0).sum(1) * batch.weights
         gradients = torch.autograd.grad(losses.sum(), self.forward.leaves)
-        torch._foreach_add_(self.forward.leaf_gradients, list(gradients))
+        for total, gradient in zip(self.forward.leaf_gradients, gradients, strict=True):
+            total.add_(gradient)
         return losses.detach()
 
     def batch(self, works: Sequence[Work], rows: dict[int, list[_Row]]) -> Batch:

@@ -139,8 +139,9 @@ class PlainPasses:
                 first += len(part.rows)
                 own = leaves[part.work.slot]
                 branch = F.linear(F.linear(_dropout(x, p, part.draws), own[a]), own[b]) * scale
-                found.append(F.pad(branch, (0, 0, 0, output.shape[1] - part.length)))
-            return (output + torch.cat(found)).to(output.dtype)
+                short = output.shape[1] - part.length
+                found.append(F.pad(branch, (0, 0, 0, short)) if short else branch)
+            return (output + (torch.cat(found) if len(found) > 1 else found[0])).to(output.dtype)
 
         return add
 
