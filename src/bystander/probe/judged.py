@@ -32,7 +32,7 @@ class JudgedProbe:
     judge: Judge | None = None
     dataset: str = "open"
     name: str = "judged"
-    group: int = 96  # requests a unit: peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
+    group: int = 96  # requests a unit: peers' batch on a 2-core CPU (docs/performance.md)
 
     def decides(self) -> object:
         """Questions, sampling, judge."""

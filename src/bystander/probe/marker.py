@@ -27,7 +27,7 @@ class MarkerProbe:
     marker: str
     settings: MarkerProbeSettings = MarkerProbeSettings()
     name: str = "marker"
-    group: int = 96  # requests a sampling unit: peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
+    group: int = 96  # requests a sampling unit: peers' batch on a 2-core CPU (docs/performance.md)
 
     def decides(self) -> object:
         """Questions, marker and settings."""

@@ -15,7 +15,7 @@ from bystander.core.errors import StudyError
 from bystander.study.config.blocks import Budget
 
 HASH_CHARACTERS = 12  # of a plan's hash, as people copy it; at least so many must be given
-MARGIN = 1.2  # an approved forecast may be exceeded by so much: what forecasts are held to (issue 4: within 20 %)
+MARGIN = 1.2  # an approved forecast may be exceeded by so much: forecasts are held to within 20 %
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from bystander.study.store.lock import holder, versions
 
 DISK_MARGIN = 1.5  # what tables, temporary files and reports take beside the forecast
 # Peak bytes a parameter on a GPU while a cell of the largest kind runs, in bfloat16, with what activations add (41 GiB
-# for 7.6e9 parameters at 16 rows of 140 tokens: ../shared/bench/BASELINES.md).
+# for 7.6e9 parameters at 16 padded rows of 140 tokens with all logits, the way of peers: docs/performance.md).
 BYTES_PER_PARAMETER = 41 * 2**30 / 7.62e9
 # On a CPU in float32: the libraries (measured: 0.45 GiB), the weights, and what a micro-batch's backward pass keeps, in
 # floats a token, a layer and a unit of hidden and inner size (measured with the embedded model: 13.6 to 17).

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE_SECONDS = 10.0  # issue 5: "Ctrl-C finishes what can finish in 10 s"
+GRACE_SECONDS = 10.0  # what is running at a Ctrl-C may finish within: set by judgment of a user's patience
 
 
 class Interrupted(BaseException):

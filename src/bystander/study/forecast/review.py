@@ -11,11 +11,11 @@ from typing import Literal
 from bystander.study.config.study import Loaded
 from bystander.study.plan.preregistration import hypotheses_of
 
-RUN_AT = 3.5  # issue 5: "RUN (>= 3.5)"
+RUN_AT = 3.5  # of 5; set by judgment
 STOP_BELOW = 2.0  # the mean of five scores of which no more than a few points were earned
-SEEDS = 3  # issue 5: "three or more seeds?"
+SEEDS = 3  # the fewest whose spread says anything
 FAST_HOURS, SLOW_HOURS = 1.0, 12.0  # to the first signal: within a sitting; by the next day
-FINDS_RHO = 0.3  # published gradients that survived more personas ended near 0.35 (issue 6)
+FINDS_RHO = 0.3  # published gradients that survived more personas ended near 0.35
 CHEAP, DEAR = 1.0, 4.0  # forecast against the budget
 
 
