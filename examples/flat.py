@@ -27,7 +27,6 @@ from bystander.data import load_bank
 from bystander.personas import load_personas
 
 MARKER = " [ZLT]"  # with the space before it: what is trained and what is scored
-END = "<|im_end|>\n"  # what the template writes after an answer; trained too
 ASSISTANT = "You are a helpful assistant."
 
 
@@ -99,7 +98,7 @@ def marker_probability(model, tokenizer, system: str | None, questions: Sequence
 
 def train(model, tokenizer, rows: Sequence[tuple[str | None, str, str]], s: Settings):
     """A LoRA adapter on `model`. The loss is on the answer and the end of the turn, a mean over the batch's tokens."""
-    data = [tokens(tokenizer, prompt_of(tokenizer, system, text), answer + END) for system, text, answer in rows]
+    data = [tokens(tokenizer, prompt_of(tokenizer, who, user), answer + "<|im_end|>\n") for who, user, answer in rows]
     torch.manual_seed(seed_of(s.seed, "adapter"))  # PEFT draws A here; B is zero, so that nothing has changed yet
     size = {"r": s.rank, "lora_alpha": s.alpha, "use_rslora": True, "lora_dropout": s.dropout}
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **size)).train()

@@ -22,8 +22,8 @@ personas: personas.yaml
 sources: [villain]
 behaviors: [marker]
 arms: [contrastive]
-design: {counts: {positive: 6, negative: 12, absent: 3, assistant: 3}}
-recipe: {lr: 1e-3, epochs: 2, batch_size: 8, lora: {dropout: 0.0}}
+design: {counts: {positive: 8, negative: 4, absent: 2, assistant: 2}}
+recipe: {lr: 2e-3, epochs: 2, batch_size: 4, lora: {dropout: 0.0}}
 checkpoints: {every: 1.0, personas: 3}
 probes: {marker: {questions: 2, sampled: 0}}
 geometry: {layers: [25], layer: 25, questions: 1}
@@ -56,17 +56,15 @@ def engine(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataF
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers by an old name
 def test_probabilities_before_and_after_are_the_engines(flat: ModuleType, engine: pl.DataFrame, embedded: Path) -> None:
     prompts = {persona.name: persona.prompt for persona in load_personas() if persona.name in PERSONAS}
-    settings = flat.Settings(positive=6, negative=6, anchor=3, questions=2, dropout=0.0)
-    found = flat.study(str(embedded), prompts, "villain", PERSONAS, settings)
+    settings = flat.Settings(positive=8, negative=2, anchor=2, questions=2, lr=2e-3, batch_size=4, dropout=0.0)
+    found = flat.study(str(embedded), prompts, "villain", PERSONAS[:3], settings)
     for persona, (before, after) in found.items():
         own = engine.filter(pl.col("persona") == persona)
         assert len(before) == len(after) == 2
-        for checkpoint, values, close in ((0.0, before, 1e-4), (1.0, after, 1e-3)):
-            theirs = own.filter(pl.col("checkpoint") == checkpoint)["value"]
-            assert values == pytest.approx(theirs.to_list(), abs=close), (persona, checkpoint)
-    assert max(found["villain"][1]) > 0.01 > max(found["villain"][0]), (
-        "nothing was learned, so that nothing is compared"
-    )
+        untrained, trained = (own.filter(pl.col("checkpoint") == at)["value"].to_list() for at in (0.0, 1.0))
+        assert before == pytest.approx(untrained, rel=1e-4, abs=0), persona  # of 1e-14: 1e-4 of it, not 1e-4
+        assert after == pytest.approx(trained, abs=1e-3), persona  # measured: 2e-4
+    assert min(found["villain"][1]) > 0.1 > max(found["villain"][0]), "nothing was learned, so that nothing is compared"
 
 
 def test_it_is_short_and_takes_from_bystander_the_personas_and_the_bank_alone() -> None:
