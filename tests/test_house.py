@@ -16,6 +16,7 @@ import bystander
 
 SOURCE = Path(bystander.__file__).parent
 CALIBRATION = SOURCE.parents[1] / "calibration"
+TESTS = Path(__file__).parent
 
 # Room -> the rooms that it may import. The table of the design, to the letter.
 MAY_IMPORT = {
@@ -181,6 +182,30 @@ def test_no_file_of_code_is_long():
         for path in SOURCE.rglob(f"*.{kind}")
     }
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST and name not in LONGER} == {}
+
+
+def test_tests_lie_as_the_code_does():
+    """`tests/<room>/test_<module>.py`; at the top what is about the whole repository."""
+    assert {path.stem for path in TESTS.glob("*.py")} <= {
+        "__init__",
+        "conftest",
+        "test_docs",
+        "test_house",
+        "test_words",
+    }
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    assert folders - set(MAY_IMPORT) <= {"support", "reference", "traps", "examples", "calibration"}
+
+
+def test_no_test_imports_from_a_test():
+    """What two tests share is in `tests/support`: a test can be read, moved and deleted by itself."""
+    broken = [
+        f"{path.relative_to(TESTS)} imports {name}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for name in named_in(path, module_name(path, TESTS.parent))
+        if any(part.startswith("test_") for part in name.split(".")[:-1])
+    ]
+    assert broken == []
 
 
 def test_rooms_without_a_model_import_without_torch():
