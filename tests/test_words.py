@@ -21,7 +21,7 @@ OUTSIDE = re.compile(r"\.\./" + r"shared|(?<![\w.])/" + r"(?:work|home|root|tmp/
 
 def texts() -> list[Path]:
     """The repository's own texts. What a run made (`docs/results`, the notebook's output) is no text of ours."""
-    found = [path for path in ROOT.iterdir() if path.is_file()]
+    found = [path for path in ROOT.iterdir() if path.is_file() and path.name not in {".git", ".env"}]
     for folder in READ:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     made = (ROOT / "docs" / "results", ROOT / "docs" / "notebook.ipynb")
