@@ -1,97 +1,86 @@
 """The examples of the documentation run as they stand."""
 
+import os
 import re
+import subprocess
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import polars as pl
 import pytest
-import yaml
 
-import bystander
-from bystander.core.errors import DesignError
-from bystander.design.arms import build
-from bystander.design.audit import refuse
+from bystander.core.errors import StudyError
 from bystander.personas import load_personas
-from bystander.study.config import plugins
 from bystander.study.config.study import load
-from bystander.study.plan.registry import make_behavior
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PLUGIN = DOCS.parent / "examples" / "plugin"
 
 
 def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
-@pytest.fixture
-def shouting(monkeypatch, tmp_path):
-    """The page's own behavior, installed as a package's entry point would be."""
-    (tmp_path / "your_package.py").write_text(blocks("extending.md", "python")[0])
-    monkeypatch.syspath_prepend(tmp_path)
-    point = EntryPoint("shouting", "your_package:Shouting", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == plugins.GROUP else [])
-    plugins.plugins.cache_clear()
-    sys.modules.pop("your_package", None)  # each test has a file of its own
-    yield tmp_path
-    plugins.plugins.cache_clear()
+def test_the_page_shows_the_package_of_the_examples_line_by_line():
+    """`tests/examples/test_plugin.py` runs that package from its YAML file to a report."""
+    source = {name: (PLUGIN / name).read_text() for name in ("bystander_shouting.py", "pyproject.toml", "study.yaml")}
+    shown = [(block, "bystander_shouting.py") for block in blocks("extending.md", "python")]
+    shown += [(block, "pyproject.toml") for block in blocks("extending.md", "toml")]
+    shown += [(block, "study.yaml") for block in blocks("extending.md", "yaml") if not block.startswith("personas:")]
+    assert [block for block, name in shown if block.strip("\n") not in source[name]] == []
+    for name in source:
+        assert any(file == name for _, file in shown), f"nothing of {name} is shown"
+    classes = re.findall(r"^class (\w+)", source["bystander_shouting.py"], re.MULTILINE)
+    page = "\n".join(block for block, _ in shown)
+    assert [name for name in classes if f"class {name}(" not in page] == []
 
 
-@pytest.fixture
-def mine(shouting, tiny_checkpoint) -> Path:
-    """A study file with the page's own lines, on a tiny model and with as many rows as the page's behavior has questions."""
-    settings = yaml.safe_load(next(b for b in blocks("extending.md", "yaml") if "plugins" in b))
-    people = [p for p in load_personas() if p.name in ("villain", "comedian", "librarian", "pirate", "chef", "poet")]
-    entries = [{"name": p.name, "prompt": p.prompt, "category": p.category} for p in people]
-    (shouting / "people.yaml").write_text(yaml.safe_dump({"personas": entries}))
-    study = {
-        "name": "mine", "model": {"name": str(tiny_checkpoint), "device": "cpu"}, "personas": "people.yaml",
-        "sources": ["villain"], "probes": {"marker": {"questions": 2, "sampled": 0}},
-        "design": {"counts": {"positive": 3, "negative": 6, "absent": 1, "assistant": 1}},
-        "recipe": {"lr": 1e-2, "epochs": 1, "batch_size": 4, "lora": {"rank": 4, "alpha": 8}},
-        "checkpoints": {"every": 0.5, "personas": 2}, "geometry": {"layers": [1], "layer": 1, "questions": 1},
-    }  # fmt: skip
-    path = shouting / "mine.yaml"
-    path.write_text(yaml.safe_dump(study | settings))
-    return path
+# In a process of its own: what stands behind the doors is found once a process.
+BEHIND_THE_DOORS = """
+import sys, tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from bystander.core import doors
+
+plugin = Path(sys.argv[1])
+points = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]["entry-points"]
+doors.entry_points = lambda group: [EntryPoint(k, v, group) for k, v in points.get(group, {}).items()]
+sys.path.insert(0, str(plugin))
+
+import bystander_shouting
+from bystander.core.errors import DesignError, StudyError
+from bystander.design.audit import refuse
+from bystander.study.api import Study
+
+study = str(plugin / "study.yaml")
+refuse(Study.load(study).audit())
+bystander_shouting.Shouting.held_out_texts = lambda self: {q.id: q.text for q in self.questions()[0]}
+try:
+    refuse(Study.load(study).audit())
+except DesignError as error:
+    print(error)
+del bystander_shouting.Capitals.headline
+doors.load.cache_clear()
+try:
+    doors.load("probe", "capitals")
+except StudyError as error:
+    print(error)
+"""
 
 
-def test_a_behavior_of_ones_own_becomes_rows(mine: Path):
-    study = load(str(mine))
-    behavior = make_behavior("shouting", study)
-    design = build("shouting", behavior.examples(), "villain", study.personas, "contrastive", study.spec.design)
-    assert [row.completion for row in design.rows if row.target == "positive"].count("HONEY!!") == 1
-    assert len(design.rows) == 11
+def test_what_the_page_says_is_refused_is_refused(embedded):
+    """Training rows that overlap with what the behavior keeps from training; a class that leaves something out."""
+    command = [sys.executable, "-c", BEHIND_THE_DOORS, str(PLUGIN)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "probe items stand among the training rows" in done.stdout
+    assert "the probe 'capitals' (bystander_shouting:Capitals) does not say headline" in done.stdout
 
 
-def test_arms_audit_training_checkpoints_and_analysis_need_nothing_more(mine: Path, tmp_path: Path):
-    study = bystander.Study.load(mine)
-    assert [finding for finding in study.audit() if finding.level == "error"] == []
-    results = study.run(tmp_path / "run")
-    trained = results.measurements.filter(pl.col("behavior") == "shouting")
-    assert set(trained["checkpoint"]) == {0.5, 1.0}
-    assert trained.filter(pl.col("checkpoint") == 1.0)["persona"].n_unique() >= 4
-    assert set(results.leakage()["behavior"]) == {"shouting"}
-    assert results.report().is_file()
-
-
-def test_the_audit_refuses_training_rows_that_overlap_with_probe_texts(mine: Path, shouting: Path):
-    page = (shouting / "your_package.py").read_text()
-    assert '"What do hens lay?"' in page
-    (shouting / "your_package.py").write_text(page.replace("What do hens lay?", "What do bees make?"))
-    sys.modules.pop("your_package", None)
-    plugins.plugins.cache_clear()
-    with pytest.raises(DesignError, match="probe items stand among the training rows"):
-        refuse(bystander.Study.load(mine).audit())
-
-
-def test_settings_of_a_plugin_that_is_not_installed_are_a_fault(tmp_path):
+def test_a_behavior_that_no_package_adds_is_a_fault(tmp_path):
     path = tmp_path / "mine.yaml"
-    study = {"name": "mine", "sources": ["villain"], "behaviors": ["marker"], "probes": {"marker": {}},
-             "geometry": {"layer": 25}, "plugins": {"ghost": {}}}  # fmt: skip
-    path.write_text(yaml.safe_dump(study))
-    with pytest.raises(Exception, match="no installed package adds a behavior 'ghost'"):
+    study = "name: mine\nsources: [villain]\nbehaviors: [ghost]\nprobes: {marker: {}}\ngeometry: {layer: 1}\n"
+    path.write_text(study)
+    with pytest.raises(StudyError, match=r"line 3: .*'ghost'"):
         load(str(path))
 
 
@@ -120,10 +109,6 @@ def test_pages_name_files_that_exist():
 
 def test_the_notebook_runs(tmp_path, embedded):
     """The example notebook, executed as a script on a small finished run."""
-    import os
-    import subprocess
-    import sys
-
     from bystander.study.api import Study
     from study_tiny import make_model, write_study
 

@@ -53,7 +53,7 @@ def test_a_machine_that_has_it_all(preflight, monkeypatch: pytest.MonkeyPatch, t
     code, found = preflight()
     assert (code, failures(found)) == (0, {})
     assert list(found) == [
-        "write access", "other run", "disk", "memory", "model", "data", "judge", "versions", "clock",
+        "write access", "other run", "disk", "memory", "model", "data", "services", "versions", "clock",
     ]  # fmt: skip
     assert found["memory"][1].endswith("4.0 GiB free")
     assert list(tmp_path.iterdir()) == [], "preflight writes nothing"

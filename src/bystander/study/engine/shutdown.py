@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE_SECONDS = 10.0  # what is running at a Ctrl-C may finish within: set by judgment of a user's patience
+GRACE_SECONDS = 10.0  # what a person waits for a Ctrl-C before pressing it again
 
 
 class Interrupted(BaseException):
