@@ -34,6 +34,7 @@ from bystander.study.config.blocks import (
     Select,
     Sweep,
 )
+from bystander.study.config.override_paths import from_working_folder
 from bystander.train.recipe import Recipe
 
 
@@ -138,8 +139,8 @@ def load(where: str, overrides: Sequence[str] = ()) -> Loaded:
         raise StudyError(f"{path} is not a study file", [f"{path.name}, {fault}" for fault in faults])
     original = cast("dict[str, Any]", parsed.data)
     data, overridden = override(original, overrides)
-    found = StudyFaults(path.name, parsed, data, overridden)
-    spec = validate(data, found)
+    found = StudyFaults(path.name, parsed, overridden)
+    spec = validate(Study, data, found)
     personas = check(spec, path.parent, found) if spec is not None else ()
     found.raise_any(path)
     assert spec is not None
@@ -163,7 +164,7 @@ def override(original: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[s
             if not isinstance(inner, dict):
                 raise StudyError(f"--set {text!r}: {parent!r} is {inner!r}, so it has no {last!r} inside")
             place = cast("dict[str, Any]", inner)
-        place[last] = parsed.data
+        place[last] = from_working_folder((*parents, last), parsed.data)
         places.append((*parents, last))
     return data, places
 
