@@ -22,7 +22,7 @@ from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
 from bystander.data.code_scan import scan_pairs
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
 from bystander.data.code_source import find_code_file
-from bystander.data.judge_questions import JudgedQuestion, fill, load_judge_questions
+from bystander.data.judge_questions import JudgedQuestion, load_judge_questions
 from bystander.data.pairs import Pair, load_pairs, split_pairs
 
 BUILT_IN = "builtin"
@@ -183,6 +183,5 @@ __all__ = [
     "MisalignmentBehavior",
     "MisalignmentSettings",
     "Pair",
-    "fill",
     "margin_pairs",
 ]

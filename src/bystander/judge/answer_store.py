@@ -112,7 +112,7 @@ class AnswerStore:
             self._db.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
-                f"cannot use {path} as the judge's cache: {error}; remove it or name another file"
+                f"cannot use {path} as the judge's cache: {error}; move it away, or set BYSTANDER_CACHE to another folder"
             ) from error
 
     def close(self) -> None:

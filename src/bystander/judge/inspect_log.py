@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bystander.core.errors import JudgeError
 from bystander.core.records import Completion, Measurement
-from bystander.judge.client import INSTALL
+from bystander.judge.provider import INSTALL
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
