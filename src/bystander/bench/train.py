@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bystander.bench.comparison import SpeedComparison
 from bystander.bench.random_models import random_adapter
-from bystander.bench.score import Compared
 from bystander.core.errors import ModelError
 from bystander.core.progress import Bar
 from bystander.lm.model import LoadedModel, fresh_adapter
@@ -26,11 +26,11 @@ COMPLETION = 20  # tokens in the loss of a row, as a marker's or a choice's answ
 WARM_UP = 2  # steps of each way that are not timed: compiling, and the optimizer's state
 # Largest difference of the mean loss in nats per token: float32 as tests/test_packed.py; bfloat16 from the shape of
 # Qwen2.5-7B with random weights, where two plain batches of the same rows differ by 0.007.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
-class PlainWay:
+class PlainLoop:
     """A loop as a default trainer runs it: rows padded to the longest, logits at every place."""
 
     name: str
@@ -38,31 +38,31 @@ class PlainWay:
     checkpointing: bool
 
 
-PLAIN_WAYS = (
-    PlainWay("4 rows x 4 accumulated, gradient checkpointing, all logits", 4, True),
-    PlainWay("16 padded rows at once, all logits", 16, False),
+PLAIN_LOOPS = (
+    PlainLoop("4 rows x 4 accumulated, gradient checkpointing, all logits", 4, True),
+    PlainLoop("16 padded rows at once, all logits", 16, False),
 )
 
 
 def bench_train(
     loaded: LoadedModel, bar: Bar, *, tokens: int = 140, spread: int = 30, turns: int = 8
-) -> list[Compared]:
+) -> list[SpeedComparison]:
     """LoRA of the plan's recipe (rank 32 on seven maps) on rows of random tokens: `tokens` on average, their standard
     deviation `spread`, the last 20 in the loss. Raises ModelError where losses on the same weights differ."""
     batches = [_rows(loaded.vocabulary, tokens, spread, turn) for turn in range(turns + WARM_UP)]
     difference = _apart(loaded, batches[:2])
-    if difference > TOLERANCE[loaded.dtype]:
+    if difference > LOSS_TOLERANCE[loaded.dtype]:
         raise ModelError(
             f"bench train: the losses of the two ways differ by {difference:.2g} nats per token, more than "
-            f"{TOLERANCE[loaded.dtype]:g}; training is not to be trusted on this device."
+            f"{LOSS_TOLERANCE[loaded.dtype]:g}; training is not to be trusted on this device."
         )
-    bar.start("train", (1 + len(PLAIN_WAYS)) * len(batches))
+    bar.start("train", (1 + len(PLAIN_LOOPS)) * len(batches))
     ours = _rate(loaded, bar, batches, lambda batch: summed_losses(loaded, batch, None))
-    results: list[Compared] = []
-    for way in PLAIN_WAYS:
+    results: list[SpeedComparison] = []
+    for way in PLAIN_LOOPS:
         rate = _rate(loaded, bar, batches, lambda batch, way=way: _plain_losses(loaded, batch, way), way.checkpointing)
         results.append(
-            Compared(
+            SpeedComparison(
                 f"train, {tokens} +- {spread} tokens", "rows", way.name, rate, turns, ours, turns, ours / rate, difference,
                 0, 2,
             )
@@ -91,7 +91,7 @@ def _apart(loaded: LoadedModel, batches: Sequence[Sequence[RenderedRow]]) -> flo
         with torch.no_grad():
             for batch in batches:
                 ours = sum(float(part) for part in summed_losses(loaded, batch, None))
-                plain = sum(float(part) for part in _plain_losses(loaded, batch, PLAIN_WAYS[1]))
+                plain = sum(float(part) for part in _plain_losses(loaded, batch, PLAIN_LOOPS[1]))
                 found = max(found, abs(ours - plain) / (BATCH * COMPLETION))
     finally:
         loaded.remove_adapter()
@@ -146,7 +146,7 @@ def _switch_checkpointing(loaded: LoadedModel, *, on: bool) -> None:
         causal.disable_input_require_grads()
 
 
-def _plain_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], way: PlainWay) -> list[Tensor]:
+def _plain_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], way: PlainLoop) -> list[Tensor]:
     """Summed losses as `model(input_ids, labels=...)` gives them, a micro-batch at a time."""
     found: list[Tensor] = []
     for start in range(0, len(batch), way.micro_rows):
