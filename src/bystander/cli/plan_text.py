@@ -66,11 +66,11 @@ def _cost(phase: PhaseCost) -> list[str]:
 
 
 def _power(console: Console, plan: Planned) -> None:
-    columns = ("n", "asks for", "finds at 80 % power", "95 % interval")
-    grid = Grid(("hypothesis", "test"), columns, title="Power")
+    columns = ("n", "asks for", "finds at 80 % power", "width of 95 % interval")
+    grid = Grid(("hypothesis", "test", "over"), columns, title="Power")
     for row in plan.power:
         finds, width = (("none" if math.isnan(v) else f"{v:.3g}") for v in (row.smallest, row.width))
-        grid.add(row.hypothesis, row.test, f"{row.n} {row.unit}", f"{row.threshold:g}", finds, f"{width} wide")
+        grid.add(row.hypothesis, row.test, row.unit, str(row.n), f"{row.threshold:g}", finds, width)
     if plan.power:
         console.print()
         grid.print(console)
