@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "behaviors": {"core", "personas", "data"},
     "design": {"core", "personas", "data", "behaviors", "lm.tokens"},
     "train": {"core", "lm", "design"},
-    "judge": {"core", "data"},
+    "judge": {"core"},
     "probe": {"core", "lm", "behaviors", "data", "judge"},
     "geometry": {"core", "lm"},
     "analysis": {"core"},

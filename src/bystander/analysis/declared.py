@@ -13,7 +13,7 @@ from bystander.analysis.settings import OUTCOME_KEYS, Settings
 from bystander.analysis.stats.means import mean_of
 from bystander.analysis.tables.checks import control_of
 from bystander.analysis.tables.groups import source_change
-from bystander.core.metrics import PRIMARY
+from bystander.core.metrics import outcomes_of
 
 ARM = "contrastive"  # the arm of a claim, where no hypothesis names one
 
@@ -43,9 +43,9 @@ def threshold_of(whole: Sequence[Grid], hypothesis: Hypothesis) -> Threshold | N
 
 
 def primary_outcome(whole: Sequence[Grid], behavior: str) -> tuple[str, ...] | None:
-    """The first of `core.metrics.PRIMARY` that was measured for this behavior."""
+    """The first of `core.metrics.outcomes_of` that was measured for this behavior."""
     measured = {grid.outcome for grid in whole if grid.key[0] == behavior}
-    return next((outcome for outcome in PRIMARY.get(behavior, ()) if outcome in measured), None)
+    return next((outcome for outcome in outcomes_of(behavior) if outcome in measured), None)
 
 
 def declared_of(whole: Sequence[Grid], hypothesis: Hypothesis, settings: Settings) -> Declared | None:

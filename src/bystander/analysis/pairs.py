@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bystander.analysis.consistency import refuse_contradictions, same_prompt_same_role
 from bystander.analysis.settings import KEYS, OUTCOME_KEYS, UNIT
 from bystander.core.errors import DataError
-from bystander.core.metrics import BY_NAME
+from bystander.core.metrics import metric as declared_metric
 from bystander.core.records import MEASUREMENT_COLUMNS
 
 Floats = NDArray[np.float64]
@@ -221,7 +221,7 @@ def _grid(part: pl.DataFrame) -> Grid:
     failed[place] = part.select(worse).to_series().to_numpy()
     before, after = before.reshape(shape), after.reshape(shape)
     failed = np.where(np.isnan(failed), 1.0, failed).reshape(shape)  # a missing row has failed
-    metric = BY_NAME[outcome[0], outcome[2]]
+    metric = declared_metric(outcome[0], outcome[2])
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
     return Grid(
         key, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units), tuple(roles[u] for u in units),

@@ -60,7 +60,7 @@ def judge(
         model=model, base_url=base_url, key_env=key_env, batch=batch, dollars=dollars, price=stated
     )
     with interruptible(PAID_IS_KEPT), terminal_bar(screen_for(as_json)) as bar:
-        found = judge_run(run, results.study, settings, cache_dir() / "judge.sqlite", bar, questions=questions)
+        found = judge_run(results.run, results.study, settings, cache_dir() / "judge.sqlite", bar, questions=questions)
     if as_json:
         print_json(
             {"judge": model, "out": str(found.folder), "completions": found.completions, "failed": found.failed,

@@ -31,11 +31,15 @@ def status(
     """Phases, cells, spend against forecast, time left and the last events of a run; also while it runs."""
     from bystander.cli.plan_text import print_status
     from bystander.study.results.status import status as status_of
+    from bystander.study.store.run_dir import RunDir
 
     while True:
-        found = status_of(run)
+        found = status_of(RunDir(run))
         if as_json:
-            print_json(asdict(found))
+            times = [event.time.isoformat(timespec="milliseconds") for event in found.events]
+            value = asdict(found)
+            value["events"] = [event | {"time": time} for event, time in zip(value["events"], times, strict=True)]
+            print_json(value)
         else:
             print_status(console, found)
         if not follow or not found.holder:
@@ -73,11 +77,13 @@ def archive(run: RunArg) -> None:
     """Mark a run as archived: it moves to the board's last column, and nothing else changes."""
     from bystander.study.results.status import status as status_of
     from bystander.study.store.events import Events
+    from bystander.study.store.run_dir import RunDir
 
-    found = status_of(run)
+    folder = RunDir(run)
+    found = status_of(folder)
     if found.holder:
         raise DataError(f"{run} is being written by {found.holder}; archive it when that is over")
-    Events(run / "events.jsonl", found.plan).write("archived")
+    Events(folder.events_file, found.plan).write("archived")
     console.print(f"archived: {run}", soft_wrap=True)
 
 

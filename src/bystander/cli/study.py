@@ -17,7 +17,7 @@ from bystander.cli.progress import terminal_bar
 
 if TYPE_CHECKING:
     from bystander.analysis import Analysis
-    from bystander.study.engine.run import Ran
+    from bystander.study.engine.run import RunSummary
 
 
 @app.command()
@@ -35,14 +35,14 @@ def run(
     from bystander.study.config.study import load
 
     loaded = load(study, overrides)  # a faulty file is told before anything heavy is imported
-    from bystander.study.engine.run import Wish, run_study
+    from bystander.study.engine.run import RunOptions, run_study
 
     folder = run_folder(loaded.spec.name, out)
     screen = screen_for(as_json)
     screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
     with interruptible(f"what was complete is kept in {folder}; run the same command again to go on"):
         with terminal_bar(screen) as bar:
-            ran = run_study(loaded, folder, bar, Wish(approve, override))
+            ran = run_study(loaded, folder, bar, RunOptions(approve, override))
         page, analysis = _reported(ran)
     if as_json:
         _print_as_json(ran, page, analysis)
@@ -52,29 +52,29 @@ def run(
         raise SystemExit(130 if ran.stopped in ("Ctrl-C", "SIGTERM") else 1)
 
 
-def _reported(ran: Ran) -> tuple[Path | None, Analysis | None]:
+def _reported(ran: RunSummary) -> tuple[Path | None, Analysis | None]:
     """The report of a run, made anew if it is older than the tables; (None, None) while nothing trained was measured."""
-    from bystander.core.files import read_json
     from bystander.study.results.rejudge import write_logs
     from bystander.study.results.results import Results
     from bystander.study.store.events import Events
+    from bystander.study.store.run_dir import RunDir
 
-    if not (ran.folder / "similarities.parquet").is_file():
+    run = RunDir(ran.folder)
+    if not run.similarities_file.is_file():
         return None, None
     results = Results.open(ran.folder)
     if results.measurements["source"].null_count() == results.measurements.height:
         return None, None
-    page, tables = ran.folder / "report.html", ran.folder / "measurements.parquet"
-    made = [page, ran.folder / "analysis.json"]
-    if ran.done_now or any(not file.is_file() or file.stat().st_mtime < tables.stat().st_mtime for file in made):
+    page, newest = run.report_file, run.measurements_file.stat().st_mtime
+    if ran.done_now or any(not f.is_file() or f.stat().st_mtime < newest for f in (page, run.analysis_file)):
         page = results.report()
-        write_logs(ran.folder, results.study)
-        plan = str(read_json(ran.folder / "plan.json")["plan"])
-        Events(ran.folder / "events.jsonl", plan).write("reported", path=page.name)
+        write_logs(run, results.study)
+        plan = run.plan()
+        Events(run.events_file, plan.hash if plan else "").write("reported", path=page.name)
     return page, results.analysis
 
 
-def _print_as_json(ran: Ran, page: Path | None, analysis: Analysis | None) -> None:
+def _print_as_json(ran: RunSummary, page: Path | None, analysis: Analysis | None) -> None:
 
     tables = analysis.tables() if analysis else {}
     print_json(
@@ -86,7 +86,7 @@ def _print_as_json(ran: Ran, page: Path | None, analysis: Analysis | None) -> No
     )  # fmt: skip
 
 
-def _print_ran(ran: Ran, page: Path | None, analysis: Analysis | None) -> None:
+def _print_ran(ran: RunSummary, page: Path | None, analysis: Analysis | None) -> None:
     """What came out, what failed, and how to go on."""
 
     if analysis is not None:
@@ -140,7 +140,8 @@ def plan(
     """What a study will do, cost and find, and whether it is worth it. Trains nothing, writes no run."""
     from bystander.cli.plan_text import print_plan
     from bystander.study.config.study import load
-    from bystander.study.forecast.plan_report import planned
+    from bystander.study.forecast.plan_report import plan_report
+    from bystander.study.store.run_dir import RunDir
 
     loaded = load(study, overrides)
     if calibrate:
@@ -149,7 +150,7 @@ def plan(
 
         keep_calibration(loaded.spec.model, measure(loaded.spec.model))
     folder = run_folder(loaded.spec.name, out)
-    found = planned(loaded, folder, gpu_kind=gpu, workers=workers, prior=[Path(file) for file in prior])
+    found = plan_report(loaded, RunDir(folder), gpu_kind=gpu, workers=workers, prior=[Path(file) for file in prior])
     if as_json:
         print_json(found.to_dict())
         return
@@ -169,11 +170,13 @@ def preflight(
     from bystander.study.engine.preflight import preflight as check_all
     from bystander.study.forecast.assess import forecast_of
     from bystander.study.plan.cells import plan_cells
+    from bystander.study.store.run_dir import RunDir
 
     loaded = load(study, overrides)
     folder = run_folder(loaded.spec.name, out)
     try:
-        checks = check_all(loaded, folder, forecast_of(plan_cells(loaded), folder), holding=False)
+        run, plan = RunDir(folder), plan_cells(loaded)
+        checks = check_all(plan, run, forecast_of(plan, run), holding=False)
     except DataError as error:  # the plan cannot even be made
         checks = [Check("data", False, str(error))]
     ok = all(check.ok for check in checks)
@@ -218,10 +221,11 @@ def rows(
     """Write the rows that a study would train on, one file a training, and the halves of its question set."""
     from bystander.study.config.study import load
     from bystander.study.plan.export_rows import write_rows
+    from bystander.study.plan.parts import StudyParts
 
     loaded = load(study, overrides)
     check_folder("--out", out)
-    for path in write_rows(loaded, out):
+    for path in write_rows(StudyParts(loaded), out):
         console.print(str(path), soft_wrap=True, markup=False)
 
 

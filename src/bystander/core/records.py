@@ -80,6 +80,18 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSetting:
+    """What a study file leaves open that changes the result. `default`: what is taken if nobody says ("" where there is
+    none, and then it blocks); `answer`: the setting that says it."""
+
+    id: str
+    text: str
+    default: str
+    answer: str
+    blocking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One number: a metric of a probe for one item under one context, of one model state.
 
@@ -89,16 +101,16 @@ class Measurement:
     """
 
     behavior: str  # behavior whose training this is; "" at checkpoint 0
-    probe: str  # marker, choice, margin, judged
+    probe: str  # the name of a probe
     dataset: str  # the items' set: bank, arc, hellaswag, trained, pairs, open, or a file's name
-    metric: str  # a name in core.metrics
+    metric: str  # one that the probe declares
     context: ContextKind
     persona: str  # Context.name
     item: str
     value: float | None
     source: str | None = None
     arm: str | None = None
-    config: str | None = None  # readable name of the recipe's swept values, e.g. "lr=0.001,epochs=2"
+    config: str | None = None  # readable name of the recipe's swept values, for tables and figures
     seed: int | None = None
     role: Role | None = None
     checkpoint: float = 0.0
@@ -106,6 +118,10 @@ class Measurement:
     reason: str = ""
     context_hash: str = ""  # stable hash of the rendered token ids of the prompt
     weights_hash: str = ""  # base and adapter weights that produced the value
+    question: str = ""  # what the item asks; samples and paraphrases of one question share it
+    sample: int = 0  # which of several sampled answers to the question
+    lr: float | None = None  # of the training's configuration
+    epochs: int | None = None  # of the training's configuration
 
 
 MEASUREMENT_COLUMNS: tuple[str, ...] = tuple(Measurement.__dataclass_fields__)

@@ -1,6 +1,6 @@
 """Which of the many outcomes, arms and predictors the report shows first. A choice among records; nothing is computed.
 
-The order of preference is the study's own: what was pre-registered, then `core.metrics.PRIMARY`, then what is there.
+The order of preference is the study's own: what was pre-registered, then `core.metrics.outcomes_of`, then what is there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import cast
 import polars as pl
 
 from bystander.analysis.results import Analysis
-from bystander.core.metrics import PRIMARY
+from bystander.core.metrics import outcomes_of
 
 BEHAVIOR_ORDER = ("marker", "capability", "misalignment", "direct")
 
@@ -75,7 +75,7 @@ def _outcome(rows: pl.DataFrame, behavior: str, registered: list[dict[str, objec
     if registered:
         return (str(registered[0]["probe"]), str(registered[0]["dataset"]), str(registered[0]["metric"]))
     there = list(rows.select("probe", "dataset", "metric").unique(maintain_order=True).iter_rows())
-    for outcome in PRIMARY.get(behavior, ()):
+    for outcome in outcomes_of(behavior):
         if outcome in there:
             return outcome
     probe, dataset, metric = there[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Literal
 
-from bystander.core.metrics import BY_NAME, Metric
+from bystander.core.metrics import Metric, declared
 
 Cell = float | int | str | bool | None
 Format = Literal["fraction", "nats", "nats/token", "score", "rho", "p", "count", "plain", "text", "signed"]
@@ -35,7 +35,7 @@ MINUS = "−"
 
 def metric_of(probe: str, name: str) -> Metric | None:
     """The declared metric, or None for an outcome of somebody else's table."""
-    return BY_NAME.get((probe, name))
+    return declared().get((probe, name))
 
 
 def unit_of(probe: str, name: str) -> str:

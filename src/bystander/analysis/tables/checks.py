@@ -18,8 +18,8 @@ from bystander.analysis.stats.ranks import permutation_p, spearman
 from bystander.analysis.tables.gradient import sample_of
 from bystander.analysis.tables.groups import EVERYTHING, source_change
 from bystander.analysis.tables.leakage import names_of, record
+from bystander.core import metrics
 from bystander.core.errors import DataError
-from bystander.core.metrics import CONTROLS
 
 Rows = list[dict[str, object]]
 SWEPT = re.compile(r"(?:^|[,; ])\s*(lr|learning_rate|epochs)\s*=\s*([0-9.eE+-]+)")
@@ -28,7 +28,7 @@ SWEPT = re.compile(r"(?:^|[,; ])\s*(lr|learning_rate|epochs)\s*=\s*([0-9.eE+-]+)
 def is_control(outcome: Sequence[str]) -> bool:
     """Whether the behavior should leave this (probe, dataset, metric) alone."""
     probe, dataset, name = outcome[0], outcome[1], outcome[2]
-    return (probe, dataset) in CONTROLS or (probe, name) in CONTROLS
+    return metrics.is_control(probe, dataset, name)
 
 
 def instrument_rows(whole: Sequence[Grid], table: pl.DataFrame, settings: Settings) -> Rows:

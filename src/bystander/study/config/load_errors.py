@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +18,7 @@ from bystander.personas import load_personas
 from bystander.study.config.checks import CHECKS, Facts
 
 if TYPE_CHECKING:
-    from bystander.study.config.study import Study
+    from bystander.study.config.study import StudySettings
 
 Block = TypeVar("Block", bound=BaseModel)
 
@@ -62,7 +62,7 @@ def validate(model: type[Block], data: Mapping[str, Any], faults: StudyFaults) -
         return None
 
 
-def check(spec: Study, folder: Path, faults: StudyFaults) -> tuple[Persona, ...]:
+def check(spec: StudySettings, folder: Path, faults: StudyFaults) -> tuple[Persona, ...]:
     """What a schema cannot know: names that must exist, sets that must hold what is drawn from them. Of a study that
     fits its schema; returns its personas, () where they cannot be read."""
     personas: tuple[Persona, ...] = ()
@@ -115,32 +115,46 @@ def _is_type(part: object) -> bool:
 
 def _message(place: Path_, error: Mapping[str, Any], model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in place) or "the file"
+    context: Mapping[str, Any] = error.get("ctx", {})
+    kind = f"{where}.{str(context.get('discriminator')).strip(chr(39))}"
     if error["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; {_nearest(place, model)}"
+        return f"unknown key {where!r}; {_advice(error['loc'], model)}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
+    if error["type"] == "union_tag_not_found":
+        return f"{kind} is missing: it says which of several blocks this is"
+    if error["type"] == "union_tag_invalid":
+        return f"{kind} is {context['tag']!r}; known: {context['expected_tags']}"
     value = repr(error["input"])
     shown = value if len(value) < 60 else value[:57] + "..."
     return f"{where} is {shown}: {str(error['msg'])[0].lower()}{str(error['msg'])[1:]}"
 
 
-def _nearest(place: Path_, model: type[BaseModel]) -> str:
-    """The key that may have been meant, of the block in which an unknown one stands."""
-    for part in place[:-1]:
-        if isinstance(part, int):
-            continue
-        found = model.model_fields.get(part)
-        inner = _model_in(found.annotation) if found else None
-        if found is not None and inner is None:
-            return "remove it"
-        model = inner or model  # no field: a name of the user's own, as in for_behavior.NAME
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(str(place[-1]), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+def _advice(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    """What may have been meant by the unknown key at the end of `loc`."""
+    models, key, elsewhere = [model], str(loc[-1]), list[str]()
+    for part in loc[:-1]:
+        fields = [one.model_fields[str(part)] for one in models if part in one.model_fields]
+        if fields:
+            models = [inner for one in fields for inner in _models_in(one.annotation)]
+        elif chosen := [one for one in models if part in _kinds(one)]:  # pydantic names the kind of a block of several
+            elsewhere = [kind for one in models if key in one.model_fields for kind in _kinds(one)]
+            models = chosen
+    if elsewhere:
+        return f"it belongs to kind {' or '.join(elsewhere)}"
+    known = list(dict.fromkeys(name for one in models for name in one.model_fields))
+    close = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}" if known else "remove it"
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The blocks that a type allows."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(inner) for inner in getattr(annotation, "__args__", ()))
-    return next((model for model in found if model is not None), None)
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+
+
+def _kinds(model: type[BaseModel]) -> list[str]:
+    """The values of `kind` that mean this block."""
+    found = model.model_fields.get("kind")
+    return [str(kind) for kind in get_args(found.annotation)] if found else []
