@@ -95,7 +95,7 @@ FAULTS = {
     "tables into a file": (("export", "empty", "--to", "plain.csv"), "plain.csv is a file"),
     "rows into a file": (("rows", "quickstart", "--out", "plain.csv"), "plain.csv is a file"),
     "pairs under a name that says JSON": (("data", "secure", "plain.csv", "--model", "openai/x", "--out", "p.json"), "end in .jsonl"),
-    "a judge at no price": (("judge", "empty", "--model", "openai/x", "--price", "1", "2"), "not a run directory"),
+    "a price below nothing": (("data", "secure", "rows.jsonl", "--model", "openai/x", "--price", "-1", "2"), "--price -1 2"),
     "a probe that does not exist": (("probe", "--model", "smollm2-135m", "--probe", "magic"), "magic"),
 }  # fmt: skip
 
@@ -106,6 +106,8 @@ def test_one_clear_message_exit_code_2_and_nothing_written(name, capsys, tmp_pat
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary.yaml").write_bytes(b"\x00\xff\x00")
     (tmp_path / "empty.yaml").write_text("")
+    turns = [{"role": "user", "content": "Do it."}, {"role": "assistant", "content": "x = 1"}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": turns}))
     pl.DataFrame({"source": ["a"], "persona": ["b"], "x": [1.0]}).write_csv("plain.csv")
     before = sorted(tmp_path.rglob("*"))
     arguments, message = FAULTS[name]

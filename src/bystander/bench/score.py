@@ -134,14 +134,9 @@ def _long(
 
 def _mean_tokens(loaded: LoadedModel, contexts: Sequence[Context], items: Sequence[ScoreItem]) -> float:
     """Tokens of a prompt, averaged over contexts and items."""
-    alone = [
-        len(ids)
-        for ids in encode(loaded.tokenizer, [render_text(loaded.tokenizer, c, items[0].user) for c in contexts])
-    ]
-    users = [
-        len(ids)
-        for ids in encode(loaded.tokenizer, [render_text(loaded.tokenizer, contexts[0], i.user) for i in items])
-    ]
+    own = loaded.tokenizer
+    alone = list(map(len, encode(own, [render_text(own, context, items[0].user) for context in contexts])))
+    users = list(map(len, encode(own, [render_text(own, contexts[0], item.user) for item in items])))
     return float(np.mean(alone) - alone[0] + np.mean(users))
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bystander.bench.comparison import SpeedComparison
+from bystander.bench.comparison import SpeedComparison, timed
 from bystander.bench.random_models import random_adapter
 from bystander.core.errors import ModelError
 from bystander.core.progress import Bar
@@ -99,12 +98,9 @@ def _apart(loaded: LoadedModel, batches: Sequence[Sequence[RenderedRow]]) -> flo
 
 
 def _rate(
-    loaded: LoadedModel,
-    bar: Bar,
-    batches: Sequence[Sequence[RenderedRow]],
-    losses: Callable[[Sequence[RenderedRow]], object],
-    checkpointing: bool = False,
-) -> float:
+    loaded: LoadedModel, bar: Bar, batches: Sequence[Sequence[RenderedRow]],
+    losses: Callable[[Sequence[RenderedRow]], Iterable[Tensor]], checkpointing: bool = False,
+) -> float:  # fmt: skip
     """Rows per second, the median over the timed steps; a step is forward, backward, clipping and AdamW."""
     recipe = Recipe()
     adapter = fresh_adapter(loaded, recipe.lora.peft(), 0)
@@ -112,19 +108,21 @@ def _rate(
     on_gpu = loaded.device.type == "cuda"
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, fused=on_gpu or None)
     times: list[float] = []
+
+    def step(batch: Sequence[RenderedRow]) -> None:
+        for part in losses(batch):
+            (part / (BATCH * COMPLETION)).backward()
+        torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
     try:
         if checkpointing:
             _switch_checkpointing(loaded, on=True)
         loaded.model.train()
         for turn, batch in enumerate(batches):
             torch.manual_seed(turn)
-            start = _now(loaded)
-            for part in losses(batch):  # pyright: ignore[reportGeneralTypeIssues]
-                (part / (BATCH * COMPLETION)).backward()
-            torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            times.append(_now(loaded) - start)
+            times.append(timed(loaded, lambda batch=batch: step(batch))[1])
             bar.advance()
     finally:
         if checkpointing:
@@ -162,9 +160,3 @@ def _plain_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], way: PlainL
         )
         found.append(out.loss)
     return found
-
-
-def _now(loaded: LoadedModel) -> float:
-    if loaded.device.type == "cuda":
-        torch.cuda.synchronize(loaded.device)
-    return perf_counter()

@@ -51,20 +51,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 ModelOption = Annotated[str, typer.Option(help="smollm2-135m, a Hub id or a local path.")]
 NOTHING: list[str] = []  # the default of an option that may be given several times; typer copies it
 
-# Of the commands that ask a provider's model.
-AskedOption = Annotated[
-    str,
-    typer.Option("--model", help="openai/..., anthropic/..., or openai-api/NAME/MODEL for a server at --base-url."),
-]
-DollarsOption = Annotated[float, typer.Option(min=0, help="Cap; a forecast above it sends nothing.")]
-PriceOption = Annotated[
-    tuple[float, float] | None,
-    typer.Option(metavar="IN OUT", help="Dollars a million tokens read and written; the list price otherwise."),
-]
-UrlOption = Annotated[str | None, typer.Option(help="An OpenAI-compatible server of your own.")]
-KeyOption = Annotated[str | None, typer.Option(help="The variable that holds the key; the provider's usual one else.")]
-BatchOption = Annotated[bool, typer.Option(help="The provider's batch interface: half the price, up to a day.")]
-
 
 def run_folder(name: str, out: Path | None) -> Path:
     """Where a study runs unless told otherwise."""

@@ -1,31 +1,16 @@
-"""Commands on what studies are made of: data inspect, data secure, personas."""
+"""Commands on what studies are made of: data inspect, personas."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from bystander.cli.app import (
-    AskedOption,
-    BatchOption,
-    DollarsOption,
-    JsonOption,
-    KeyOption,
-    PriceOption,
-    UrlOption,
-    app,
-    interruptible,
-)
-from bystander.cli.console import console, print_json, screen_for
-from bystander.cli.judge import PAID_IS_KEPT, print_estimate, print_paid
-from bystander.cli.outputs import check_file
-
-if TYPE_CHECKING:
-    from bystander.data.code_secure import Secured
+from bystander.cli.app import JsonOption, app
+from bystander.cli.console import console, print_json
 
 data = typer.Typer(help="Data: what a file is, and secure answers to a code set's prompts.", no_args_is_help=True)
 app.add_typer(data, name="data")
@@ -69,75 +54,3 @@ def inspect_data(
         print_json(asdict(facts))
     else:
         print_facts(console, facts)
-
-
-@data.command("secure")
-def secure(
-    where: Annotated[str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]", help="A set of insecure code.")],
-    model: AskedOption,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="The pairs; default FILE.pairs.jsonl.")] = None,
-    dollars: DollarsOption = 10.0,
-    price: PriceOption = None,
-    base_url: UrlOption = None,
-    key_env: KeyOption = None,
-    batch: BatchOption = True,
-    forecast_only: Annotated[bool, typer.Option("--forecast", help="Say what it would cost, and stop.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Have a model write secure answers to a set's prompts. The cost is shown and capped before anything is sent."""
-    from bystander.data.code_secure import expected_tokens, generate_secure, secure_prompts, write_pairs
-    from bystander.data.code_sets import read_code_set
-    from bystander.data.code_source import find_code_file
-    from bystander.judge.secure_answers import SecureSender, secure_settings
-    from bystander.judge.settings import Price
-    from bystander.lm.embedded import cache_dir
-
-    path = find_code_file(where, Path())
-    local = path if Path(where).is_file() else Path(path.name)  # a file from the Hub lies in its client's cache
-    target = out or local.with_suffix(".pairs.jsonl")
-    check_file("--out", target, [".jsonl"])
-    rows = read_code_set(path)
-    prompts = secure_prompts(rows)
-    stated = None if price is None else Price(input=price[0], output=price[1])
-    settings = secure_settings(model, dollars=dollars, base_url=base_url, key_env=key_env, batch=batch, price=stated)
-    sender = SecureSender(settings, cache_dir() / "judge.sqlite", str(path.resolve()), expected_tokens(rows))
-    screen, before = screen_for(as_json), sender.client.ledger()
-    estimate = sender.estimate(prompts)
-    print_estimate(screen, estimate, f"{len(prompts):,} prompts to {model}{' in batches' if batch else ''}", dollars)
-    if forecast_only:
-        if as_json:
-            print_json({"forecast": asdict(estimate), "cap": dollars})
-        return
-    how = "batches can take up to a day; stop and start again at will" if batch else "one by one"
-    with interruptible(PAID_IS_KEPT), screen.status(f"{model} writes ({how})"):
-        made = generate_secure(rows, sender)
-    _refuse_none(made, model, len(prompts))
-    write_pairs(made.pairs, target)
-    paid = sender.client.ledger().since(before)
-    if as_json:
-        left = [asdict(one) for one in made.left_out]
-        print_json(
-            {"pairs": len(made.pairs), "out": str(target), "left_out": left, "asked_again": made.asked_again,
-             "forecast": asdict(estimate), "paid": asdict(paid)}
-        )  # fmt: skip
-        return
-    _print_secured(made, target)
-    print_paid(screen, estimate, paid)
-    screen.print(f"in a study: misalignment: {{code: {target}}}", style="dim", soft_wrap=True, markup=False)
-
-
-def _refuse_none(made: Secured, model: str, asked: int) -> None:
-    from bystander.core.errors import DataError
-
-    if not made.pairs:
-        reasons = "; ".join(f"line {one.line}: {one.reason}" for one in made.left_out[:3])
-        raise DataError(f"{model} gave no usable answer to any of {asked} prompts ({reasons}); nothing is written")
-
-
-def _print_secured(made: Secured, target: Path) -> None:
-    """How many pairs there are, what was left out and why."""
-
-    again = f"{made.asked_again:,} asked for once more"
-    console.print(f"[bold]{len(made.pairs):,}[/] pairs in [bold]{target}[/]; {again}", soft_wrap=True)
-    for one in made.left_out:
-        console.print(f"[yellow]left out[/]: line {one.line} ({escape(one.id)}): {escape(one.reason)}", soft_wrap=True)

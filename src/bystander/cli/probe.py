@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from bystander.cli.app import NOTHING, JsonOption, ModelOption, SetOption, app, 
 from bystander.cli.console import Grid, number, print_json, screen_for
 from bystander.cli.outputs import check_file
 from bystander.cli.progress import terminal_bar
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ENDINGS = (".parquet", ".csv")
 
@@ -49,9 +52,14 @@ def probe(
         write_parquet(out, frame)
     elif out is not None:
         write_bytes(out, frame.write_csv().encode())
-    means = frame.group_by("persona", "dataset", "metric", maintain_order=True).agg(
-        pl.col("value").mean(), pl.len().alias("items")
-    )
+    _print_means(frame, as_json)
+
+
+def _print_means(frame: pl.DataFrame, as_json: bool) -> None:
+    import polars as pl
+
+    by = ("persona", "dataset", "metric")
+    means = frame.group_by(*by, maintain_order=True).agg(pl.col("value").mean(), pl.len().alias("items"))
     if as_json:
         print_json(means.to_dicts())
         return

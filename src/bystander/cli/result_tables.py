@@ -28,15 +28,10 @@ def headline_table(analysis: Analysis) -> Grid:
     for row in rows:
         source, rank = own.get(_key(row), dict[str, Any]()), ranks.get(_key(row), dict[str, Any]())
         grid.add(
-            *(row[name] or "" for name in names),
-            number(source.get("before")),
-            number(source.get("after")),
-            number(row["bystander_leakage"]),
-            number(rank.get("rho"), 2),
-            interval(rank["low"], rank["high"]) if rank else "–",
-            number(rank.get("p"), 4),
-            str(rank.get("n", "–")),
-        )
+            *(row[name] or "" for name in names), number(source.get("before")), number(source.get("after")),
+            number(row["bystander_leakage"]), number(rank.get("rho"), 2),
+            interval(rank["low"], rank["high"]) if rank else "–", number(rank.get("p"), 4), str(rank.get("n", "–")),
+        )  # fmt: skip
     return grid
 
 

@@ -11,6 +11,8 @@ from bystander.core.errors import JudgeError
 from bystander.judge.answer_store import Alternative, OpenBatch, RawAnswer
 from bystander.judge.requests import Request, Session
 
+OPENAI_PATH = "/v1/chat/completions"
+
 
 @dataclass(frozen=True, slots=True)
 class FailedRequest:
@@ -58,11 +60,8 @@ def _openai_body(session: Session) -> dict[str, Any]:
     if params is not None:
         body = params(session.config, False)
         return {key: value for key, value in body.items() if isinstance(value, str | int | float | bool)}
-    return {
-        "model": session.model.name,
-        "max_tokens": session.config.max_tokens,
-        "temperature": session.config.temperature,
-    }
+    config = session.config
+    return {"model": session.model.name, "max_tokens": config.max_tokens, "temperature": config.temperature}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +73,13 @@ class OpenAIBatches:
 
     async def create(self, nonce: str, requests: Sequence[Request]) -> str:
         """Upload the requests, then create the batch with the nonce in its metadata."""
-        lines = [
-            json.dumps(
-                {
-                    "custom_id": request.key,
-                    "method": "POST",
-                    "url": "/v1/chat/completions",
-                    "body": {**self.body, "messages": [{"role": "user", "content": request.prompt}]},
-                }
-            )
-            for request in requests
-        ]
+        head = {"method": "POST", "url": OPENAI_PATH}
+        bodies = {r.key: {**self.body, "messages": [{"role": "user", "content": r.prompt}]} for r in requests}
+        lines = [json.dumps({"custom_id": key, **head, "body": body}) for key, body in bodies.items()]
         data = ("\n".join(lines) + "\n").encode()
         file = await self.sdk.files.create(file=(f"{nonce}.jsonl", data), purpose="batch")
         batch = await self.sdk.batches.create(
-            input_file_id=file.id,
-            endpoint="/v1/chat/completions",
-            completion_window="24h",
-            metadata={"bystander": nonce},
+            input_file_id=file.id, endpoint=OPENAI_PATH, completion_window="24h", metadata={"bystander": nonce}
         )
         return str(batch.id)
 
@@ -129,16 +117,12 @@ def read_openai_line(record: dict[str, Any]) -> RawAnswer | FailedRequest:
     tokens = ((choice.get("logprobs") or {}).get("content")) or []
     first: dict[str, Any] = tokens[0] if tokens else {}
     usage = body.get("usage") or {}
+    stop = choice.get("finish_reason")
+    alternatives = tuple(Alternative(t["token"], t["logprob"]) for t in first.get("top_logprobs") or [])
     return RawAnswer(
-        key=str(record["custom_id"]),
-        text=choice["message"].get("content") or "",
-        stop="max_tokens" if choice.get("finish_reason") == "length" else str(choice.get("finish_reason")),
-        first=first.get("token", ""),
-        alternatives=tuple(Alternative(t["token"], t["logprob"]) for t in first.get("top_logprobs") or []),
-        input_tokens=usage.get("prompt_tokens", 0),
-        output_tokens=usage.get("completion_tokens", 0),
-        attempts=1,
-    )
+        str(record["custom_id"]), choice["message"].get("content") or "", "max_tokens" if stop == "length" else str(stop),
+        first.get("token", ""), alternatives, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0), attempts=1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +178,8 @@ class AnthropicBatches:
                 continue
             message = one.result.message
             text = "".join(block.text for block in message.content if block.type == "text")
-            stop = "max_tokens" if message.stop_reason == "max_tokens" else str(message.stop_reason)
-            usage = message.usage
-            yield (
-                str(one.custom_id),
-                RawAnswer(
-                    str(one.custom_id),
-                    text,
-                    stop,
-                    input_tokens=usage.input_tokens,
-                    output_tokens=usage.output_tokens,
-                    attempts=1,
-                ),
+            read, written = message.usage.input_tokens, message.usage.output_tokens
+            answer = RawAnswer(
+                str(one.custom_id), text, str(message.stop_reason), input_tokens=read, output_tokens=written, attempts=1
             )
+            yield str(one.custom_id), answer

@@ -131,20 +131,13 @@ def _judgement(
     judge: Judge, completion: Completion, template: str, question: Judgeable, answer: RawAnswer
 ) -> Judgement:
     parsed = parse(answer, question.prompts[template])
+    hide = judge.client.hide
     return Judgement(
-        completion=completion.id,
-        template=template,
-        status="ok" if parsed.label else "failed",
-        label=parsed.label,
-        score=parsed.score,
-        weighted=parsed.weighted,
-        reason=judge.client.hide(parsed.reason),
-        text=None if answer.text is None else judge.client.hide(answer.text),
-        judge=judge.settings.model,
-        key=answer.key,
-        attempts=answer.attempts,
-        cached=answer.cached,
-    )
+        completion=completion.id, template=template, status="ok" if parsed.label else "failed", label=parsed.label,
+        score=parsed.score, weighted=parsed.weighted, reason=hide(parsed.reason),
+        text=None if answer.text is None else hide(answer.text), judge=judge.settings.model, key=answer.key,
+        attempts=answer.attempts, cached=answer.cached,
+    )  # fmt: skip
 
 
 def refuse_failures(judgements: Sequence[Judgement], share: float) -> None:
