@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,9 +16,7 @@ from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_, YamlText
 from bystander.personas import load_personas
 from bystander.study.config.checks import CHECKS, Facts
-
-if TYPE_CHECKING:
-    from bystander.study.config.study import StudySettings
+from bystander.study.config.schema import StudySettings
 
 Block = TypeVar("Block", bound=BaseModel)
 
