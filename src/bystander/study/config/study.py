@@ -34,11 +34,21 @@ class ResolvedStudy:
     folder: Path
     given: frozenset[str] = frozenset()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it travels to another process, where the settings' class is made anew from the doors."""
+        return _from_parts, (self.spec.resolved(), self.personas, self.folder, self.given)
+
     @property
     def identity(self) -> str:
         """Hash of all settings that decide a result, and of the personas: what makes a run directory this study's."""
         settings = {key: value for key, value in self.spec.resolved().items() if key not in NOT_IDENTITY}
         return stable_hash(settings, [[p.name, p.prompt, p.category, list(p.related_to)] for p in self.personas])
+
+
+def _from_parts(
+    settings: dict[str, Any], personas: tuple[Persona, ...], folder: Path, given: frozenset[str]
+) -> ResolvedStudy:
+    return ResolvedStudy(study_model().model_validate(settings), personas, folder, given)
 
 
 def built_in() -> dict[str, Path]:
