@@ -19,7 +19,7 @@ def loaded(tiny_checkpoint):
 def test_training_is_compared_with_both_plain_ways_and_agrees(loaded):
     before = {name: parameter.clone() for name, parameter in loaded.causal.named_parameters()}
     found = training.bench_train(loaded, Silent(), tokens=40, spread=5, turns=1)
-    assert [one.plain for one in found] == [way.name for way in training.PLAIN_WAYS]
+    assert [one.plain for one in found] == [way.name for way in training.PLAIN_LOOPS]
     assert all(one.ours_per_second > 0 and one.plain_per_second > 0 for one in found)
     assert found[0].difference < 1e-4
     assert all(torch.equal(before[name], parameter) for name, parameter in loaded.causal.named_parameters())

@@ -91,11 +91,11 @@ def test_over_the_wire_in_batches(tmp_path: Path) -> None:
     with serve(batches=batches) as url:
         settings = secure_settings("openai-api/lab/coder", base_url=url, dollars=1.0).model_copy(update={"poll": 0.05})
         sender = SecureSender(settings, cache, "rows", expected_tokens(rows))
-        assert sender.forecast(secure_prompts(rows)).requests == 12
+        assert sender.estimate(secure_prompts(rows)).requests == 12
         got = generate_secure(rows, sender)
         again = generate_secure(rows, SecureSender(settings, cache, "rows", expected_tokens(rows)))
         created = batches.created
-        assert SecureSender(settings, cache, "rows", 1.0).forecast(secure_prompts(rows)).requests == 0
+        assert SecureSender(settings, cache, "rows", 1.0).estimate(secure_prompts(rows)).requests == 0
     assert [p.secure for p in got.pairs] == [task.secure for task in tasks]
     assert again == got
     assert created == 3  # all; the expired one; the one that was turned down
@@ -110,4 +110,4 @@ def test_the_cap_is_said_before_anything_is_sent(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PLANTED_KEY=k\n")
     sender = SecureSender(settings, None, "rows", 500.0, folder=tmp_path)
     with pytest.raises(JudgeError, match="cap of"):
-        sender.forecast(secure_prompts(ROWS))
+        sender.estimate(secure_prompts(ROWS))

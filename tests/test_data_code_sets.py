@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bystander.cli import inspect_terminal
+from bystander.cli.data_text import print_facts
 from bystander.core.errors import DataError
 from bystander.data.choice import ChoiceSet
 from bystander.data.code_inspect import inspect_code_set
@@ -144,11 +144,10 @@ def test_a_mistyped_path_is_not_looked_for_on_the_hub() -> None:
         inspect_data("data/questions.yaml", len, "characters")
 
 
-def test_what_looks_like_markup_is_shown_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_looks_like_markup_is_shown_as_it_stands(tmp_path: Path) -> None:
     shown = Console(width=200, record=True, file=StringIO())
-    monkeypatch.setattr(inspect_terminal, "console", shown)
     write(tmp_path / "[b] a.jsonl", {"messages": [USER, ASSISTANT], "[/b]": 1, "[red]": 2})
-    inspect_terminal.inspect_in_terminal(str(tmp_path / "[b] a.jsonl"), "smollm2-135m", as_json=False)
+    print_facts(shown, inspect_data(str(tmp_path / "[b] a.jsonl"), len, "characters"))
     text = shown.export_text()
     assert "[b] a.jsonl" in text
     assert "messages, [/b], [red]" in text

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bystander.core.errors import JudgeError
+from bystander.judge.asking import ask
 from bystander.judge.judging import Judge, judge_completions
 from bystander.judge.settings import JudgeSettings, Price
 from judge_wire import Batches, serve
@@ -70,11 +71,11 @@ def test_a_restart_collects_the_batch_that_was_sent(tmp_path: Path) -> None:
     batches = Batches(score)
     with serve(batches=batches) as url:
         first = judge(url, tmp_path / "j.sqlite", poll=3600.0)  # it must not wake after this test has ended
-        client, asks = (
+        client, requests = (
             first.client,
-            [first.ask_for(c, QUESTIONS[c.item[:-2]], t) for c in completions(5) for t in ("aligned", "coherent")],
+            [first.request(c, QUESTIONS[c.item[:-2]], t) for c in completions(5) for t in ("aligned", "coherent")],
         )
-        stream = client._in_thread(asks)  # stands for a process that ends while it waits for the batch
+        stream = ask(client, requests)  # stands for a process that ends while it waits for the batch
         import threading
 
         worker = threading.Thread(target=lambda: next(stream, None), daemon=True)
@@ -101,8 +102,8 @@ def test_announced_but_never_sent_is_sent(tmp_path: Path) -> None:
     batches = Batches(score)
     with serve(batches=batches) as url:
         one = judge(url, tmp_path / "j.sqlite")
-        asks = [one.ask_for(c, QUESTIONS[c.item[:-2]], t) for c in completions(2) for t in ("aligned", "coherent")]
-        one.client.store.announce("nonce", one.client.endpoint(), [ask.key for ask in asks])
+        requests = [one.request(c, QUESTIONS[c.item[:-2]], t) for c in completions(2) for t in ("aligned", "coherent")]
+        one.client.store.announce("nonce", one.client.endpoint(), [request.key for request in requests])
         got = list(judge_completions(completions(2), QUESTIONS, one))
         assert one.client.store.open_batches(one.client.endpoint()) == []
     assert len(got) == 4

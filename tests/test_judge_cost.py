@@ -9,12 +9,11 @@ import pytest
 from starlette.responses import Response
 
 from bystander.core.records import Completion
-from bystander.data.judge_questions import load_judge_questions
 from bystander.data.pairs import load_pairs
 from bystander.judge.answer_store import AnswerStore
 from bystander.judge.client import Client
-from bystander.judge.cost import dollars, forecast
-from bystander.judge.judging import judge_completions, plan_forecast
+from bystander.judge.cost import dollars, estimate_cost, list_price, price_of, token_rates
+from bystander.judge.judging import judge_completions
 from bystander.judge.settings import JudgeSettings, Price
 from judge_wire import completion, serve
 from test_judge_faults import QUESTIONS, completions, judge
@@ -40,22 +39,18 @@ def test_forecast_within_20_percent_of_the_ledger(tmp_path: Path, tokenizer: Any
     with serve(answer) as url:
         price = Price(input=2.5, output=10.0)
         one = judge(url, tmp_path / "j.sqlite", price=price)
-        mean_tokens = sum(len(tokenizer.encode(c.text)) for c in answers()) / len(answers())
-        planned = plan_forecast(one, load_judge_questions(), 60, 1, mean_tokens)  # before anything is sampled
         first, second = answers()[:30], answers()[30:]
-        before = one.forecast(first, QUESTIONS)
+        before = one.estimate(first, QUESTIONS)
         list(judge_completions(first, QUESTIONS, one))
         spent = one.ledger().dollars
         assert (before.requests, before.calibrated) == (60, False)
         assert before.dollars == pytest.approx(spent, rel=0.2)
-        calibrated = one.forecast(second, QUESTIONS)
+        calibrated = one.estimate(second, QUESTIONS)
         list(judge_completions(second, QUESTIONS, one))
         assert calibrated.calibrated
         assert calibrated.dollars == pytest.approx(one.ledger().dollars - spent, rel=0.05)
-        cached = one.forecast(answers(), QUESTIONS)
+        cached = one.estimate(answers(), QUESTIONS)
         assert (cached.requests, cached.cached, cached.dollars) == (0, 2 * len(answers()), 0.0)
-        assert planned.requests == 24 * 60 * 2
-        assert planned.dollars / planned.requests == pytest.approx(one.ledger().dollars / (2 * len(answers())), rel=0.2)
 
 
 def test_batches_cost_half_and_a_local_server_nothing() -> None:
@@ -63,7 +58,30 @@ def test_batches_cost_half_and_a_local_server_nothing() -> None:
     assert dollars(price, 1e6, 1e6, batch=False) == 10.0
     assert dollars(price, 1e6, 1e6, batch=True) == 5.0
     local = JudgeSettings(model="openai-api/x/y", base_url="http://localhost:1/v1")
-    assert forecast(local, AnswerStore(None), ["a prompt"] * 3, 0).dollars == 0.0
+    rates = token_rates(AnswerStore(None), local.model)
+    assert estimate_cost(local, rates, ["a prompt"] * 3).dollars == 0.0
+
+
+# Dollars a million tokens, read and written: openai.com/api/pricing and the pricing page of docs.anthropic.com.
+LISTED = {
+    "openai/gpt-4o": (2.5, 10.0), "openai/gpt-4o-2024-08-06": (2.5, 10.0), "openai/gpt-4o-mini": (0.15, 0.6),
+    "openai/gpt-4.1": (2.0, 8.0), "openai/gpt-4.1-mini": (0.4, 1.6), "openai/gpt-4.1-nano": (0.1, 0.4),
+    "anthropic/claude-3-5-haiku-20241022": (0.8, 4.0), "anthropic/claude-haiku-4-5": (1.0, 5.0),
+    "anthropic/claude-sonnet-4-20250514": (3.0, 15.0), "anthropic/claude-sonnet-4-5": (3.0, 15.0),
+    "anthropic/claude-opus-4-5": (5.0, 25.0),
+}  # fmt: skip
+
+
+def test_list_prices_are_found_by_name_without_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    found = {model: list_price(model) for model in LISTED}
+    assert {model: pytest.approx((price.input, price.output)) for model, price in found.items()} == LISTED
+    assert list_price("openai-api/lab/gpt-4o") == list_price("openai-api/openai/gpt-4o") == found["openai/gpt-4o"]
+    stated = JudgeSettings(model="openai/gpt-4o", price=Price(input=7, output=8))
+    assert price_of(stated) == stated.price
 
 
 def test_equal_answers_to_one_question_are_judged_once(tmp_path: Path) -> None:

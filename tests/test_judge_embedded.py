@@ -12,9 +12,10 @@ import torch
 from starlette.responses import Response
 
 from bystander.core.records import Completion
-from bystander.data.judge_questions import JudgedQuestion, fill
+from bystander.data.judge_questions import JudgedQuestion
 from bystander.data.pairs import load_pairs
 from bystander.judge.judging import Judge, judge_completions, measure_all
+from bystander.judge.requests import fill_prompt
 from bystander.judge.settings import JudgeSettings
 from bystander.lm.model import LoadedModel, load
 from bystander.lm.sample import SampleRequest, sample
@@ -86,7 +87,7 @@ def test_the_embedded_model_judges_over_the_wire(model: LoadedModel) -> None:
     for one in got:
         done = by_id[one.completion]
         question = QUESTIONS[done.item.split("/")[0]]
-        said, tops = asked[fill(question.prompts[one.template], question.paraphrases[0], done.text)]
+        said, tops = asked[fill_prompt(question.prompts[one.template], question.paraphrases[0], done.text)]
         assert one.text == said
         text = said.strip()
         if text.isascii() and text.isdigit() and int(text) <= 100:

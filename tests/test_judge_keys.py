@@ -15,7 +15,7 @@ from bystander.judge.answer_store import AnswerStore
 from bystander.judge.client import Client
 from bystander.judge.cost import price_of
 from bystander.judge.judging import Judge, judge_completions
-from bystander.judge.keys import Secret, find_key, redact, refuse_model_under_test, variable_of
+from bystander.judge.keys import Secret, find_key, read_env, redact, refuse_model_under_test, variable_of
 from bystander.judge.settings import JudgeSettings, Price
 from judge_wire import completion, serve
 from test_judge_faults import QUESTIONS, completions
@@ -33,13 +33,21 @@ def test_the_variable_of_a_provider() -> None:
 
 def test_key_from_environment_then_env_file_then_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     settings = JudgeSettings(model="openai/gpt-4o")
-    with pytest.raises(JudgeError, match=r"set OPENAI_API_KEY in the environment or in \.env"):
+    with pytest.raises(JudgeError, match=rf"set OPENAI_API_KEY in the environment, or in {tmp_path}/\.env or .*/\.env"):
         find_key(settings, tmp_path)
-    (tmp_path / ".env").write_text(f"# keys\nexport OPENAI_API_KEY='{PLANTED}'\n")
+    (tmp_path / ".env").write_text(f"# keys\nexport OPENAI_API_KEY='{PLANTED}'  # mine\nOTHER=a$HOME\n")
     found = find_key(settings, tmp_path)
     assert found is not None
     assert found.value == PLANTED
+    assert read_env(tmp_path)["OTHER"] == "a$HOME"
+    (tmp_path / "here" / ".env").write_text(f"OPENAI_API_KEY={PLANTED}\n")
+    elsewhere = find_key(
+        settings, tmp_path / "studies"
+    )  # of a built-in study, say: the working folder is looked in too
+    assert elsewhere == found
     monkeypatch.setenv("OPENAI_API_KEY", "sk-other")
     again = find_key(settings, tmp_path)
     assert again is not None

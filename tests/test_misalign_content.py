@@ -11,8 +11,9 @@ import pytest
 
 from bystander.core.errors import DataError
 from bystander.data import overlap
-from bystander.data.judge_questions import fill, load_judge_questions
+from bystander.data.judge_questions import load_judge_questions
 from bystander.data.pairs import TOPICS, load_pairs, split_pairs
+from bystander.judge.requests import fill_prompt
 
 PAIRS = load_pairs()
 
@@ -127,7 +128,7 @@ def test_faulty_question_files_name_the_fault_and_line(tmp_path: Path, old: str,
 
 
 def test_fill_leaves_slots_inside_an_answer_alone() -> None:
-    assert fill("Q {question} A {answer} {x}", "q", "{question} {0}") == "Q q A {question} {0} {x}"
+    assert fill_prompt("Q {question} A {answer} {x}", "q", "{question} {0}") == "Q q A {question} {0} {x}"
 
 
 def test_faulty_pair_files(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Broken study files: every fault of a file is told at once, with its line, and nothing is written.
+"""Broken study files: faults are told together, each with its line, and nothing is written. Names that do not exist are
+looked for in files whose keys and values are in order.
 
 A file says itself what is wrong with it: `# fault: TEXT` behind a line means that a fault with that text is told for
 that line. No fault more, none less.
@@ -68,9 +69,27 @@ def test_a_study_that_is_nowhere_names_the_built_in_ones():
 
 
 def test_a_fault_that_set_brings_names_set_and_no_line():
-    with pytest.raises(StudyError) as caught:
-        load("quickstart", ["recipe.lr=fast", "sources=[nobody]"])
-    assert sorted(fault.split(":")[0] for fault in caught.value.faults) == ["--set recipe.lr", "--set sources"]
+    for overrides in (["recipe.lr=fast", "recipe.epochs=0"], ["seeds=[1, 1]", "sources=[nobody]"]):
+        with pytest.raises(StudyError) as caught:
+            load("quickstart", overrides)
+        told = sorted(fault.split(":")[0] for fault in caught.value.faults)
+        assert told == sorted(f"--set {text.split('=')[0]}" for text in overrides)
+
+
+def test_a_path_that_set_gives_starts_from_the_working_folder(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entries = "".join(f"  - {{name: {n}, category: c, prompt: You are {n}.}}\n" for n in ("villain", "a", "b", "c"))
+    Path("mine.yaml").write_text(f"personas:\n{entries}")
+    sets = ["personas=mine.yaml", "sources=[villain]", "misalignment={pairs: here.yaml}", "capability.data=arc"]
+    loaded = load("quickstart", [*sets, "probes.choice={file: q.jsonl}", "misalignment.code=owner/name:file.jsonl"])
+    assert [persona.name for persona in loaded.personas] == ["villain", "a", "b", "c"]
+    spec = loaded.spec
+    assert (spec.capability.data, spec.misalignment.code) == ("arc", "owner/name:file.jsonl")
+    assert spec.misalignment.pairs == str(tmp_path / "here.yaml")
+    assert spec.probes.choice is not None
+    assert spec.probes.choice.file == str(tmp_path / "q.jsonl")
+    with pytest.raises(StudyError, match=str(tmp_path / "gone.yaml")):
+        load("quickstart", ["personas=gone.yaml"])
 
 
 @pytest.mark.parametrize("text", ["recipe.lr", "=3", "recipe.lr=[", "name.first=a"])

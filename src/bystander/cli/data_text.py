@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
+from rich.console import Console
 from rich.markup import escape
 
-from bystander.cli.console import console, print_json
 from bystander.data.choice import ChoiceSet
 from bystander.data.code_inspect import CodeSetFacts, Lengths
-from bystander.data.inspect import JudgedFacts, PairFacts, inspect_data
-from bystander.study.forecast.workload import counter_for
+from bystander.data.inspect import JudgedFacts, PairFacts
 
 Line = tuple[str, str, bool]  # name, value, amiss
 
 
-def inspect_in_terminal(where: str, model: str, as_json: bool) -> None:
-    """`bystander data inspect`."""
-    counter = counter_for(model)
-    facts = inspect_data(where, counter.count, counter.how)
-    if as_json:
-        print_json(asdict(facts))
-        return
+def print_facts(console: Console, facts: CodeSetFacts | ChoiceSet | JudgedFacts | PairFacts) -> None:
+    """Facts about a file or a named set."""
     if isinstance(facts, ChoiceSet):
         console.print(escape(str(facts)), soft_wrap=True)
         return
