@@ -47,7 +47,11 @@ def run_in_terminal(
     path, analysis = reported(ran)
     if as_json:
         tables = analysis.tables() if analysis else {}
-        summary = {name: tables[name].to_dicts() for name in ("verdicts", "containment", "gradient") if name in tables}
+        summary = {
+            name: tables[name].to_dicts()
+            for name in ("verdicts", "leakage_ratio", "similarity_correlation")
+            if name in tables
+        }
         print_json(
             {
                 "run": str(folder), "report": str(path or ""), "done": ran.done_now, "found": ran.found, "left": ran.left,

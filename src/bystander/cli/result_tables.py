@@ -14,8 +14,8 @@ from bystander.analysis import Analysis
 def headline_table(analysis: Analysis) -> Table:
     """The short table at the end of a run: per training and metric what the source and the bystanders got, and the
     gradient at the study's layer."""
-    controls = {_key(row) for row in _pooled(analysis.instrument) if row["control"]}
-    rows = [row for row in _pooled(analysis.containment) if _key(row) not in controls]
+    controls = {_key(row) for row in _pooled(analysis.checks) if row["control"]}
+    rows = [row for row in _pooled(analysis.leakage_ratio) if _key(row) not in controls]
     table = Table(box=None, header_style="bold", pad_edge=False)
     several = [name for name in ("behavior", "arm", "config", "dataset") if len({row[name] for row in rows}) > 1]
     for name in ("source", *several, "metric"):
@@ -24,7 +24,7 @@ def headline_table(analysis: Analysis) -> Table:
     for name, width in widths.items():  # where the screen is narrow the names are cut, never a number
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
     own = {_key(row): row for row in _pooled(analysis.leakage) if row["role"] == "source"}
-    gradients = _pooled(analysis.gradient)
+    gradients = _pooled(analysis.similarity_correlation)
     claimed = {(row["method"], row["layer"]) for row in gradients if row["preregistered"]}
     ranks = {_key(row): row for row in gradients if (row["method"], row["layer"]) in claimed}
     for row in rows:
@@ -46,7 +46,7 @@ def headline_table(analysis: Analysis) -> Table:
 
 def control_lines(analysis: Analysis) -> list[str]:
     """What must not move, over all personas: a line per training and control metric."""
-    rows = _pooled(analysis.instrument)
+    rows = _pooled(analysis.checks)
     several = len({(row["source"], row["behavior"], row["arm"], row["config"]) for row in rows if row["source"]}) > 1
     lines: list[str] = []
     for row in rows:
@@ -71,7 +71,7 @@ def table_of_gradients(analysis: Analysis) -> Table:
     table.add_column("predictor", no_wrap=True)
     for name in ("layer", "n", "rho", "95 % interval", "p", "within", "p within"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in analysis.gradient.iter_rows(named=True):
+    for row in analysis.similarity_correlation.iter_rows(named=True):
         table.add_row(
             row["source"], row["method"], _layer(row), str(row["n"]), number(row["rho"]), _interval(row),
             number(row["p"], 4), number(row["rho_within_category"]), number(row["p_within_category"], 4),

@@ -23,7 +23,7 @@ STATES: dict[BoardState, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class CostBar:
     """Spend against forecast: widths are whole percents of the larger of the two, for the class of the bar."""
 
     line: CostLine
@@ -58,12 +58,12 @@ def write_board(studies: Sequence[BoardCard], out: Path, created: str = "") -> P
     return target
 
 
-def bar(line: CostLine) -> Bar:
+def bar(line: CostLine) -> CostBar:
     """How a line of the bill is drawn. Nothing forecast or nothing spent draws an empty bar."""
     forecast, spent = line.forecast or 0.0, line.spent or 0.0
     whole = max(forecast, spent)
     share = round(100 * spent / whole) if whole > 0 else 0
-    return Bar(
+    return CostBar(
         line, format_number(line.spent, "plain"), format_number(line.forecast, "plain"), share,
         over=line.forecast is not None and spent > line.forecast,
     )  # fmt: skip

@@ -8,9 +8,9 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Literal
 
+from bystander.core.columns import CellValue
 from bystander.core.metrics import BY_NAME, Metric
 
-Cell = float | int | str | bool | None
 Format = Literal["fraction", "nats", "nats/token", "score", "rho", "p", "count", "plain", "text", "signed"]
 
 UNITS: dict[str, str] = {
@@ -93,7 +93,7 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def format_number(value: Cell, form: Format | str) -> str:
+def format_number(value: CellValue, form: Format | str) -> str:
     """A cell as the report prints it; "–" for null. Same rules as `formatNumber` of the page script."""
     if value is None:
         return "–"

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.core.columns import CellValue
 from bystander.report.figures import frames
-from bystander.report.headline import Lead
-from bystander.report.inputs import Cell, ReportInput
+from bystander.report.headline import HeadlineOutcome
+from bystander.report.inputs import ReportInput
 from bystander.report.labels import predictor_name
 from bystander.report.tables import Column, Table, outcome_column, table
 
@@ -35,20 +36,22 @@ def faults_only(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _over(table_: pl.DataFrame, leads: Sequence[Lead], arms: Sequence[str]) -> pl.DataFrame:
-    parts = [frames.of_arms(table_, lead, arms) for lead in leads]
+def _over(
+    table_: pl.DataFrame, headlines: Sequence[HeadlineOutcome], arms: Sequence[str], *, predicted: bool = False
+) -> pl.DataFrame:
+    parts = [frames.of_arms(table_, headline, arms, predicted=predicted) for headline in headlines]
     return pl.concat(parts) if parts else table_.clear()
 
 
-def gradients(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def _own(table_: pl.DataFrame, headlines: Sequence[HeadlineOutcome], *, predicted: bool = False) -> pl.DataFrame:
+    """In the arm of each headline alone."""
+    parts = [frames.of_arms(table_, headline, [headline.arm], predicted=predicted) for headline in headlines]
+    return pl.concat(parts) if parts else table_.clear()
+
+
+def similarity_correlation(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Rho of the primary predictor, per source, behavior and arm."""
-    parts = [
-        frames.of_arms(analysis.gradient, lead, arms).filter(
-            (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
-        )
-        for lead in leads
-    ]
-    frame = pl.concat(parts) if parts else analysis.gradient.clear()
+    frame = _over(analysis.similarity_correlation, headlines, arms, predicted=True)
     columns = (
         *TRAINING[:4],
         Column("n", "n", "count", "held-out bystanders"),
@@ -64,13 +67,12 @@ def gradients(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) ->
         Column("reliability", "Reliability", "rho", "share of the variance over personas that is not error"),
         *STATE,
     )
-    return table("gradients", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
+    return table("similarity_correlation", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
 
 
-def partials(analysis: Analysis, leads: Sequence[Lead]) -> Table:
-    """The primary gradient with each rival explanation held constant."""
-    parts = [lead.predicted(analysis.gradient) for lead in leads]
-    frame = pl.concat(parts) if parts else analysis.gradient.clear()
+def partials(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
+    """The headline correlation with each confounder held constant."""
+    frame = _own(analysis.similarity_correlation, headlines, predicted=True)
     held = (("prompt_length", "prompt length"), ("baseline", "baseline"), ("centroid", "distance to centroid"),
             ("category", "category"))  # fmt: skip
     columns = [*TRAINING[:4], Column("rho", "ρ, raw", "rho")]
@@ -79,10 +81,9 @@ def partials(analysis: Analysis, leads: Sequence[Lead]) -> Table:
     return table("partials", frame, columns, constant=DESIGN)
 
 
-def rivals(analysis: Analysis, leads: Sequence[Lead]) -> Table:
+def predictors(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
     """Every predictor and layer that was tried."""
-    parts = [lead.rows(analysis.gradient) for lead in leads]
-    frame = pl.concat(parts) if parts else analysis.gradient.clear()
+    frame = _own(analysis.similarity_correlation, headlines)
     named = [predictor_name(method or "", -1) for method in frame["method"].to_list()]
     frame = frame.with_columns(pl.Series("predictor", named, pl.String))
     columns = (
@@ -98,18 +99,12 @@ def rivals(analysis: Analysis, leads: Sequence[Lead]) -> Table:
         Column("p_within_category", "p within category", "p"),
         *STATE,
     )
-    return table("rivals", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
+    return table("predictors", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
 
 
-def pooled(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def pooled(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """The primary predictor over all sources."""
-    parts = [
-        frames.of_arms(analysis.pooled, lead, arms).filter(
-            (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
-        )
-        for lead in leads
-    ]
-    frame = pl.concat(parts) if parts else analysis.pooled.clear()
+    frame = _over(analysis.pooled, headlines, arms, predicted=True)
     columns = (
         TRAINING[0],
         *TRAINING[2:4],
@@ -134,9 +129,9 @@ def pooled(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Ta
     return table("pooled", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
 
 
-def containment(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def leakage_ratio(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """What the source got, what the bystanders got, and the ratio."""
-    frame = _over(analysis.containment, leads, arms)
+    frame = _over(analysis.leakage_ratio, headlines, arms)
     columns = (
         *TRAINING[:4],
         Column("source_leakage", "Source", "unit"),
@@ -145,39 +140,41 @@ def containment(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) 
         Column("bystander_low", "95 % interval", "unit", to="bystander_high"),
         Column("bystander_p", "p", "p", "one-sided, in the behavior's direction"),
         Column("n", "n", "count"),
-        Column("ratio", "Containment", "rho", "bystanders' mean over the source's; smaller is better contained"),
+        Column("ratio", "Leakage ratio", "rho", "bystanders' mean over the source's; smaller is better contained"),
         Column("ratio_low", "95 % interval", "rho", to="ratio_high"),
         Column("max_persona", "Furthest into", "name"),
         Column("max_leakage", "by", "unit"),
         *STATE,
     )
-    return table("containment", faults_only(frame), columns, constant=DESIGN)
+    return table("leakage_ratio", faults_only(frame), columns, constant=DESIGN)
 
 
-def categories(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def categories(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Mean leakage by category."""
     columns = (*TRAINING[:4], Column("category", "Category", "name"), Column("n", "n", "count"), *ESTIMATE, *STATE)
-    return table("categories", faults_only(_over(analysis.categories, leads, arms)), columns, constant=DESIGN)
+    return table("categories", faults_only(_over(analysis.categories, headlines, arms)), columns, constant=DESIGN)
 
 
-def roles(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def roles(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Mean leakage by role in training."""
     columns = (
         *TRAINING[:4], Column("role", "Role", "name"), Column("contexts", "Contexts"), Column("n", "n", "count"), *ESTIMATE,
         *STATE,
     )  # fmt: skip
-    frame = faults_only(_over(analysis.roles, leads, arms))
+    frame = faults_only(_over(analysis.roles, headlines, arms))
     frame = frame.with_columns(pl.col("contexts").str.replace_all(",", ", ").str.replace_all(r"[_\s]+", " "))
     return table("roles", frame, columns, constant=DESIGN)
 
 
-def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def personas(
+    analysis: Analysis, inputs: ReportInput, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]
+) -> Table:
     """Every persona and context, most leaked-to first."""
     parts: list[pl.DataFrame] = []
-    for lead in leads:
-        known = frames.similarity_of(analysis, inputs, lead)
+    for headline in headlines:
+        known = frames.similarity_of(analysis, inputs, headline)
         parts.append(
-            frames.of_arms(analysis.leakage, lead, arms)
+            frames.of_arms(analysis.leakage, headline, arms)
             .join(known, on=["source", "persona"], how="left")
             .sort("leakage", descending=True, nulls_last=True)
         )
@@ -199,10 +196,10 @@ def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arm
     return table("personas", faults_only(frame), columns, constant=DESIGN)
 
 
-def instrument(analysis: Analysis) -> Table:
+def checks(analysis: Analysis) -> Table:
     """Failed items and control metrics, per training and outcome."""
-    untrained = pl.col("source").fill_null("") == ""
-    frame = outcome_column(analysis.instrument.filter(pl.col("seed").is_null())).with_columns(
+    untrained = pl.col("source") == ""
+    frame = outcome_column(analysis.checks.filter(pl.col("seed").is_null())).with_columns(
         pl.when(untrained).then(pl.lit("none: untrained model")).otherwise(pl.col("source")).alias("source")
     )
     columns = (
@@ -221,10 +218,10 @@ def instrument(analysis: Analysis) -> Table:
         Column("low", "95 % interval", "unit", to="high"),
         *STATE,
     )
-    return table("instrument", faults_only(frame), columns, emphasis="control", constant=DESIGN)
+    return table("checks", faults_only(frame), columns, emphasis="control", constant=DESIGN)
 
 
-def spread(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def timing_correlation(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Does leakage reach similar personas first?"""
     columns = (
         *TRAINING[:4],
@@ -234,7 +231,9 @@ def spread(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Ta
         Column("p", "p", "p"),
         *STATE,
     )
-    return table("spread", faults_only(_over(analysis.spread, leads, arms)), columns, constant=DESIGN)
+    return table(
+        "timing_correlation", faults_only(_over(analysis.timing_correlation, headlines, arms)), columns, constant=DESIGN
+    )
 
 
 def power(analysis: Analysis) -> Table:
@@ -256,7 +255,7 @@ def phase(analysis: Analysis) -> Table:
     """One row per design of a sweep."""
     columns = (
         *TRAINING[:4],
-        Column("learning_rate", "Learning rate", "plain"),
+        Column("lr", "Learning rate", "plain"),
         Column("epochs", "Epochs", "plain"),
         Column("source_effect", "Source", "unit"),
         Column("mean_bystander", "Mean bystander", "unit"),
@@ -280,14 +279,14 @@ def provenance(inputs: ReportInput) -> Table:
     return _pairs("provenance", "inputs/provenance", inputs.provenance)
 
 
-def _pairs(identifier: str, prefix: str, values: Mapping[str, Cell]) -> Table:
-    rows: list[dict[str, Cell]] = [{"record": f"{prefix}/{k}", "key": k, "value": v} for k, v in values.items()]
+def _pairs(identifier: str, prefix: str, values: Mapping[str, CellValue]) -> Table:
+    rows: list[dict[str, CellValue]] = [{"record": f"{prefix}/{k}", "key": k, "value": v} for k, v in values.items()]
     return table(identifier, rows, (Column("key", "Key"), Column("value", "Value", "plain")))
 
 
 def cost(inputs: ReportInput) -> Table:
     """Forecast and spent."""
-    rows: list[dict[str, Cell]] = [
+    rows: list[dict[str, CellValue]] = [
         {
             "record": f"inputs/cost/{line.name}", "name": line.name, "unit": line.unit, "forecast": line.forecast,
             "spent": line.spent, "note": line.note,
@@ -302,8 +301,8 @@ def cost(inputs: ReportInput) -> Table:
 
 
 def exploratory(analysis: Analysis) -> Table:
-    """How many gradients were pre-registered: those rows themselves."""
-    rows = analysis.gradient.filter(pl.col("preregistered").fill_null(False))
+    """The correlations that were pre-registered."""
+    rows = analysis.similarity_correlation.filter(pl.col("preregistered").fill_null(False))
     columns = (
         *TRAINING[:4],
         Column("predictor", "Predictor"),

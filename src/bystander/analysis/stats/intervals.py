@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from bystander.analysis.stats.means import mean_of, variance_of
+from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.core.hashing import generator
 
-Floats = NDArray[np.float64]
 CONFIDENCE = 0.95  # the project's one level
 TAIL = (1 - CONFIDENCE) / 2
 ENOUGH_CHANGES = 20.0  # calibrated: see `few_changes`

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from bystander.analysis.stats.means import Floats
 from bystander.core.hashing import generator
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 TIE = 1e-9  # correlations closer than this are ties: sums of one set of products differ by 1e-15 with their order
 MIN_PERSONAS = 4  # below it no permutation test can reach p < 0.05 two-sided

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, t
 
 from bystander.analysis.stats.intervals import TAIL, resampled_means, resampling_counts
-from bystander.analysis.stats.means import mean_of, variance_of
+from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.analysis.stats.ranks import unit, unit_ranks
 from bystander.core.hashing import generator
 
-Floats = NDArray[np.float64]
 MIN_RELIABILITY = (
     0.5  # below it the correction more than doubles the squared error, and docs/calibration.md has no level
 )

@@ -1,4 +1,5 @@
-"""Dots with intervals: leakage by category and role; the gradient under every predictor, layer and held-constant rival."""
+"""Dots with intervals: leakage by category and role; rho under every predictor, at every layer, and with a confounder
+held constant."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ import altair as alt
 import polars as pl
 
 from bystander.report.figures import shared
-from bystander.report.headline import Lead
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import leakage_title
 
 DOT_HEIGHT = 19  # px of one row of dots
 
 
-def groups(frame: pl.DataFrame, lead: Lead, names: Sequence[str], field: str) -> alt.FacetChart:
+def groups(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str], field: str) -> alt.FacetChart:
     """Mean leakage per `field` (category, role) with its 95 % interval, a panel per source."""
-    title = " ".join(leakage_title(lead.probe, lead.metric))
+    title = " ".join(leakage_title(headline.probe, headline.metric))
     order: alt.EncodingSortField | list[str] = (
         shared.ROLES if field == "role" else alt.EncodingSortField("leakage", op="mean", order="descending")
     )
@@ -31,18 +32,18 @@ def groups(frame: pl.DataFrame, lead: Lead, names: Sequence[str], field: str) ->
     return _dots(frame, names, alt.Y(f"{field}:N", sort=order, title=None), "leakage", title, tooltip)
 
 
-def rivals(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
-    """Rho of every predictor at the study's layer, a panel per source. `frame`: `frames.rivals`."""
+def predictors(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
+    """Rho of every predictor at the study's layer, a panel per source. `frame`: `frames.predictors`."""
     order = frame.sort("place")["predictor"].unique(maintain_order=True).to_list()
     y = alt.Y("predictor:N", sort=order, title=None)
-    return _dots(frame, names, y, "rho", "Gradient: Spearman's ρ with leakage", _rho_tooltip("predictor"))
+    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's ρ with leakage", _rho_tooltip("predictor"))
 
 
 def partials(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
-    """Rho raw and with each rival explanation held constant, a panel per source. `frame`: `frames.partials`."""
+    """Rho raw and with each confounder held constant, a panel per source. `frame`: `frames.partials`."""
     order = frame["held"].unique(maintain_order=True).to_list()
     y = alt.Y("held:N", sort=order, title=None)
-    return _dots(frame, names, y, "rho", "Gradient: Spearman's ρ with leakage", _rho_tooltip("held"))
+    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's ρ with leakage", _rho_tooltip("held"))
 
 
 def _rho_tooltip(field: str) -> list[alt.Tooltip]:
@@ -85,10 +86,10 @@ def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     order = frame["source"].unique(maintain_order=True).to_list()
     single = len(order) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
-    predictors = frame["predictor"].unique(maintain_order=True).to_list()
-    color = alt.Color("predictor:N", sort=predictors, title="Predictor",
+    listed = frame["predictor"].unique(maintain_order=True).to_list()
+    color = alt.Color("predictor:N", sort=listed, title="Predictor",
                       legend=alt.Legend(labelLimit=400, columns=1, symbolOpacity=1))  # fmt: skip
-    dash = alt.StrokeDash("predictor:N", sort=predictors, legend=None)
+    dash = alt.StrokeDash("predictor:N", sort=listed, legend=None)
     x = alt.X(
         "layer:Q",
         title="Layer (0: embeddings)" if single else None,

@@ -8,13 +8,13 @@ import altair as alt
 import polars as pl
 
 from bystander.report.figures import shared
-from bystander.report.headline import Lead
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import leakage_title
 
 NAMED_ROWS = 40  # up to as many rows have their name beside them; more are read by hovering
 
 
-def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChart:
+def heat(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -> alt.FacetChart:
     """A panel per source: rows are personas, the source first and then by falling similarity; columns are checkpoints.
 
     The color scale ends at the largest change of a bystander; the source's own is beyond it, and is cut there.
@@ -37,7 +37,7 @@ def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChar
     color = alt.Color(
         "leakage:Q",
         scale=alt.Scale(domain=[-limit, 0, limit], range="diverging", clamp=True),
-        legend=alt.Legend(title=" ".join(leakage_title(lead.probe, lead.metric)), format="~r", titleLimit=420),
+        legend=alt.Legend(title=" ".join(leakage_title(headline.probe, headline.metric)), format="~r", titleLimit=420),
     )
     below = "Checkpoint (fraction of training)"
     x = alt.X(

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from bystander.analysis import Analysis, Settings, analyze
+from bystander.analysis import Analysis, AnalysisSettings, analyze
 from bystander.core.errors import StoreError
 from bystander.core.files import read_json, write_json
 from bystander.study.config.study import Study
@@ -44,9 +44,9 @@ def decide(plan: Plan, needed: Sequence[CellDir]) -> dict[str, Any]:
         ]
     )  # fmt: skip
     spec = plan.study.spec
-    settings = Settings(
+    settings = AnalysisSettings(
         layer=spec.geometry.layer, permutations=PERMUTATIONS, resamples=RESAMPLES, control_limit=spec.select.within,
-        gradient_over=("held-out",) if spec.arms[0] == "contrastive" else ("held-out", "mixed"),
+        bystander_roles=("held-out",) if spec.arms[0] == "contrastive" else ("held-out", "mixed"),
     )  # fmt: skip
     analysis = analyze(measurements, similarities, personas, settings=settings, hypotheses=())
     found = [_behavior(analysis, behavior, spec) for behavior in swept_behaviors(plan.study)]
@@ -100,8 +100,8 @@ def _behavior(analysis: Analysis, behavior: str, spec: Study) -> Swept:
 
 def _gradient(analysis: Analysis, outcome: Mapping[str, object], spec: Study) -> dict[str, Any]:
     """The gradient of that training and outcome at the study's layer; {} where there is none."""
-    frame = analysis.gradient.filter(
-        pl.col("seed").is_null(), pl.col("method") == "cosine", pl.col("layer") == spec.geometry.layer,
+    frame = analysis.similarity_correlation.filter(
+        pl.col("seed").is_null(), pl.col("method") == analysis.settings["method"], pl.col("layer") == spec.geometry.layer,
         *(pl.col(key) == value for key, value in outcome.items()),
     )  # fmt: skip
     return frame.row(0, named=True) if frame.height else {}

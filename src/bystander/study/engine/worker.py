@@ -172,10 +172,11 @@ class Worker:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)
-        roles = self.plan.designs[training].roles
+        roles, recipe = self.plan.designs[training].roles, self.plan.recipes[training]
         return lambda m: replace(
             m, behavior=training.behavior, source=training.source, arm=training.arm, config=training.config,
-            seed=training.seed, role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights,
+            seed=training.seed, role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights, lr=recipe.lr,
+            epochs=recipe.epochs,
         )  # fmt: skip
 
     def _train(self, cell: Cell, directory: CellDir) -> None:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from bystander.analysis import Analysis, Settings, analyze
-from bystander.analysis.results import tidy
-from bystander.analysis.schemas import TABLES
+from bystander.analysis import Analysis, AnalysisSettings, analyze
+from bystander.analysis.schemas import TABLES, tidy
 from bystander.core.errors import StoreError
 from bystander.core.files import read_json, write_bytes
 from bystander.core.records import Persona, PersonaFacts
@@ -89,13 +88,13 @@ class Results:
     def analyze(self) -> Analysis:
         """The analysis, computed anew. The phase diagram is the gate's: all its configurations on the same personas."""
         spec = self.study.spec
-        settings = Settings(layer=spec.geometry.layer, gradient_over=("held-out", "mixed"))
+        settings = AnalysisSettings(layer=spec.geometry.layer, bystander_roles=("held-out", "mixed"))
         picks = told.picked(self.folder)
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(spec)]
         main = told.main_rows(self.measurements, self.folder)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
         mode = pl.col("probe").replace_strict(told.modes(self.folder, spec), default="", return_dtype=pl.String)
-        found = replace(found, instrument=found.instrument.with_columns(mode.alias("mode")))
+        found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
         if self._later is not None:
             told_by = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
             found = replace(found, notes=(*found.notes, told_by))
@@ -109,9 +108,9 @@ class Results:
         """Leakage per training, persona and metric, with its interval."""
         return self.analysis.leakage
 
-    def gradient(self) -> pl.DataFrame:
+    def similarity_correlation(self) -> pl.DataFrame:
         """Rank correlation of leakage with similarity, per training, metric, predictor and layer."""
-        return self.analysis.gradient
+        return self.analysis.similarity_correlation
 
     def dynamics(self) -> pl.DataFrame:
         """When leakage came: per persona, the checkpoint at which half of it was reached."""
@@ -165,7 +164,7 @@ class Results:
             registration_hash=digest,
             hypotheses={h.name: h.statement for h in hypotheses_of(spec)},
             gate=told.gate_result(self.folder),
-            leads=told.picked(self.folder),
+            picked_configs=told.picked(self.folder),
             created=told.created(self.folder),
         )
 

@@ -13,18 +13,15 @@ from typing import Any
 
 import polars as pl
 
+from bystander.core.columns import schema_of
 from bystander.core.files import compressed_lines, read_json, read_lines, write_bytes, write_json, write_parquet
 from bystander.core.hashing import stable_hash
-from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
+from bystander.core.records import Completion, Measurement, as_dict
 from bystander.probe.base import ProbeUnit
 
 # What says which weights a measurement or a completion comes from.
 STAMPED = ("behavior", "source", "arm", "config", "seed", "role", "checkpoint", "weights_hash")
-MEASUREMENT_SCHEMA: dict[str, Any] = dict.fromkeys(MEASUREMENT_COLUMNS, pl.String) | {
-    "value": pl.Float64,
-    "seed": pl.Int64,
-    "checkpoint": pl.Float64,
-}
+MEASUREMENT_SCHEMA = schema_of(Measurement)
 
 
 class CellDir:
