@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +62,11 @@ class Maker:
 
     def category(self, persona: str) -> str:
         return CATEGORIES[self.names.index(persona) % len(CATEGORIES)] if persona in self.names else ""
+
+
+def unpack(packed: str) -> object:
+    """What `report.text.pack` packed."""
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def persona_names(count: int, sources: tuple[str, ...]) -> list[str]:

@@ -20,8 +20,8 @@ from bystander.report.headline import headline_outcomes
 from bystander.report.labels import format_number
 from bystander.report.numbers import QuotedNumbers
 from bystander.report.page import render
-from bystander.report.text import pack, unpack, visible
-from report_synthetic import Size, synthetic
+from bystander.report.text import pack, visible
+from report_synthetic import Size, synthetic, unpack
 
 SMALL = Size(
     sources=("villain",), behaviors=("marker",), arms=("contrastive",), sweep=False, measured=9, completions=40

@@ -26,6 +26,7 @@ from bystander.analysis.tables.power import PowerRow
 from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow
 from bystander.analysis.tables.timing import DynamicsRow, TimingCorrelationRow
 from bystander.core.columns import Schema, columns_of, meanings_of, schema_of
+from bystander.core.records import Measurement, PersonaFacts, Similarity
 
 
 @dataclass
@@ -70,11 +71,14 @@ class VerdictNumberRow:
 
 ROWS: dict[str, type] = {name: get_args(hint)[0] for name, hint in get_type_hints(TableRows).items()}
 TABLES: dict[str, Schema] = {name: schema_of(row) for name, row in ROWS.items()}
-EXPORTED: dict[str, type] = {**ROWS, "verdicts": VerdictRow, "verdict_numbers": VerdictNumberRow}
+EXPORTED: dict[str, type] = {
+    "measurements": Measurement, "similarities": Similarity, "personas": PersonaFacts, **ROWS, "verdicts": VerdictRow,
+    "verdict_numbers": VerdictNumberRow,
+}  # fmt: skip
 
 
 def meanings(table: str) -> dict[str, str]:
-    """Column -> what it means, of a table of the analysis."""
+    """Column -> what it means, of a table of the analysis or of the records that it is made from."""
     return meanings_of(EXPORTED[table])
 
 

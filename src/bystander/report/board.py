@@ -7,19 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bystander.core.files import write_bytes
-from bystander.report.inputs import BOARD_STATES, BoardCard, BoardState, CostLine
+from bystander.report.inputs import BOARD_STATES, BoardCard, CostLine
 from bystander.report.labels import format_number
 from bystander.report.page import page
-
-STATES: dict[BoardState, str] = {
-    "planned": "Planned",
-    "approved": "Approved",
-    "running": "Running",
-    "gated": "Gated",
-    "done": "Done",
-    "failed": "Failed",
-    "archived": "Archived",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +31,11 @@ def write_board(studies: Sequence[BoardCard], out: Path, created: str = "") -> P
     """
     target = out if out.suffix == ".html" else out / "board.html"
     columns = [
-        (state, STATES[state], [(card, [bar(line) for line in card.cost]) for card in studies if card.state == state])
+        (
+            state,
+            state.capitalize(),
+            [(card, [bar(line) for line in card.cost]) for card in studies if card.state == state],
+        )
         for state in BOARD_STATES
     ]
     text = page(

@@ -125,19 +125,14 @@ def _render(studies: Sequence[ComparedRun], frame: pl.DataFrame, specs: dict[str
 
 
 def _correlation_table(frame: pl.DataFrame) -> Table:
-    columns = (
-        Column("run", "Study"),
-        Column("behavior", "Behavior", "name"),
-        Column("source", "Source", "name"),
-        Column("arm", "Arm", "name"),
-        Column("predictor", "Predictor"),
-        Column("n", "n", "count", "bystanders, or source and bystander pairs"),
-        Column("rho", "ρ", "rho"),
-        Column("low", "95 % interval", "rho", to="high"),
-        Column("p", "p", "p", "permutation"),
-        Column("reason", "Reason"),
+    columns = sections.columns("similarity_correlation", "behavior source arm predictor n rho low p reason")
+    return table(
+        "compare-correlations",
+        frame,
+        (Column("run", "Study"), *columns),
+        emphasis="pooled",
+        constant=("arm", "predictor"),
     )
-    return table("compare-correlations", frame, columns, emphasis="pooled", constant=("arm", "predictor"))
 
 
 def _ratio_table(studies: Sequence[ComparedRun]) -> Table:

@@ -67,24 +67,23 @@ def _order(
 
 def _entry(read: ReadCompletion) -> dict[str, object]:
     answer = read.completion
-    return {
-        "id": visible(answer.id),
-        "record": visible(read.record),
-        "context": answer.context,
-        "persona": visible(answer.persona),
-        "item": visible(answer.item),
-        "question": visible(read.question),
-        "text": visible(answer.text[:LONGEST]),
-        "cut": len(answer.text) > LONGEST,
-        "finish": answer.finish_reason,
-        "behavior": visible(read.behavior),
-        "source": visible(read.source),
-        "arm": visible(read.arm),
-        "role": visible(read.role),
-        "checkpoint": read.checkpoint,
-        "seed": read.seed,
-        "config": visible(read.config),
-        "leaked": read.leaked,
-        "score": read.score,
-        "note": visible(read.note),
-    }
+    names = (
+        "record",
+        "question",
+        "behavior",
+        "source",
+        "arm",
+        "role",
+        "checkpoint",
+        "seed",
+        "config",
+        "leaked",
+        "score",
+        "note",
+    )
+    entry: dict[str, object] = {name: getattr(read, name) for name in names}
+    entry |= {
+        "id": answer.id, "context": answer.context, "persona": answer.persona, "item": answer.item,
+        "text": answer.text[:LONGEST], "cut": len(answer.text) > LONGEST, "finish": answer.finish_reason,
+    }  # fmt: skip
+    return {name: visible(value) if isinstance(value, str) else value for name, value in entry.items()}

@@ -14,7 +14,6 @@ from typing import Literal
 import polars as pl
 
 from bystander.core.columns import CellValue, schema_of
-from bystander.core.errors import DataError
 from bystander.core.records import Completion, Finding, PersonaFacts, Similarity, StepLog
 
 BoardState = Literal["planned", "approved", "running", "gated", "done", "failed", "archived"]
@@ -155,13 +154,6 @@ class ReportInput:
             found[read.record] = {"score": read.score}
         found["inputs/study"] = {"created": self.created, "registration_hash": self.registration_hash}
         return found
-
-    def value(self, record: str, column: str) -> CellValue:
-        """The cell of an input record. Raises DataError where there is none, as `Analysis.value` does."""
-        cells = self.records().get(record)
-        if cells is None or column not in cells:
-            raise DataError(f"no such record in the report's inputs: {record!r}, column {column!r}")
-        return cells[column]
 
 
 @dataclass(frozen=True, slots=True)

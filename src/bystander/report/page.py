@@ -201,6 +201,3 @@ def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, obje
         ("exploratory", "What was exploratory", True),
     )
     return [(identifier, label) for identifier, label, there in entries if there]
-
-
-__all__ = ["page", "render"]

@@ -11,7 +11,6 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Mapping, Sequence
 
 # C0 controls but tab and line feed, DEL, C1, zero-width and bidi marks and overrides, line and paragraph separators,
 # BOM, interlinear annotations, tags. Carriage return is shown too: alone it hides what stands before it in a terminal.
@@ -33,23 +32,7 @@ def _shown(match: re.Match[str]) -> str:
     return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
 
 
-def visible_all(value: object) -> object:
-    """`visible` on every string inside JSON-able data, keys too."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, Mapping):
-        return {visible(str(key)): visible_all(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, Sequence):
-        return [visible_all(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
-
-
 def pack(value: object) -> str:
     """JSON-able data as base64 of gzip, the same bytes each time (no clock in the header)."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode("utf-8"), compresslevel=6, mtime=0)).decode("ascii")
-
-
-def unpack(packed: str) -> object:
-    """What `pack` packed."""
-    return json.loads(gzip.decompress(base64.b64decode(packed)))

@@ -59,29 +59,26 @@ def _of_behavior(
     """Figures that stand once per behavior; in the page a switch between behaviors."""
     from bystander.report.figures import breakdown, heat, sweep, training
 
-    frame = {
-        "heatmap": frames.heat(analysis, inputs, headline, names),
-        "quintiles": frames.quintiles(analysis, headline, names),
-        "timing": frames.timing(analysis, headline, names),
-        "category": frames.category_rows(analysis.categories, headline, names),
-        "role": frames.category_rows(analysis.roles, headline, names),
-        "layers": frames.layers(analysis, headline, names),
-        "predictors": frames.predictors(analysis, headline, names),
-        "partials": frames.partials(analysis, headline, names),
+    drawn: dict[str, tuple[pl.DataFrame, Callable[[pl.DataFrame], Figure]]] = {
+        "heatmap": (frames.heat(analysis, inputs, headline, names), lambda rows: heat.heat(rows, headline, names)),
+        "quintiles": (
+            frames.quintiles(analysis, headline, names),
+            lambda rows: training.quintiles(rows, headline, names),
+        ),
+        "timing": (frames.timing(analysis, headline, names), lambda rows: training.timing(rows, headline, names)),
+        "category": (
+            frames.category_rows(analysis.categories, headline, names),
+            lambda rows: breakdown.groups(rows, headline, names, "category"),
+        ),
+        "role": (
+            frames.category_rows(analysis.roles, headline, names),
+            lambda rows: breakdown.groups(rows, headline, names, "role"),
+        ),
+        "layers": (frames.layers(analysis, headline, names), lambda rows: breakdown.layers(rows, names)),
+        "predictors": (frames.predictors(analysis, headline, names), lambda rows: breakdown.predictors(rows, names)),
+        "partials": (frames.partials(analysis, headline, names), lambda rows: breakdown.partials(rows, names)),
     }
-    make: dict[str, Callable[[pl.DataFrame], Figure]] = {
-        "heatmap": lambda rows: heat.heat(rows, headline, names),
-        "quintiles": lambda rows: training.quintiles(rows, headline, names),
-        "timing": lambda rows: training.timing(rows, headline, names),
-        "category": lambda rows: breakdown.groups(rows, headline, names, "category"),
-        "role": lambda rows: breakdown.groups(rows, headline, names, "role"),
-        "layers": lambda rows: breakdown.layers(rows, names),
-        "predictors": lambda rows: breakdown.predictors(rows, names),
-        "partials": lambda rows: breakdown.partials(rows, names),
-    }
-    if frame["layers"]["layer"].n_unique() < 2:  # one layer makes no line
-        del frame["layers"]
-    found = {_name(kind, headline.behavior): make[kind](rows) for kind, rows in frame.items() if rows.height}
+    found = {_name(kind, headline.behavior): draw(rows) for kind, (rows, draw) in drawn.items() if rows.height}
     swept = frames.phase(analysis, headline)
     for source, rows in swept.items():
         found[_name("phase", headline.behavior, source if len(swept) > 1 else "")] = sweep.phase(rows, headline)

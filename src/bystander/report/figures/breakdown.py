@@ -34,7 +34,7 @@ def groups(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str],
 
 def predictors(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     """Rho of every predictor at the study's layer, a panel per source. `frame`: `frames.predictors`."""
-    order = frame.sort("place")["predictor"].unique(maintain_order=True).to_list()
+    order = frame.sort("order")["predictor"].unique(maintain_order=True).to_list()
     y = alt.Y("predictor:N", sort=order, title=None)
     return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's ρ with leakage", _rho_tooltip("predictor"))
 
@@ -59,8 +59,7 @@ def _rho_tooltip(field: str) -> list[alt.Tooltip]:
 def _dots(
     frame: pl.DataFrame, names: Sequence[str], y: alt.Y, value: str, title: str, tooltip: list[alt.Tooltip]
 ) -> alt.FacetChart:
-    order = frame["source"].unique(maintain_order=True).to_list()
-    single = len(order) == 1
+    single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     y = y.axis(
         alt.Axis(
@@ -76,15 +75,12 @@ def _dots(
     bar = base.mark_rule(style="dot", strokeWidth=2, tooltip=None).encode(x="low:Q", x2="high:Q", y=y)
     dot = base.mark_point(style="dot", size=46, opacity=1, filled=True, tooltip=True).encode(x=x, y=y, tooltip=tooltip)
     chart = shared.layered(bar, dot, width=420 if single else 150, height=alt.Step(DOT_HEIGHT))
-    grid = shared.panels(chart, order, above="", below="" if single else title)
-    shared.switchable(grid, names, {"gutter": 190, "least": 120, "widest": 520})
-    return grid
+    return shared.switchable_panels(chart, frame, names, title, gutter=190, least=120, widest=520)
 
 
 def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     """Rho over the layers of the model, a line per predictor that has layers. `frame`: `frames.layers`."""
-    order = frame["source"].unique(maintain_order=True).to_list()
-    single = len(order) == 1
+    single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     listed = frame["predictor"].unique(maintain_order=True).to_list()
     color = alt.Color("predictor:N", sort=listed, title="Predictor",
@@ -104,6 +100,4 @@ def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     )
     band = band.encode(x=x, y="low:Q", y2="high:Q", color=color)
     chart = shared.layered(chosen, band, line, point, width=460 if single else 170, height=240 if single else 160)
-    grid = shared.panels(chart, order, above="", below="" if single else "Layer (0: embeddings)")
-    shared.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
-    return grid
+    return shared.switchable_panels(chart, frame, names, "Layer (0: embeddings)", least=130, widest=620, aspect=0.9)

@@ -102,18 +102,8 @@ def _named(people: pl.DataFrame) -> pl.DataFrame:
 
 def _panel_heads(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     rows = of_arms(analysis.similarity_correlation, headline, names, predicted=True)
-    heads = [
-        {
-            "record": row["record"],
-            "kind": "rho",
-            "source": row["source"] or "",
-            "arm": row["arm"] or "",
-            "label": rho_text(row),
-        }
-        for row in rows.iter_rows(named=True)
-    ]
-    schema: dict[str, type[pl.DataType]] = dict.fromkeys(("record", "kind", "source", "arm", "label"), pl.String)
-    return pl.DataFrame(heads, schema=schema)
+    texts = pl.Series("label", [rho_text(row) for row in rows.iter_rows(named=True)], pl.String)
+    return rows.select("record", pl.lit("rho").alias("kind"), "source", "arm", texts)
 
 
 def rho_text(row: dict[str, float | str | None]) -> str:
@@ -161,15 +151,17 @@ def predictors(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[st
     rows = of_arms(analysis.similarity_correlation, headline, names).filter(
         pl.col("rho").is_not_null() & ((pl.col("layer") == headline.layer) | (pl.col("layer") < 0))
     )
-    place = pl.when(pl.col("method") == headline.method).then(0).when(pl.col("layer") >= 0).then(1).otherwise(2)
-    return shown(_predictors(rows).with_columns(place.alias("place")))
+    order = pl.when(pl.col("method") == headline.method).then(0).when(pl.col("layer") >= 0).then(1).otherwise(2)
+    return shown(_predictors(rows).with_columns(order.alias("order")))
 
 
 def layers(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
-    """One row per source x arm x predictor x layer; `primary` marks the headline's predictor, `registered` its layer too."""
+    """One row per source x arm x predictor x layer; `primary` marks the headline's predictor, `registered` its layer too.
+    None for fewer than two layers: one makes no line."""
     rows = of_arms(analysis.similarity_correlation, headline, names).filter(
         pl.col("rho").is_not_null() & (pl.col("layer") >= 0)
     )
+    rows = rows if rows["layer"].n_unique() > 1 else rows.clear()
     primary = pl.col("method") == headline.method
     frame = _predictors(rows).with_columns(
         primary.alias("primary"), (primary & (pl.col("layer") == headline.layer)).alias("registered")
@@ -178,7 +170,7 @@ def layers(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) 
 
 
 def _predictors(rows: pl.DataFrame) -> pl.DataFrame:
-    named = [predictor_name(method or "", -1) for method in rows["method"].to_list()]
+    named = [predictor_name(method, -1) for method in rows["method"].to_list()]
     columns = ["record", "source", "arm", "method", "layer", "rho", "low", "high", "p", "n"]
     return rows.select(columns).with_columns(pl.Series("predictor", named, pl.String))
 
@@ -233,14 +225,8 @@ def phase(analysis: Analysis, headline: HeadlineOutcome) -> dict[str, pl.DataFra
 
 def losses(inputs: ReportInput) -> pl.DataFrame:
     """Loss by step of every training; long trainings are thinned to about `LOSS_POINTS` steps each."""
-    found: list[dict[str, str | float]] = [
-        {
-            "label": curve.label,
-            "behavior": curve.behavior,
-            "step": step.step,
-            "loss": step.loss,
-            "learning_rate": step.learning_rate,
-        }
+    found = [
+        (curve.label, curve.behavior, step.step, step.loss, step.learning_rate)
         for curve in inputs.curves
         for step in curve.steps[:: max(1, len(curve.steps) // LOSS_POINTS)]
     ]
@@ -251,4 +237,4 @@ def losses(inputs: ReportInput) -> pl.DataFrame:
         "loss": pl.Float64,
         "learning_rate": pl.Float64,
     }
-    return shown(pl.DataFrame(found, schema=schema).filter(pl.col("loss").is_finite()))
+    return shown(pl.DataFrame(found, schema=schema, orient="row").filter(pl.col("loss").is_finite()))

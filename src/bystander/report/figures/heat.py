@@ -19,11 +19,10 @@ def heat(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -
 
     The color scale ends at the largest change of a bystander; the source's own is beyond it, and is cut there.
     """
-    panels = frame["source"].unique(maintain_order=True).to_list()
     rows = int(frame["position"].max() or 1)  # pyright: ignore[reportArgumentType]
     others = frame.filter(pl.col("role") != "source")
     limit = float(others["leakage"].abs().max() or 1.0)  # pyright: ignore[reportArgumentType]
-    single = len(panels) == 1
+    single = len(shared.sources(frame)) == 1
     named = single and rows <= 130
     step = 18 if rows <= NAMED_ROWS else 11 if named else 4
     y = alt.Y(
@@ -52,11 +51,8 @@ def heat(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -
         .mark_rect(style="outline", tooltip=None, fillOpacity=0)
         .encode(x="checkpoint:O", y=y)
     )
-    width = 420 if single else 150
-    chart = shared.layered(cells, outline, width=width, height=alt.Step(step))
-    grid = shared.panels(chart, panels, above="", below="" if single else below)
-    shared.switchable(grid, names, {"gutter": 150 if named else 40, "least": 120, "widest": 620})
-    return grid
+    chart = shared.layered(cells, outline, width=420 if single else 150, height=alt.Step(step))
+    return shared.switchable_panels(chart, frame, names, below, gutter=150 if named else 40, least=120, widest=620)
 
 
 def _tooltip() -> list[alt.Tooltip]:

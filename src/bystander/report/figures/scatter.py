@@ -14,8 +14,7 @@ from bystander.report.labels import leakage_title, similarity_title
 
 def scatter(frame: pl.DataFrame, headline: HeadlineOutcome, *, title: str = "") -> alt.FacetChart:
     """The row of panels of one behavior. `frame`: `frames.scatter`."""
-    panels = frame["source"].unique(maintain_order=True).to_list()
-    single = len(panels) == 1
+    single = len(shared.sources(frame)) == 1
     width, height = (620, 380) if single else (190, 170)
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     people = base.transform_filter("datum.kind === 'persona'")
@@ -41,7 +40,7 @@ def scatter(frame: pl.DataFrame, headline: HeadlineOutcome, *, title: str = "") 
         .encode(text="label:N", x=alt.XValue(2), y=alt.YValue(-4)),
     ]
     chart = shared.layered(*layers, width=width, height=height)
-    return shared.panels(chart, panels, above=title, below="" if single else below, gap=16)
+    return shared.panels(chart, frame, above=title, below=below, gap=16)
 
 
 def _names(people: alt.Chart, *, single: bool) -> list[alt.Chart]:

@@ -19,14 +19,14 @@ RECORDS: dict[str, type] = {
 
 
 def dictionary(tables: Mapping[str, pl.DataFrame]) -> str:
-    """The dictionary as Markdown. Raises KeyError for a table or column that no record declares."""
+    """The dictionary as Markdown. Raises KeyError for a table that no record declares, or that lacks a column."""
     lines = [
         "# Data dictionary",
         "",
         "Fractions are in [0, 1], judge scores 0-100, log-probabilities in nats. Empty: null.",
     ]
     for name, frame in tables.items():
-        about, meanings = (RECORDS[name].__doc__ or "").split("\n\n")[0], meanings_of(RECORDS[name])
-        lines += ["", f"## {name}", "", " ".join(about.split()), "", "| column | type | meaning |", "|---|---|---|"]
-        lines += [f"| {column} | {kind} | {meanings[column]} |" for column, kind in frame.schema.items()]
+        about = " ".join((EXPORTED[name].__doc__ or "").split("\n\n")[0].split())
+        lines += ["", f"## {name}", "", about, "", "| column | type | meaning |", "|---|---|---|"]
+        lines += [f"| {column} | {frame.schema[column]} | {meaning} |" for column, meaning in meanings(name).items()]
     return "\n".join(lines) + "\n"
