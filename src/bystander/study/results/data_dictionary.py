@@ -6,16 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from bystander.analysis.schemas import EXPORTED
-from bystander.core.columns import meanings_of
-from bystander.core.records import Measurement, PersonaFacts, Similarity
-
-RECORDS: dict[str, type] = {
-    "measurements": Measurement,
-    "similarities": Similarity,
-    "personas": PersonaFacts,
-    **EXPORTED,
-}
+from bystander.analysis.schemas import EXPORTED, meanings
 
 
 def dictionary(tables: Mapping[str, pl.DataFrame]) -> str:
