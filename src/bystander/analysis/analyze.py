@@ -146,7 +146,7 @@ def _left_out(whole: Sequence[PairedGrid], settings: AnalysisSettings) -> list[s
     """Who is in no similarity correlation because of its role, by training design."""
     notes: dict[str, None] = {}
     for grid in whole:
-        behavior, source, arm, config = grid.training[: len(KEYS)]
+        behavior, source, arm, config = grid.training.design
         names = [
             name
             for kind, name, role in zip(grid.kinds, grid.names, grid.roles, strict=True)

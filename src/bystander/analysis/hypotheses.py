@@ -162,15 +162,11 @@ def _no_source_effect(
     if hypothesis.positive_control and evidence.control_moved is False:
         return "inconclusive", f"probe blind: {seen}, and neither did the positive control move"
     if hypothesis.positive_control and evidence.control_moved is None:
-        return (
-            "inconclusive",
-            f"{seen}; the positive control `{hypothesis.positive_control}` was not run, so a blind probe is not excluded",
-        )
+        unseen = f"the positive control `{hypothesis.positive_control}` was not run, so a blind probe is not excluded"
+        return "inconclusive", f"{seen}; {unseen}"
     if state == "open":
-        return (
-            "inconclusive",
-            f"{seen}: the interval holds the threshold, or p = {claim.p:.2g} is not below {hypothesis.alpha:g}",
-        )
+        why = f"the interval holds the threshold, or p = {claim.p:.2g} is not below {hypothesis.alpha:g}"
+        return "inconclusive", f"{seen}: {why}"
     moved = "; the positive control moved, so the probe sees" if evidence.control_moved else ""
     return "falsified", f"no source effect, the training failed: {seen}{moved}"
 
@@ -183,12 +179,10 @@ def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypoth
         return f"no bystander effect: {seen}" if what == "bystanders" else f"no gradient: {seen}"
     if what == "correlation" and state == "open":
         least = smallest_rho(evidence.n_personas) if evidence.n_personas > 3 else np.nan
+        if not np.isfinite(least):
+            return f"{seen}: too few bystanders to decide anything"
         could = (
             f"with {evidence.n_personas} bystanders 4 of 5 studies would see a rho of {least:.2f}, fewer a smaller one"
         )
-        return (
-            f"{seen}: neither shown nor excluded; {could}"
-            if np.isfinite(least)
-            else f"{seen}: too few bystanders to decide anything"
-        )
+        return f"{seen}: neither shown nor excluded; {could}"
     return f"{seen}: neither shown nor excluded at alpha {hypothesis.alpha:g}"

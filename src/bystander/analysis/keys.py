@@ -48,6 +48,11 @@ class TrainingKey(NamedTuple):
     lr: LearningRate = None
     epochs: Epochs = None
 
+    @property
+    def design(self) -> tuple[str, str, str, str]:
+        """`KEYS`: behavior, source, arm and configuration."""
+        return self.behavior, self.source, self.arm, self.config
+
 
 class OutcomeKey(NamedTuple):
     """What was measured."""

@@ -48,7 +48,7 @@ class PairedGrid:
 
     def record(self, table: str, seed: int | None, *more: object) -> str:
         """The stable name of a row about this grid: table / source / behavior / arm / config / seed / outcome / more."""
-        behavior, source, arm, config = self.training[: len(KEYS)]
+        behavior, source, arm, config = self.training.design
         named = f"seed{seed}" if seed is not None else "pooled"
         return "/".join(
             str(part) or "-" for part in (table, source, behavior, arm, config, named, *self.outcome, *more)
@@ -198,7 +198,7 @@ def _grid(part: pl.DataFrame) -> PairedGrid:
     )
     if len(np.unique(index)) < part.height:
         raise DataError(
-            f"{'/'.join((*training[: len(KEYS)], *outcome))}: several values of one question under one context (two runs in "
+            f"{'/'.join((*training.design, *outcome))}: several values of one question under one context (two runs in "
             "one table?)"
         )
     worse = pl.max_horizontal(pl.col("bad") / pl.col("rows"), pl.col("bad_before").fill_null(1.0))

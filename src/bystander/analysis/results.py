@@ -15,7 +15,7 @@ import polars as pl
 from bystander.analysis.schemas import TABLES, VerdictNumberRow, VerdictRow, empty, table_of
 from bystander.core.columns import CellValue
 from bystander.core.errors import DataError
-from bystander.core.records import Verdict
+from bystander.core.records import Verdict, as_dict
 
 FORMAT = 2  # of analysis.json; raised when a reader of the old form would misread the new one
 
@@ -86,17 +86,12 @@ class Analysis:
 
     def to_json(self) -> str:
         """The text of analysis.json. Floats keep all their digits, so that it reads back to the same bits."""
-        tables = {name: getattr(self, name).to_dict(as_series=False) for name in TABLES}
-        verdicts = [
-            {"hypothesis": v.hypothesis, "outcome": v.outcome, "reason": v.reason, "numbers": _finite(v.numbers)}
-            for v in self.verdicts
-        ]
         whole = {
             "format": FORMAT,
             "settings": dict(self.settings),
             "notes": list(self.notes),
-            "verdicts": verdicts,
-            "tables": tables,
+            "verdicts": [{**as_dict(verdict), "numbers": _finite(verdict.numbers)} for verdict in self.verdicts],
+            "tables": {name: getattr(self, name).to_dict(as_series=False) for name in TABLES},
         }
         return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 

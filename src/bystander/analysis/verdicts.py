@@ -9,7 +9,7 @@ import numpy as np
 
 from bystander.analysis.declared import declared_of, threshold_of
 from bystander.analysis.hypotheses import Claim, Evidence, Hypothesis, Threshold, VerdictNumbers, evaluate
-from bystander.analysis.keys import KEYS
+from bystander.analysis.keys import TrainingKey
 from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.schemas import TableRows
 from bystander.analysis.settings import AnalysisSettings
@@ -65,9 +65,9 @@ class Case:
             if row.seed is None and row.outcome == threshold.outcome and self._about(row.training)
         }
 
-    def _about(self, key: tuple[object, ...]) -> bool:
-        behavior, _, arm, config = key[: len(KEYS)]
-        return (behavior, arm, config) == (self.hypothesis.behavior, self.hypothesis.arm, self.config)
+    def _about(self, key: TrainingKey | PooledRow) -> bool:
+        own = (self.hypothesis.behavior, self.hypothesis.arm, self.config)
+        return (key.behavior, key.arm, key.config) == own
 
     def verdict(self, name: str, sources: Sequence[str]) -> Verdict:
         """The verdict over these sources."""
@@ -120,7 +120,7 @@ class Case:
             own = (row for row in self.rows.similarity_correlation if row.seed is None and self._about(row.training))
             chosen = (row for row in own if row.training.source == sources[0])
         else:
-            chosen = (row for row in self.rows.pooled if self._about((row.behavior, "", row.arm, row.config)))
+            chosen = (row for row in self.rows.pooled if self._about(row))
         return next((row for row in chosen if (row.method, row.layer, row.outcome) == predictor), None)
 
     def _control(self, sources: Sequence[str]) -> ControlChange:

@@ -7,7 +7,7 @@ Palette: Okabe and Ito (2008), "Color universal design"; the diverging ramp runs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Look = Literal["light", "dark", "paper"]
@@ -50,16 +50,8 @@ DARK = Palette(
     accent="#ff8a80",
     strong="#14161a",
 )
-PAPER = Palette(
-    ink="#000000",
-    muted="#444444",
-    hairline="#dddddd",
-    category=LIGHT.category,
-    diverging=(*LIGHT.diverging[:3], "#ffffff", *LIGHT.diverging[4:]),
-    ordinal=LIGHT.ordinal,
-    accent=LIGHT.accent,
-    strong="#ffffff",
-)
+WHITE = (*LIGHT.diverging[:3], "#ffffff", *LIGHT.diverging[4:])
+PAPER = replace(LIGHT, ink="#000000", muted="#444444", hairline="#dddddd", diverging=WHITE)
 PALETTES: dict[Look, Palette] = {"light": LIGHT, "dark": DARK, "paper": PAPER}
 
 

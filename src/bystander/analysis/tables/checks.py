@@ -52,7 +52,7 @@ def check_rows(whole: Sequence[PairedGrid], table: pl.DataFrame, settings: Analy
             before = np.nan if mean is None else mean
             rows.append(_row(record, TrainingKey("", "", "", ""), outcome, numbers, settings, before=before))
     for grid in whole:
-        numbers = counts[(*grid.training[: len(KEYS)], *grid.outcome)][:3]
+        numbers = counts[(*grid.training.design, *grid.outcome)][:3]
         estimate = crossed(grid.after - grid.before, EVERYTHING).within(grid.unit)
         both = np.isfinite(grid.change)
         rows.append(_row(

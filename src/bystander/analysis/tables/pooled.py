@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 
 from bystander.analysis import keys
-from bystander.analysis.keys import KEYS, OutcomeKey, TrainingKey
+from bystander.analysis.keys import OutcomeKey, TrainingKey
 from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.settings import AnalysisSettings
@@ -93,7 +93,7 @@ def pooled_rows(
         if len(sources) < 2 or not names:
             continue
         columns = pooled_columns(sources, settings)
-        behavior, _, arm, config = training[: len(KEYS)]
+        behavior, _, arm, config = training.design
         for index, (method, layer) in enumerate(names):
             slope, reason = dict[str, float](), ""
             if settings.declares(method, layer):

@@ -178,21 +178,19 @@ def _predictors(rows: pl.DataFrame) -> pl.DataFrame:
 def partials(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     """One row per source x arm x confounder held constant; the raw rho first, with its interval."""
     rows = of_arms(analysis.similarity_correlation, headline, names, predicted=True)
-    found: list[dict[str, object]] = []
+    found: list[tuple[object, ...]] = []
     for row in rows.iter_rows(named=True):
         cells = {
-            label: (row[f"partial_{key}"], row[f"partial_{key}_p"]) if key else (row["rho"], row["p"])
+            label: (row[f"partial_{key}"], row[f"partial_{key}_p"], None, None)
+            if key
+            else (row["rho"], row["p"], row["low"], row["high"])
             for key, label in HELD
         }
-        cells["category (ranks within it)"] = (row["rho_within_category"], row["p_within_category"])
-        for label, (rho, p) in cells.items():
-            raw = label == HELD[0][1]
-            ends = (row["low"], row["high"]) if raw else (None, None)
-            found.append({"record": row["record"], "source": row["source"] or "", "arm": row["arm"] or "", "held": label,
-                          "rho": rho, "p": p, "low": ends[0], "high": ends[1]})  # fmt: skip
-    schema = {"record": pl.String, "source": pl.String, "arm": pl.String, "held": pl.String, "rho": pl.Float64,
-              "p": pl.Float64, "low": pl.Float64, "high": pl.Float64}  # fmt: skip
-    return shown(pl.DataFrame(found, schema=schema).filter(pl.col("rho").is_not_null()))
+        cells["category (ranks within it)"] = (row["rho_within_category"], row["p_within_category"], None, None)
+        found += [(row["record"], row["source"], row["arm"], label, *numbers) for label, numbers in cells.items()]
+    schema: dict[str, type[pl.DataType]] = dict.fromkeys(("record", "source", "arm", "held"), pl.String)
+    schema |= dict.fromkeys(("rho", "p", "low", "high"), pl.Float64)
+    return shown(pl.DataFrame(found, schema=schema, orient="row").filter(pl.col("rho").is_not_null()))
 
 
 def quintiles(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
