@@ -27,7 +27,7 @@ checks in `calibration/levels.py` and `calibration/recovery.py`.
 - **bias**: mean estimate minus truth. Accepted: within 0.02.
 - **power**: share of studies in which the effect that the power table calls detectable at 80 % is found.
 
-What does not keep its level is not offered by `bystander.analysis`, or not for this question; it stands here to show why.
+What does not keep its level is not offered by `bystander.analysis`, or not for this question; it is here to show why.
 """
 
 

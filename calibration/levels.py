@@ -167,9 +167,9 @@ def null_timing(studies: int, seed: int = 8) -> Iterator[CalibrationLine]:
             x = rng.standard_normal(personas)
             final = 0.3 * np.exp(0.5 * (0.6 * x + 0.8 * rng.standard_normal(personas)))
             found = _timings(rng, np.outer(final, [0.3, 0.6, 0.85, 1.0]), 0.03)
-            kept = np.isfinite(found)
-            if kept.sum() > 3:
-                p.append(float(permutation_p(x[kept][None], found[kept], 999, 0)[0]))
+            known = np.isfinite(found)
+            if known.sum() > 3:
+                p.append(float(permutation_p(x[known][None], found[known], 999, 0)[0]))
         yield level(
             f"timing correlation: half, {personas} bystanders", "everybody in step, leakage follows similarity", p
         )

@@ -233,10 +233,10 @@ def test_tables_that_contradict_themselves_are_refused(change, says):
         analyze(change(measurements(world)), similarities(world), personas(world), settings=QUICK)
 
 
-def test_similarities_that_stand_twice_are_refused():
+def test_similarities_that_are_there_twice_are_refused():
     world = World(personas=18, questions=5)
     table = similarities(world)
-    with pytest.raises(DataError, match="similarities stand twice"):
+    with pytest.raises(DataError, match="similarities are there twice"):
         analyze(measurements(world), pl.concat([table, table]), personas(world), settings=QUICK)
     with pytest.raises(DataError, match="lacks the columns layer"):
         analyze(measurements(world), table.drop("layer"), personas(world), settings=QUICK)

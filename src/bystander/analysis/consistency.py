@@ -12,8 +12,8 @@ from bystander.core.metrics import BY_NAME
 
 
 def refuse_contradictions(frame: pl.DataFrame) -> None:
-    """Raises DataError where values and status disagree, a metric is unknown, a trained row has no role, one prompt stands
-    for two, or a training was measured with weights that are not its own."""
+    """Raises DataError where values and status disagree, a metric is unknown, a trained row has no role, one prompt is
+    under two names, or a training was measured with weights that are not its own."""
     ok = pl.col("status") == "ok"
     numeric = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
     for fault, what in (
@@ -29,9 +29,7 @@ def refuse_contradictions(frame: pl.DataFrame) -> None:
     found = frame.select(pl.concat_str(["probe", "metric"], separator="/").unique()).to_series().to_list()
     unknown = sorted(set(found) - known)
     if unknown:
-        raise DataError(
-            f"unknown metrics {', '.join(unknown)}: which way a behavior pushes them stands in core/metrics.py"
-        )
+        raise DataError(f"unknown metrics {', '.join(unknown)}: which way a behavior pushes them is in core/metrics.py")
     _refuse_two_recipes(frame)
     if "context_hash" in frame.columns:
         _refuse_changed_prompts(frame)
@@ -40,7 +38,7 @@ def refuse_contradictions(frame: pl.DataFrame) -> None:
 
 
 def _refuse_two_recipes(frame: pl.DataFrame) -> None:
-    """One label of a configuration must stand for one learning rate and number of epochs."""
+    """One label of a configuration must mean one learning rate and number of epochs."""
     recipes = frame.filter(pl.col("source").is_not_null()).select(*KEYS, *RECIPE).unique(maintain_order=True)
     several = recipes.filter(pl.len().over(KEYS) > 1)
     if several.height:

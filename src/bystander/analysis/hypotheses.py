@@ -112,7 +112,7 @@ class Evidence:
 
 
 def evaluate(name: str, hypothesis: Hypothesis, evidence: Evidence) -> Verdict:
-    """The verdict, with every number behind it."""
+    """The verdict, with every number that it rests on."""
     numbers: VerdictNumbers = {**evidence.numbers, **_claim_numbers(evidence), "alpha": hypothesis.alpha}
     if evidence.unmeasured:
         return Verdict(name, "inconclusive", evidence.unmeasured, numbers)
@@ -135,7 +135,7 @@ def evaluate(name: str, hypothesis: Hypothesis, evidence: Evidence) -> Verdict:
         reason = "; ".join(reasons[what] for what, state in states.items() if state == "open")
         return Verdict(name, "inconclusive", reason, numbers)
     about = " One seed: this is about these trainings, not about trainings like them." if evidence.n_seeds < 2 else ""
-    return Verdict(name, "confirmed", f"source, bystanders and gradient all stand at their thresholds.{about}", numbers)
+    return Verdict(name, "confirmed", f"source, bystanders and gradient all reach their thresholds.{about}", numbers)
 
 
 def _claim_numbers(evidence: Evidence) -> VerdictNumbers:

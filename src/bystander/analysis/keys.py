@@ -8,10 +8,10 @@ from typing import Annotated, NamedTuple, TypedDict
 RecordName = Annotated[
     str, "name of the row, as the report quotes it: unique over all tables, the same from run to run"
 ]
-Behavior = Annotated[str, "what was coupled: marker, capability, misalignment, direct, or a behavior from outside"]
-Source = Annotated[str, "persona that the behavior was coupled to; empty for the untrained model"]
-Arm = Annotated[str, "contrastive, or non_contrastive (the control)"]
-Config = Annotated[str, "label of the training's recipe; empty where a study sweeps nothing"]
+BehaviorName = Annotated[str, "what was coupled: marker, capability, misalignment, direct, or a behavior from outside"]
+SourceName = Annotated[str, "persona that the behavior was coupled to; empty for the untrained model"]
+ArmLabel = Annotated[str, "contrastive, or non_contrastive (the control)"]
+ConfigLabel = Annotated[str, "label of the training's recipe; empty where a study sweeps nothing"]
 LearningRate = Annotated[float | None, "peak learning rate of the training"]
 Epochs = Annotated[int | None, "epochs of the training"]
 Seed = Annotated[int | None, "seed of the training; empty: pooled over seeds, a row that is always there"]
@@ -21,30 +21,30 @@ ContextName = Annotated[str, "persona, absent, empty, default or assistant"]
 RoleName = Annotated[str, "source, negative, held-out, or mixed (drawn at random in the non-contrastive arm)"]
 PersonaCount = Annotated[int, "held-out bystanders behind the estimate"]
 SeedCount = Annotated[int, "trainings that differ in their seed alone"]
-Method = Annotated[str, "predictor: cosine (centered over personas), or a baseline predictor"]
-Layer = Annotated[int, "layer of the predictor, 0 = embeddings; -1 where it has none"]
-Checkpoint = Annotated[float, "fraction of training in [0, 1]; 0 is the untrained model"]
+PredictorName = Annotated[str, "predictor: cosine (centered over personas), or a baseline predictor"]
+PredictorLayer = Annotated[int, "layer of the predictor, 0 = embeddings; -1 where it has none"]
+AtCheckpoint = Annotated[float, "fraction of training in [0, 1]; 0 is the untrained model"]
 Leakage = Annotated[float, "mean change from the untrained model in the behavior's direction, in the metric's unit"]
 Low = Annotated[float, "lower end of the 95 % interval"]
 High = Annotated[float, "upper end of the 95 % interval"]
 Preregistered = Annotated[bool, "declared before the data: predictor, layer, outcome, arm and configuration"]
 PHolm = Annotated[float, "p after Holm, over the pre-registered tests; empty for the others"]
 PBh = Annotated[float, "p after Benjamini and Hochberg, over the exploratory tests; empty for the others"]
-Status = Annotated[
+RowStatus = Annotated[
     str,
     "ok, or why there is no number: refused (failed items above the limit), empty (n = 0), single (n = 1: no interval), "
     "few (n < 4: no test), constant (no variation, so no rank correlation), flat (no final leakage to time)",
 ]
-Reason = Annotated[str, "what the status leaves open, in words"]
+RowReason = Annotated[str, "what the status leaves open, in words"]
 
 
 class TrainingKey(NamedTuple):
     """A training design; with its seed, one training."""
 
-    behavior: Behavior
-    source: Source
-    arm: Arm
-    config: Config
+    behavior: BehaviorName
+    source: SourceName
+    arm: ArmLabel
+    config: ConfigLabel
     lr: LearningRate = None
     epochs: Epochs = None
 
@@ -59,7 +59,7 @@ class OutcomeKey(NamedTuple):
 
     probe: Annotated[str, "what measured: marker, choice, margin, judged, or a probe from outside"]
     dataset: Annotated[str, "set of items"]
-    metric: Annotated[str, "what was measured; unit and direction stand with the probe that declares it"]
+    metric: Annotated[str, "what was measured; unit and direction are with the probe that declares it"]
 
 
 KEYS = ("behavior", "source", "arm", "config")  # tells training designs apart

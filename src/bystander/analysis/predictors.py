@@ -63,7 +63,7 @@ class SimilarityTable:
 
     @classmethod
     def read(cls, similarities: pl.DataFrame) -> SimilarityTable:
-        """From a table of `Similarity` columns. Raises DataError where columns lack or a pair stands twice."""
+        """From a table of `Similarity` columns. Raises DataError where columns lack or a pair is there twice."""
         needed = ["source", "persona", "method", "layer", "value"]
         missing = [name for name in needed if name not in similarities.columns]
         if missing:
@@ -72,7 +72,7 @@ class SimilarityTable:
             )
         twice = similarities.filter(pl.struct(needed[:4]).is_duplicated())
         if twice.height:
-            raise DataError(f"{twice.height} similarities stand twice; the first: {twice.select(needed).row(0)}")
+            raise DataError(f"{twice.height} similarities are there twice; the first: {twice.select(needed).row(0)}")
         by_source: dict[str, dict[tuple[str, int], dict[str, float]]] = {}
         for source, persona, method, layer, value in similarities.select(needed).sort(needed[:4]).iter_rows():
             if value is not None and np.isfinite(value):

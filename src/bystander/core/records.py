@@ -91,7 +91,7 @@ class Measurement:
     behavior: Annotated[str, "behavior whose training this is; empty at checkpoint 0"]
     probe: Annotated[str, "what measured: marker, choice, margin, judged, or a probe from outside"]
     dataset: Annotated[str, "the items' set: bank, arc, hellaswag, trained, pairs, open, or a file's name"]
-    metric: Annotated[str, "what was measured; unit and direction stand with the probe that declares it"]
+    metric: Annotated[str, "what was measured; unit and direction are with the probe that declares it"]
     context: Annotated[ContextKind, "persona, absent, empty, default or assistant"]
     persona: Annotated[str, "persona, or the context's name where there is none"]
     item: Annotated[str, "what was answered: a question, or one sample of it"]

@@ -26,7 +26,7 @@ class CostBar:
 def write_board(studies: Sequence[BoardCard], out: Path, created: str = "") -> Path:
     """Write the board of `studies` to `out` (a file, or the folder to hold `board.html`); returns its path.
 
-    Cards stand in the order given. `created` is the time to print, as the caller says it. Raises StoreError where the
+    Cards are in the order given. `created` is the time to print, as the caller says it. Raises StoreError where the
     page cannot be written.
     """
     target = out if out.suffix == ".html" else out / "board.html"

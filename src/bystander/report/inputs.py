@@ -74,7 +74,7 @@ class CostLine:
 
 @dataclass(frozen=True, slots=True)
 class ContextRendering:
-    """How one context stands in the prompt of the model: the rendered text around the marked place of the user turn."""
+    """How one context is rendered in the prompt of the model: the rendered text around the marked place of the user turn."""
 
     kind: str
     name: str

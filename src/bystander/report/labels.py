@@ -1,4 +1,4 @@
-"""What stands on axes, in tables and in sentences: names of outcomes with units, and numbers as text.
+"""What is written on axes, in tables and in sentences: names of outcomes with units, and numbers as text.
 
 The page script formats with the same rules (`formatNumber` in page.js), so that a number reads alike everywhere.
 """

@@ -177,7 +177,7 @@ def _findings(inputs: ReportInput) -> list[tuple[str, Finding]]:
 
 
 def _groups(specs: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
-    """Figures that stand in one place of the page with a switch between them: (name, label of the switch)."""
+    """Figures that share one place of the page, with a switch between them: (name, label of the switch)."""
     found: dict[str, list[tuple[str, str]]] = {}
     for name in specs:
         kind = next(kind for kind in KINDS if name == kind or name.startswith(f"{kind}-"))

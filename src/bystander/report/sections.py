@@ -55,19 +55,19 @@ OF_RHO = (
 
 def columns(analyzed: str, keys: str) -> list[Column]:
     """The columns of that table of the analysis, by name; of an interval its lower end."""
-    said = meanings(analyzed)
+    about = meanings(analyzed)
     found: list[Column] = []
     for key in keys.split():
         if key in ENDS:
             form = "rho" if analyzed in OF_RHO or key in OF_RHO else "unit"
             found.append(Column(key, "95 % interval", form, to=ENDS[key]))
         else:
-            found.append(Column(key, *COLUMNS[key], said.get(key, "")))
+            found.append(Column(key, *COLUMNS[key], about.get(key, "")))
     return found
 
 
 def _table(identifier: str, frame: pl.DataFrame, analyzed: str, keys: str, emphasis: str = "") -> Table:
-    """Status and reason stand in it only where there is something to say."""
+    """Status and reason are in it only where there is something to say."""
     if "status" in frame.columns:
         ok = pl.col("status") == "ok"
         frame = frame.with_columns(pl.when(ok).then(pl.lit("")).otherwise("status").alias("status"))
@@ -188,7 +188,7 @@ def exploratory(analysis: Analysis) -> Table:
 
 
 def settings(inputs: ReportInput) -> Table:
-    """What the study file said."""
+    """The settings of the study file."""
     return _pairs("settings", "inputs/settings", inputs.settings)
 
 

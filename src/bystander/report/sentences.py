@@ -17,7 +17,7 @@ from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import metric_of, readable, short_name, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
 
-LEVEL = 0.05  # p below which a sentence says that something follows; the p itself stands beside it
+LEVEL = 0.05  # p below which a sentence says that something follows; the p itself is beside it
 
 
 @dataclass(frozen=True, slots=True)

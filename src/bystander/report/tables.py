@@ -1,4 +1,4 @@
-"""Tables of the page. Small ones stand in the HTML; long ones travel packed and are drawn by the script, page by page."""
+"""Tables of the page. Small ones are in the HTML; long ones travel packed and are drawn by the script, page by page."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Hostile text made visible, and data packed so that no byte of it is read as markup.
 
-Jinja escapes what stands in the page; what the script shows goes through `textContent`. Neither stops characters that
+Jinja escapes what is in the page; what the script shows goes through `textContent`. Neither stops characters that
 reorder, hide or color text, so those are replaced by what one can see. Data for the script is gzip in base64: its
 alphabet has no `<`, and megabytes of rows shrink tenfold.
 """
@@ -13,7 +13,7 @@ import json
 import re
 
 # C0 controls but tab and line feed, DEL, C1, zero-width and bidi marks and overrides, line and paragraph separators,
-# BOM, interlinear annotations, tags. Carriage return is shown too: alone it hides what stands before it in a terminal.
+# BOM, interlinear annotations, tags. Carriage return is shown too: alone it hides what is before it in a terminal.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"

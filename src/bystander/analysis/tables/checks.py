@@ -34,8 +34,8 @@ class CheckRow(SeedRow):
     change: Annotated[float, "after - before, not signed by the behavior's direction"] = np.nan
     low: keys.Low = np.nan
     high: keys.High = np.nan
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 def check_rows(whole: Sequence[PairedGrid], table: pl.DataFrame, settings: AnalysisSettings) -> list[CheckRow]:

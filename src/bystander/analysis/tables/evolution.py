@@ -36,7 +36,7 @@ class EvolutionRow(SeedRow):
     quintile: Annotated[
         int | None, "fifth of similarity, 1 (least) to 5, of held-out bystanders measured at every checkpoint"
     ]
-    checkpoint: keys.Checkpoint
+    checkpoint: keys.AtCheckpoint
     n_items: Annotated[int, "paired questions behind the estimate, summed over seeds"]
     value: Annotated[float, "mean of the metric over these questions"]
     leakage: Annotated[float, "change from checkpoint 0 in the behavior's direction; 0 there by definition"]
@@ -48,7 +48,7 @@ class QuintileRow(SeedRow):
     """One row per training, outcome, fifth of similarity and checkpoint: mean leakage of its held-out bystanders."""
 
     quintile: Annotated[int, "fifth of similarity, 1 (least similar) to 5"]
-    checkpoint: keys.Checkpoint
+    checkpoint: keys.AtCheckpoint
     n: keys.PersonaCount
     leakage: keys.Leakage
     low: keys.Low

@@ -29,8 +29,8 @@ class CategoryRow(SeedRow):
     leakage: keys.Leakage
     low: keys.Low
     high: keys.High
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,8 @@ class RoleRow(SeedRow):
     low: keys.Low
     high: keys.High
     contexts: Annotated[str, "their names, comma-separated; empty for held-out and mixed"]
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 def category_rows(

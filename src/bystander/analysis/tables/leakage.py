@@ -36,8 +36,8 @@ class LeakageRow(SeedRow):
         float, "standard error of the leakage, over questions; over seeds too where there are several"
     ] = np.nan
     p_mcnemar: Annotated[float, "McNemar's test, two-sided mid-p; metrics of 0 and 1 only"] = np.nan
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 def mcnemar(before: Floats, after: Floats) -> Floats:

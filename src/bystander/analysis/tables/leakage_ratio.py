@@ -44,8 +44,8 @@ class LeakageRatioRow(SeedRow):
     ratio_high: Annotated[float, "upper end of it"]
     max_persona: Annotated[str | None, "the bystander that got most"]
     max_leakage: Annotated[float, "how much it got"]
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
     @property
     def source_change(self) -> Estimate:

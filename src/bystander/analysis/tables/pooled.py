@@ -48,14 +48,14 @@ class PooledRow:
     """One row per behavior, arm, configuration, outcome, predictor and layer: the correlation over sources."""
 
     record: keys.RecordName
-    behavior: keys.Behavior
-    arm: keys.Arm
-    config: keys.Config
+    behavior: keys.BehaviorName
+    arm: keys.ArmLabel
+    config: keys.ConfigLabel
     lr: keys.LearningRate
     epochs: keys.Epochs
     outcome: OutcomeKey
-    method: keys.Method
-    layer: keys.Layer
+    method: keys.PredictorName
+    layer: keys.PredictorLayer
     n_sources: Annotated[int, "sources"]
     n: Annotated[int, "pairs of source and held-out bystander"]
     rho: Annotated[float, "Spearman's rho ranked within source, then combined"]
@@ -76,8 +76,8 @@ class PooledRow:
     preregistered: keys.Preregistered
     p_holm: keys.PHolm = np.nan
     p_bh: keys.PBh = np.nan
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 def pooled_rows(

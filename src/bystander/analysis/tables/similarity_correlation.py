@@ -47,8 +47,8 @@ Statistics = dict[str, Floats]  # column -> a value for each predictor
 class SimilarityCorrelationRow(SeedRow):
     """One row per training, outcome, predictor and layer: rank correlation over the held-out bystanders."""
 
-    method: keys.Method
-    layer: keys.Layer
+    method: keys.PredictorName
+    layer: keys.PredictorLayer
     n: keys.PersonaCount
     n_seeds: keys.SeedCount
     rho: Annotated[float, "Spearman's rank correlation of leakage with similarity"] = np.nan
@@ -76,8 +76,8 @@ class SimilarityCorrelationRow(SeedRow):
     preregistered: keys.Preregistered
     p_holm: keys.PHolm = np.nan
     p_bh: keys.PBh = np.nan
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 def similarity_correlations(predictors: Floats, sample: Sample, settings: AnalysisSettings) -> Statistics:

@@ -38,8 +38,8 @@ class DynamicsRow(SeedRow):
     half_by: Annotated[float, "... and by this one (interval-censored)"]
     half_point: Annotated[float, "linear interpolation between the two"]
     onset: Annotated[float, "first checkpoint whose leakage exceeds its noise and stays so; empty: none by the end"]
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,8 @@ class TimingCorrelationRow(SeedRow):
     n: Annotated[int, "held-out bystanders with a timing"]
     rho: Annotated[float, "rank correlation of the timing with similarity; negative: the similar ones first"]
     p: Annotated[float, "two-sided, personas permuted"]
-    status: keys.Status
-    reason: keys.Reason
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 def curves(trajectory: Trajectory) -> tuple[list[tuple[str, str]], Floats, Floats]:

@@ -56,7 +56,7 @@ def _scatter(
 def _of_behavior(
     analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: list[str]
 ) -> dict[str, Figure]:
-    """Figures that stand once per behavior; in the page a switch between behaviors."""
+    """Figures drawn once per behavior; in the page a switch between behaviors."""
     from bystander.report.figures import breakdown, heat, sweep, training
 
     drawn: dict[str, tuple[pl.DataFrame, Callable[[pl.DataFrame], Figure]]] = {

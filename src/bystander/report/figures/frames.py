@@ -1,4 +1,4 @@
-"""The rows behind each figure: records joined by name, with the record id of every row kept. No statistics."""
+"""The rows of each figure: records joined by name, with the record id of every row kept. No statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bystander.report.labels import format_number, predictor_name, readable
 from bystander.report.text import visible
 
 BYSTANDERS = ("held-out", "mixed")  # the roles that a similarity correlation is over
-NAMED_PER_PANEL = 3  # personas whose name stands in a scatter panel: more than that overlaps at grid size
+NAMED_PER_PANEL = 3  # personas named in a scatter panel: more than that overlaps at grid size
 TOP = 6  # only the most leaked-to are worth a name
 LOSS_POINTS = 200
 LEAST_NAMED = 0.15  # of the largest change in any panel: below that the points of a panel lie on each other, and one name is enough
@@ -79,7 +79,7 @@ def _prompts(inputs: ReportInput) -> pl.DataFrame:
 
 
 def _named(people: pl.DataFrame) -> pl.DataFrame:
-    """Add `label`, the name of the most leaked-to personas of each panel ("" for the rest), and the `side` it stands on."""
+    """Add `label`, the name of the most leaked-to personas of each panel ("" for the rest), and the `side` it is on."""
     left, right = (cast("float", end) for end in (people["similarity"].min() or 0.0, people["similarity"].max() or 1.0))
     width = max(right - left, 1e-9)
     tall = max(cast("float", people["leakage"].max() or 0.0) - cast("float", people["leakage"].min() or 0.0), 1e-9)

@@ -71,7 +71,7 @@ def panels(
 def switchable_panels(
     chart: alt.LayerChart, frame: pl.DataFrame, names: Sequence[str], below: str | list[str], **hints: float
 ) -> alt.FacetChart:
-    """`panels` of a figure that stands by itself: with its parameters and the page's hints."""
+    """`panels` of a figure by itself: with its parameters and the page's hints."""
     grid = panels(chart, frame, below=below)
     switchable(grid, names, hints)
     return grid
