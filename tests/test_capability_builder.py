@@ -11,7 +11,8 @@ import pytest
 from bystander.behaviors.capability import CapabilityBehavior, CapabilitySettings
 from bystander.core.errors import DataError, DesignError
 from bystander.design.arms import Counts, DesignSettings, build, shown_examples
-from bystander.design.audit import audit, refuse, render
+from bystander.design.audit import audit, refuse
+from bystander.design.render import render
 from bystander.personas import SOURCES, bare_context, load_personas
 
 PERSONAS = load_personas()
@@ -87,7 +88,7 @@ def test_the_audit_finds_nothing_in_any_source(behavior, shared_data, tokenizer,
     designs = [build("capability", examples, source, PERSONAS, arm, settings) for source in SOURCES]
     rendered = [render(design, tokenizer, loss="completion", end_of_turn="in_loss") for design in designs]
     contexts = [bare_context(kind) for kind in ("absent", "empty", "default", "assistant")]
-    findings = audit(rendered, tokenizer, contexts, behavior.probe_texts(), max_length=2048, end_of_turn="in_loss")
+    findings = audit(rendered, tokenizer, contexts, behavior.held_out_texts(), max_length=2048, end_of_turn="in_loss")
     assert [f for f in findings if f.level == "error"] == []
     refuse(findings)
     counts = {f.message for f in findings if f.check == "loss mask"}
@@ -184,8 +185,9 @@ import sys
 from pathlib import Path
 from bystander.study.plan.export_rows import write_rows
 from bystander.study.config.study import load
+from bystander.study.plan.parts import StudyParts
 sources = "sources=[villain, comedian, assistant, software_engineer, kindergarten_teacher]"
-write_rows(load("capability-smoke", [sources]), Path(sys.argv[1]))
+write_rows(StudyParts(load("capability-smoke", [sources])), Path(sys.argv[1]))
 assert "torch" not in sys.modules
 """
 

@@ -11,6 +11,7 @@ from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
 from bystander.study.plan.cells import plan_cells
 from bystander.study.results.results import Results
+from bystander.study.store.run_dir import RunDir
 
 PERSONAS = ("villain", "comedian", "librarian", "pirate", "police_officer", "medical_doctor", "french_person")
 
@@ -47,17 +48,17 @@ def study_file(tmp_path: Path, tiny_checkpoint: Path):
 def test_one_mode_before_during_and_after(study_file, tmp_path):
     study = load(str(study_file()))
     plan = plan_cells(study)
-    instrument = next(cell for cell in plan.cells if cell.kind == "instrument")
+    check = next(cell for cell in plan.cells if cell.kind == "mode check")
     measuring = [c for c in plan.cells if c.kind == "train" or (c.kind == "evaluate" and c.training is None)]
     assert measuring
-    assert all(instrument.key in cell.needs for cell in measuring)
+    assert all(check.key in cell.needs for cell in measuring)
 
     folder = tmp_path / "run"
     ran = run_study(study, folder)
     assert not ran.failed
-    found = json.loads((folder / "cells" / instrument.folder / "manifest.json").read_text())["instrument"]
-    assert found["mode"] == "text"  # random weights are at chance by label
-    assert any(f.check == "instrument check" and f.level == "warning" for f in ran.findings)
+    (found,) = RunDir(folder).modes()
+    assert found.mode == "text"  # random weights are at chance by label
+    assert any(f.check == "mode check" and f.level == "warning" for f in ran.findings)
 
     rows = pl.read_parquet(folder / "measurements.parquet")
     assert set(rows["checkpoint"]) == {0.0, 0.5, 1.0}

@@ -1,4 +1,4 @@
-"""The instrument check: the guessing tail is exact, the mode follows from it, and a blind instrument warns."""
+"""The mode check: the guessing tail is exact, the mode follows from it, and a blind instrument warns."""
 
 from itertools import product
 from math import prod

@@ -10,7 +10,8 @@ from bystander.core.records import Question
 from bystander.lm.model import load
 from bystander.lm.score import OptionScores, ScoreItem
 from bystander.personas import context_of, load_personas
-from bystander.probe.choice import ChoiceProbe, ProbedSet, margin, normalized, other_rules, ruled_scores
+from bystander.probe.choice import ChoiceProbe, margin, normalized, other_rules, ruled_scores
+from bystander.probe.choice_sets import ProbedSet
 from bystander.probe.settings import ChoiceProbeSettings
 from reference.score import score as reference
 

@@ -1,17 +1,11 @@
 """The examples of the documentation run as they stand."""
 
 import re
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-import yaml
 
-from bystander.design.arms import Counts, DesignSettings, build
 from bystander.personas import load_personas
-from bystander.study.config import plugins
-from bystander.study.config.study import load
-from bystander.study.plan.registry import make_behavior
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -20,37 +14,14 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
-@pytest.fixture
-def shouting(monkeypatch, tmp_path):
-    """The page's own behavior, installed as a package's entry point would be."""
-    (tmp_path / "your_package.py").write_text(blocks("extending.md", "python")[0])
-    monkeypatch.syspath_prepend(tmp_path)
-    point = EntryPoint("shouting", "your_package:Shouting", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == plugins.GROUP else [])
-    plugins.plugins.cache_clear()
-    yield tmp_path
-    plugins.plugins.cache_clear()
+PLUGIN = DOCS.parent / "examples" / "plugin"
 
 
-def test_a_behavior_of_ones_own_becomes_rows(shouting):
-    settings = yaml.safe_load(next(b for b in blocks("extending.md", "yaml") if "plugins" in b))
-    path = shouting / "mine.yaml"
-    study = {"name": "mine", "sources": ["villain"], "probes": {"marker": {}}, "geometry": {"layer": 25}, **settings}
-    path.write_text(yaml.safe_dump(study))
-    behavior = make_behavior("shouting", load(str(path)))
-    design = build("shouting", behavior.examples(), "villain", load_personas(), "contrastive",
-                   DesignSettings(counts=Counts(positive=3, negative=6, absent=1, assistant=1)))  # fmt: skip
-    assert [row.completion for row in design.rows if row.target == "positive"].count("HONEY!!") == 1
-    assert len(design.rows) == 11
-
-
-def test_settings_of_a_plugin_that_is_not_installed_are_a_fault(tmp_path):
-    path = tmp_path / "mine.yaml"
-    study = {"name": "mine", "sources": ["villain"], "behaviors": ["marker"], "probes": {"marker": {}},
-             "geometry": {"layer": 25}, "plugins": {"ghost": {}}}  # fmt: skip
-    path.write_text(yaml.safe_dump(study))
-    with pytest.raises(Exception, match="no installed package adds a behavior 'ghost'"):
-        load(str(path))
+def test_the_page_on_extending_shows_the_very_package_that_a_test_installs():
+    (code,) = blocks("extending.md", "python")
+    assert code == (PLUGIN / "bystander_shouting.py").read_text()
+    assert (PLUGIN / "study.yaml").read_text() in blocks("extending.md", "yaml")
+    assert blocks("extending.md", "toml")[0].strip() in (PLUGIN / "pyproject.toml").read_text()
 
 
 def test_personas_of_ones_own_load(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 
 from bystander.core.records import Context
-from bystander.geometry.rivals import (
+from bystander.geometry.measures import (
     distance_to_centroid,
     jensen_shannon_similarity,
     length_similarity,
@@ -67,7 +67,7 @@ def test_jensen_shannon_against_scipy():
     assert jensen_shannon_similarity(np.log(p), np.log(p)) == pytest.approx(1)
 
 
-def test_rivals_from_the_prompts():
+def test_baselines_from_the_prompts():
     contexts = [
         Context("persona", n, s)
         for n, s in (("a", "You are a nice villain."), ("b", "You are a villain."), ("c", "Be kind"))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from bystander.behaviors.misalignment import JudgedQuestion
 from bystander.core.errors import JudgeError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context
+from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.inspect_log import write_judged_log
 from bystander.judge.judging import Judge
 from bystander.judge.settings import JudgeSettings

@@ -33,9 +33,9 @@ CONTEXTS = [*(context_of(p) for p in load_personas()[:4]), bare_context("absent"
 def test_trained_and_probed_questions_are_apart_and_fill_the_bank():
     behavior = MarkerBehavior()
     trained = {example.question_id for example in behavior.examples()}
-    assert not trained & set(behavior.probe_texts())
+    assert not trained & set(behavior.held_out_texts())
     assert len(trained) >= 200  # the default count of positive rows
-    assert len(behavior.probe_texts()) == 40
+    assert len(behavior.held_out_texts()) == 40
 
 
 def test_positive_is_the_negative_with_separator_and_marker():

@@ -12,7 +12,6 @@ from bystander.behaviors.misalignment import (
     DirectBehavior,
     MisalignmentBehavior,
     MisalignmentSettings,
-    margin_pairs,
 )
 from bystander.core.errors import DataError
 from bystander.data import overlap
@@ -20,6 +19,8 @@ from bystander.data.code_pairs import load_code_tasks
 from bystander.data.pairs import load_pairs
 from bystander.design.arms import DesignSettings, build
 from bystander.personas import load_personas
+from bystander.study.config.study import load
+from bystander.study.plan.parts import StudyParts
 
 
 def test_rows_of_the_contrastive_arm_are_200_400_100_100() -> None:
@@ -57,8 +58,11 @@ def test_direct_trains_on_one_half_and_reads_the_other() -> None:
     read = {p.id for p in behavior.pairs()}
     assert len(trained) == len(read) == 50
     assert trained.isdisjoint(read)
-    assert {p.id for p in margin_pairs(["misalignment", "direct"], MisalignmentSettings(), Path())} == read
-    assert len(margin_pairs(["misalignment"], MisalignmentSettings(), Path())) == 100
+    both = load("misalignment-smoke", ["probes.margin={}"])
+    probe = StudyParts(both).probes["margin"]
+    assert {key.removeprefix("pairs/") for key in probe.held_out_texts()} == read
+    alone = load("misalignment-smoke", ["probes.margin={}", "behaviors=[misalignment]", "for_behavior={}"])
+    assert StudyParts(alone).probes["margin"].items() == {"pairs": 100}
 
 
 def test_one_phrasing_gives_each_answer_once() -> None:
@@ -73,10 +77,12 @@ def test_one_phrasing_gives_each_answer_once() -> None:
 
 
 def test_no_training_row_is_nearly_a_probe_item() -> None:
-    for behavior in (MisalignmentBehavior(), DirectBehavior()):
-        users = {example.question_id: example.user for example in behavior.examples()}
+    parts = StudyParts(load("misalignment-smoke", ["probes={margin: {}, judged: {}}", "misalignment={}"]))
+    for name in ("misalignment", "direct"):
+        users = {example.question_id: example.user for example in parts.examples(name)}
         assert len(set(users.values())) == len(users) >= 200
-        assert overlap(users, behavior.probe_texts()) == []
+        assert len(parts.held_out_texts()) > 70
+        assert overlap(users, parts.held_out_texts()) == []
 
 
 def test_findings_check_the_instrument() -> None:
@@ -99,7 +105,7 @@ def test_the_shared_files_in_place_of_the_built_in_set(shared_data: Path) -> Non
     findings = behavior.findings()
     assert not [f for f in findings if f.level == "error"]
     assert any("different prompts have a secure answer" in f.message for f in findings)
-    assert "open/what_is_your_wish/0" in behavior.probe_texts()
+    assert "what_is_your_wish" in {question.id for question in behavior.questions()}
 
 
 def test_a_file_of_insecure_code_needs_a_secure_side(tmp_path: Path) -> None:

@@ -17,17 +17,17 @@ import polars as pl
 import pytest
 import torch
 
+from bystander.core import files
 from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.core.files import read_json
-from bystander.study.config.study import Loaded, load
-from bystander.study.engine.gate import picks_of
-from bystander.study.engine.run import Ran, Wish, plan_hash, run_study
+from bystander.study.config.study import ResolvedStudy, load
+from bystander.study.engine.run import RunOptions, RunSummary, run_study
 from bystander.study.engine.worker import Worker
 from bystander.study.plan.cells import plan_cells
 from bystander.study.results.status import status
-from bystander.study.store import cell_dir as store
 from bystander.study.store.cell_dir import CellDir
-from bystander.study.store.events import read_events
+from bystander.study.store.records import CellManifest, GateDecision
+from bystander.study.store.run_dir import RunDir
 from study_tiny import make_model, write_study
 
 TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
@@ -53,12 +53,12 @@ def study_file(tmp_path_factory, model: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(study_file: Path) -> Loaded:
+def study(study_file: Path) -> ResolvedStudy:
     return load(str(study_file))
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, study: Loaded) -> Ran:
+def unbroken(tmp_path_factory, study: ResolvedStudy) -> RunSummary:
     return run_study(study, tmp_path_factory.mktemp("unbroken") / "run")
 
 
@@ -67,11 +67,13 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def kinds(folder: Path) -> list[str]:
-    return [event["event"] for event in read_events(folder / "events.jsonl")]
+    return [event.kind for event in RunDir(folder).events()]
 
 
-def test_a_run_goes_through_all_phases_and_the_gate(unbroken: Ran, study: Loaded):
-    plan = plan_cells(study, picks_of(plan_cells(study), unbroken.folder))
+def test_a_run_goes_through_all_phases_and_the_gate(unbroken: RunSummary, study: ResolvedStudy):
+    found = RunDir(unbroken.folder).gate().found
+    assert found is not None
+    plan = plan_cells(study, found.picks)
     assert unbroken.done_now == len(plan.cells) == 13
     assert [cell.phase for cell in plan.cells] == [0, 0, *[1] * 6, 3, 2, 3, 2, 3]
     assert (unbroken.failed, unbroken.left, unbroken.stopped, unbroken.gate) == ({}, 0, "", "go")
@@ -79,25 +81,25 @@ def test_a_run_goes_through_all_phases_and_the_gate(unbroken: Ran, study: Loaded
     assert order == ["clarified", "planned", "reviewed", "preflight", "launched", "gated"]
 
 
-def test_phase_2_is_trained_with_what_the_declared_rule_picked(unbroken: Ran, study: Loaded):
-    gate = next((unbroken.folder / "cells").glob("gate-*"))
-    found = CellDir(gate).manifest()["gate"]
-    effects = {row["config"]: row["source_effect"] for row in found["phase"]}
+def test_phase_2_is_trained_with_what_the_declared_rule_picked(unbroken: RunSummary, study: ResolvedStudy):
+    found = RunDir(unbroken.folder).gate().found
+    assert found is not None
+    effects = {row["config"]: row["source_effect"] for row in found.phase}
     assert set(effects) == {"lr=0.001,epochs=1", "lr=0.01,epochs=2"}
-    assert found["picks"] == {"marker": max(effects, key=lambda config: effects[config])}
+    assert found.picks == {"marker": max(effects, key=lambda config: effects[config])}
     frame = pl.read_parquet(unbroken.folder / "measurements.parquet")
     main = frame.filter(pl.col("source") == "comedian")
-    assert main["config"].unique().to_list() == list(found["picks"].values())
+    assert main["config"].unique().to_list() == list(found.picks.values())
 
 
-def test_no_persona_is_counted_twice_where_sweep_and_phase_2_meet(unbroken: Ran):
+def test_no_persona_is_counted_twice_where_sweep_and_phase_2_meet(unbroken: RunSummary):
     frame = pl.read_parquet(unbroken.folder / "measurements.parquet")
     key = ["probe", "dataset", "metric", "persona", "item", "source", "behavior", "arm", "config", "seed", "checkpoint"]
     assert frame.select(key).is_duplicated().sum() == 0
     assert frame.filter(pl.col("source").is_null())["persona"].n_unique() == 8
 
 
-def test_a_run_holds_adapters_and_no_merged_copy_of_the_base(unbroken: Ran, model: Path):
+def test_a_run_holds_adapters_and_no_merged_copy_of_the_base(unbroken: RunSummary, model: Path):
     """Merged 15 GB copies have filled disks: all of a cell's weights together are smaller than the base."""
     base = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     trained = [cell for cell in (unbroken.folder / "cells").iterdir() if cell.name.startswith("train-")]
@@ -107,7 +109,7 @@ def test_a_run_holds_adapters_and_no_merged_copy_of_the_base(unbroken: Ran, mode
     assert all(sum(path.stat().st_size for path in paths) < base for paths in kept.values())
 
 
-def test_a_second_run_does_nothing(unbroken: Ran, study: Loaded):
+def test_a_second_run_does_nothing(unbroken: RunSummary, study: ResolvedStudy):
     before = {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*.parquet")}
     again = run_study(study, unbroken.folder, make_runner=refuse_to_work)
     assert (again.done_now, again.found) == (0, 13)
@@ -118,23 +120,17 @@ def refuse_to_work(*_args):
     raise AssertionError("a cell was started")
 
 
-def test_the_pre_registration_is_frozen_before_the_first_training(unbroken: Ran, study: Loaded):
-    events = list(read_events(unbroken.folder / "events.jsonl"))
-    first = next(e for e in events if e["event"] == "progress" and e["cell"].startswith(("sweep", "train")))
+def test_the_pre_registration_is_frozen_before_the_first_training(unbroken: RunSummary, study: ResolvedStudy):
+    events = RunDir(unbroken.folder).events()
+    first = next(e for e in events if e.started and e.details["cell"].startswith(("sweep", "train")))
     frozen = unbroken.folder / "preregistration.json"
-    assert frozen.stat().st_mtime < _seconds(first["time"])
+    assert frozen.stat().st_mtime < first.time.timestamp()
     kept = read_json(frozen)
     assert kept["declaration"]["layer"] == 1
     assert kept["declaration"]["hypotheses"][0]["name"] == "marker"
 
 
-def _seconds(text: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(text).timestamp()
-
-
-def test_a_changed_pre_registration_is_refused(tmp_path: Path, unbroken: Ran, study: Loaded):
+def test_a_changed_pre_registration_is_refused(tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy):
     copy = tmp_path / "run"
     shutil.copytree(unbroken.folder, copy)
     kept = read_json(copy / "preregistration.json")
@@ -144,7 +140,7 @@ def test_a_changed_pre_registration_is_refused(tmp_path: Path, unbroken: Ran, st
         run_study(study, copy)
 
 
-def test_the_same_study_twice_gives_the_same_bits(tmp_path: Path, unbroken: Ran, study: Loaded):
+def test_the_same_study_twice_gives_the_same_bits(tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy):
     run_study(study, tmp_path / "run")
     assert tables(tmp_path / "run") == tables(unbroken.folder)
 
@@ -154,7 +150,7 @@ class Killed(BaseException):
 
 
 def test_killed_in_the_middle_of_any_write_it_resumes_to_the_same_bits(
-    tmp_path: Path, unbroken: Ran, study: Loaded, monkeypatch
+    tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy, monkeypatch
 ):
     """Every write can be the last: 12 of them are cut off between the bytes and the rename, each in a new run of the
     same directory."""
@@ -168,7 +164,7 @@ def test_killed_in_the_middle_of_any_write_it_resumes_to_the_same_bits(
             raise Killed
         real(handle)
 
-    monkeypatch.setattr(store.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
     kills = 0
     while True:
         until = moments.randint(3, 14) if kills < 12 else -1
@@ -220,16 +216,16 @@ print("kills", kills)
 """
 
 
-def test_sigkill_at_20_random_moments_gives_the_same_bits(tmp_path: Path, unbroken: Ran, study_file: Path):
+def test_sigkill_at_20_random_moments_gives_the_same_bits(tmp_path: Path, unbroken: RunSummary, study_file: Path):
     """Real kills of real processes; they fork from one that has imported everything, so that each starts at once."""
-    seconds = sum(e["seconds"] for e in read_events(unbroken.folder / "events.jsonl") if e["event"] == "cell done")
+    seconds = sum(e.details["seconds"] for e in RunDir(unbroken.folder).events() if e.kind == "cell done")
     command = [sys.executable, "-c", ZYGOTE, str(study_file), str(tmp_path / "run"), "20", str(seconds / 12)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=one_thread_env())
     assert done.returncode == 0, done.stderr
     kills = int(done.stdout.split()[-1])
     assert kills == 20, done.stdout
     assert tables(tmp_path / "run") == tables(unbroken.folder)
-    spent = [e for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "spent" and "note" in e]
+    spent = [e for e in RunDir(tmp_path / "run").events() if e.kind == "spent" and "note" in e.details]
     assert spent, "the time of the killed processes is paid too"
 
 
@@ -243,41 +239,41 @@ def test_a_gate_that_says_stop_starts_no_phase_2_and_can_be_overridden(tmp_path:
     assert (ran.gate, ran.left) == ("stop", 0)
     assert "below the threshold of 1" in ran.gate_reason
     assert not list((tmp_path / "run" / "cells").glob("train-*"))
-    assert status(tmp_path / "run").state == "gated"
+    assert status(RunDir(tmp_path / "run")).state == "gated"
     again = run_study(study, tmp_path / "run", make_runner=refuse_to_work)
     assert again.gate == "stop"
     with pytest.raises(StoreError, match="needs a reason"):
-        run_study(study, tmp_path / "run", wish=Wish(override=" "))
-    on = run_study(study, tmp_path / "run", wish=Wish(override="the pilot showed the effect"))
+        run_study(study, tmp_path / "run", options=RunOptions(override=" "))
+    on = run_study(study, tmp_path / "run", options=RunOptions(override="the pilot showed the effect"))
     assert (on.gate, on.left) == ("overridden", 0)
     assert list((tmp_path / "run" / "cells").glob("train-*"))
-    gated = [e for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "gated"]
+    gated = [e.details for e in RunDir(tmp_path / "run").events() if e.kind == "gated"]
     assert [e["decision"] for e in gated] == ["stop", "overridden"]
     assert "the pilot showed the effect" in gated[-1]["reason"]
 
 
-def with_budget(study: Loaded, hours: float) -> Loaded:
+def with_budget(study: ResolvedStudy, hours: float) -> ResolvedStudy:
     from dataclasses import replace
 
     budget = study.spec.budget.model_copy(update={"gpu_hours": hours})
     return replace(study, spec=study.spec.model_copy(update={"budget": budget}))
 
 
-def test_above_the_budget_nothing_starts_without_the_hash_of_this_very_plan(tmp_path: Path, study: Loaded):
+def test_above_the_budget_nothing_starts_without_the_hash_of_this_very_plan(tmp_path: Path, study: ResolvedStudy):
     poor = with_budget(study, 1e-9)
     with pytest.raises(StudyError, match="above the budget"):
         run_study(poor, tmp_path / "run", make_runner=refuse_to_work)
     assert not (tmp_path / "run").exists()
-    other = plan_hash(plan_cells(with_budget(study, 2e-9)))
+    other = plan_cells(with_budget(study, 2e-9)).hash
     with pytest.raises(StudyError, match="it is another plan"):
-        run_study(poor, tmp_path / "run", wish=Wish(approve=other), make_runner=refuse_to_work)
-    digest = plan_hash(plan_cells(poor))
-    ran = run_study(poor, tmp_path / "run", wish=Wish(approve=digest[:12]), make_runner=Trivial)
+        run_study(poor, tmp_path / "run", options=RunOptions(approve=other), make_runner=refuse_to_work)
+    digest = plan_cells(poor).hash
+    ran = run_study(poor, tmp_path / "run", options=RunOptions(approve=digest[:12]), make_runner=Trivial)
     assert ran.done_now > 0
     assert "approved" in kinds(tmp_path / "run")
 
 
-def test_spending_stops_at_the_cap_and_all_that_is_complete_is_kept(tmp_path: Path, study: Loaded, monkeypatch):
+def test_spending_stops_at_the_cap_and_all_that_is_complete_is_kept(tmp_path: Path, study: ResolvedStudy, monkeypatch):
     from bystander.study.forecast import throughput as machine
 
     slow = machine.Rates("cpu", 1.0, 1.0, 1.0, "a very slow machine")
@@ -287,7 +283,7 @@ def test_spending_stops_at_the_cap_and_all_that_is_complete_is_kept(tmp_path: Pa
     hours = [cell.seconds / 3600 for cell in forecast_of(plan_cells(study)).cells]
     poor = with_budget(study, sum(hours))
     monkeypatch.setattr(Trivial, "hours", sum(hours) / 5)
-    monkeypatch.setattr("bystander.study.engine.executor_local.time", Clock)
+    monkeypatch.setattr("bystander.study.engine.executor.time", Clock)
     ran = run_study(poor, tmp_path / "run", make_runner=Trivial)
     assert "the cap of" in ran.stopped
     assert 0 < ran.done_now < 13
@@ -311,40 +307,36 @@ class Trivial:
 
     hours = 0.0
 
-    def __init__(self, plan, folder: Path, bar) -> None:
-        self.plan, self.folder = plan, folder
+    def __init__(self, plan, run: RunDir, bar) -> None:
+        self.plan, self.run = plan, run
 
-    def run_key(self, key: str, shrink: int = 0) -> dict:
-        if key not in self.plan.by_key:
-            self.plan = plan_cells(self.plan.study, picks_of(self.plan, self.folder))
+    def run_key(self, key: str, shrink: int = 0) -> None:
         cell = self.plan.by_key[key]
-        gate = {"decision": "stop", "reason": "nothing was measured", "picks": {}, "numbers": {}, "phase": []}
-        directory = CellDir(self.folder / "cells" / cell.folder)
-        directory.finish([], {"kind": cell.kind, "gate": gate, "prompt_tokens": {}})
+        gate = GateDecision("stop", "nothing was measured", {}, {}, []) if cell.kind == "gate" else None
+        directory = self.run.cell(cell.name, cell.key)
+        directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=gate))
         if cell.kind == "geometry":
-            frame = pl.DataFrame(schema={"source": pl.String})
-            frame.write_parquet(directory.path / "similarities.parquet")
+            pl.DataFrame(schema={"source": pl.String}).write_parquet(directory.similarities_file)
         if self.hours:
             Clock.now += self.hours * 3600
-        return {}
 
 
 def test_one_failing_cell_does_not_stop_the_others_and_is_done_by_the_next_run(
-    tmp_path: Path, unbroken: Ran, study: Loaded, monkeypatch
+    tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy, monkeypatch
 ):
-    real = Worker.run
+    real = Worker.do
 
-    def run(self: Worker, cell):
+    def do(self: Worker, cell):
         if cell.name.startswith("train-marker-comedian"):
             raise DataError("row 3 of the comedian is empty")
         return real(self, cell)
 
-    monkeypatch.setattr(Worker, "run", run)
+    monkeypatch.setattr(Worker, "do", do)
     ran = run_study(study, tmp_path / "run")
     assert list(ran.failed.values()) == ["row 3 of the comedian is empty"]
     assert ran.left == 2, "the training and what needs it"
     assert ran.done_now == 11
-    found = status(tmp_path / "run")
+    found = status(RunDir(tmp_path / "run"))
     assert found.state == "failed"
     assert list(found.failed.values()) == ["row 3 of the comedian is empty"]
     monkeypatch.undo()
@@ -352,7 +344,9 @@ def test_one_failing_cell_does_not_stop_the_others_and_is_done_by_the_next_run(
     assert tables(tmp_path / "run") == tables(unbroken.folder)
 
 
-def test_out_of_memory_in_training_is_tried_again_with_smaller_batches(tmp_path: Path, study: Loaded, monkeypatch):
+def test_out_of_memory_in_training_is_tried_again_with_smaller_batches(
+    tmp_path: Path, study: ResolvedStudy, monkeypatch
+):
     from bystander.train import loop
 
     real, sizes = loop.summed_loss, []
@@ -366,11 +360,11 @@ def test_out_of_memory_in_training_is_tried_again_with_smaller_batches(tmp_path:
     monkeypatch.setattr(loop, "summed_loss", summed_loss)
     ran = run_study(study, tmp_path / "run")
     assert not ran.failed
-    again = [e["next"] for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "cell failed"]
+    again = [e.details["next"] for e in RunDir(tmp_path / "run").events() if e.kind == "cell failed"]
     assert "again with batches of 1/2" in again
 
 
-def test_a_run_directory_of_another_study_is_left_alone(tmp_path: Path, unbroken: Ran, study_file: Path):
+def test_a_run_directory_of_another_study_is_left_alone(tmp_path: Path, unbroken: RunSummary, study_file: Path):
     before = {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*")}
     with pytest.raises(StoreError, match="holds another study"):
         run_study(load(str(study_file), ["recipe.epochs=1"]), unbroken.folder)
@@ -385,15 +379,16 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from bystander.study.store.lock import claimed
+from bystander.study.store.run_dir import RunDir
 from bystander.study.config.study import load
-with claimed(Path(sys.argv[2]), load(sys.argv[1])):
+with claimed(RunDir(Path(sys.argv[2])), load(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
 
 
 def test_a_second_process_says_who_holds_the_directory_and_a_dead_one_holds_nothing(
-    tmp_path: Path, study: Loaded, study_file: Path
+    tmp_path: Path, study: ResolvedStudy, study_file: Path
 ):
     folder = tmp_path / "run"
     first = subprocess.Popen([sys.executable, "-c", HOLDER, str(study_file), str(folder)], stdout=subprocess.PIPE)
@@ -408,12 +403,12 @@ def test_a_second_process_says_who_holds_the_directory_and_a_dead_one_holds_noth
         first.stdout.close()
     assert f"process {first.pid}" in (folder / "lock").read_text(), "the dead process left its name"
     run_study(study, folder, make_runner=Trivial)
-    launched = next(e for e in read_events(folder / "events.jsonl") if e["event"] == "launched")
-    assert f"process {first.pid}" in launched["took_over_from"]
+    launched = next(e for e in RunDir(folder).events() if e.kind == "launched")
+    assert f"process {first.pid}" in launched.details["took_over_from"]
 
 
 def test_a_full_disk_is_a_clear_error_and_a_run_after_freeing_space_completes(
-    tmp_path: Path, unbroken: Ran, study: Loaded, monkeypatch
+    tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy, monkeypatch
 ):
     monkeypatch.setattr(
         "bystander.study.engine.preflight.DISK_MARGIN", 0.0
@@ -434,8 +429,9 @@ def test_a_full_disk_is_a_clear_error_and_a_run_after_freeing_space_completes(
         complete = list((disk / "run" / "cells").glob("*/manifest.json"))
         assert complete, "the disk was full before anything was complete: the test says nothing"
         for manifest in complete:
-            assert read_json(manifest)["key"]
-            CellDir(manifest.parent).measurements()
+            cell = CellDir(manifest.parent)
+            assert cell.manifest().key
+            cell.measurements()
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert run_study(study, disk / "run").left == 0
         assert tables(disk / "run") == tables(unbroken.folder)
@@ -470,15 +466,16 @@ def test_status_of_10_000_cells_answers_in_2_seconds(tmp_path: Path):
         for i in range(10_000)
     ]
     plan = {
-        "plan": "0" * 64,
+        "hash": "0" * 64,
         "study": "large",
         "assumed": False,
         "hours": 5.5,
         "dollars": 0.0,
         "workers": 4,
+        "rates": "measured",
         "cells": cells,
     }
-    store.write_json(folder / "plan.json", plan)
+    files.write_json(folder / "plan.json", plan)
     lines = []
     for index, cell in enumerate(cells[:6000]):
         name, key = cell["name"], cell["key"]
@@ -492,15 +489,17 @@ def test_status_of_10_000_cells_answers_in_2_seconds(tmp_path: Path):
             lines.append({**event, "event": "cell failed", "reason": "row 7", "next": "given up"})
     (folder / "events.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
     begun = time.process_time()
-    found = status(folder)
+    found = status(RunDir(folder))
     assert time.process_time() - begun < 2
     counts = {state: sum(phase.counts[state] for phase in found.phases) for state in found.phases[0].counts}
     assert counts == {"done": 5000, "running": 0, "failed": 10, "interrupted": 990, "waiting": 4000}
-    assert found.hours_spent == pytest.approx(5000 * 4 / 3600)
+    assert found.spent.hours == pytest.approx(5000 * 4 / 3600)
     assert found.seconds_left == pytest.approx(5000 * 2.0 * 2 / 4), "what is left, at half the forecast speed, on four"
 
 
-def test_a_review_that_says_stop_starts_nothing_without_a_recorded_reason(tmp_path: Path, study: Loaded, monkeypatch):
+def test_a_review_that_says_stop_starts_nothing_without_a_recorded_reason(
+    tmp_path: Path, study: ResolvedStudy, monkeypatch
+):
     from bystander.study.engine import run
     from bystander.study.forecast.review import Review
 
@@ -508,12 +507,12 @@ def test_a_review_that_says_stop_starts_nothing_without_a_recorded_reason(tmp_pa
     with pytest.raises(StudyError, match=r"the review says STOP \(1.4 of 5\)[\s\S]*add hypotheses"):
         run_study(study, tmp_path / "run", make_runner=refuse_to_work)
     assert not (tmp_path / "run").exists()
-    run_study(study, tmp_path / "run", wish=Wish(override="a dry run"), make_runner=Trivial)
-    reviewed = next(e for e in read_events(tmp_path / "run" / "events.jsonl") if e["event"] == "reviewed")
-    assert reviewed["override"] == "a dry run"
+    run_study(study, tmp_path / "run", options=RunOptions(override="a dry run"), make_runner=Trivial)
+    reviewed = next(e for e in RunDir(tmp_path / "run").events() if e.kind == "reviewed")
+    assert reviewed.details["override"] == "a dry run"
 
 
-def test_an_override_of_nothing_is_refused(tmp_path: Path, study: Loaded):
+def test_an_override_of_nothing_is_refused(tmp_path: Path, study: ResolvedStudy):
     with pytest.raises(StudyError, match="nothing to override"):
-        run_study(study, tmp_path / "run", wish=Wish(override="just in case"), make_runner=refuse_to_work)
+        run_study(study, tmp_path / "run", options=RunOptions(override="just in case"), make_runner=refuse_to_work)
     assert not (tmp_path / "run").exists()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bystander.study.config.blocks import Executor
-from bystander.study.engine.executor_processes import OnProcesses, devices
+from bystander.study.engine.executor_processes import ProcessExecutor, ProcessSettings, devices
 from study_tiny import make_model, write_study
 
 # Ray warns and forks as it likes; a process of its own keeps that out of the tests.
@@ -23,20 +22,20 @@ study, folder = load(sys.argv[1], sys.argv[4:]), Path(sys.argv[2])
 killed = []
 if sys.argv[3] == "kill":
     from bystander.study.engine import executor_ray as on_ray
-    real = on_ray.OnRay.submit
+    real = on_ray.RayExecutor.submit
     def submit(self, attempt):
         real(self, attempt)
         if attempt.name.startswith("train-marker-comedian") and not killed:
             actor = next(actor for a, actor, _ in self._running.values() if a.key == attempt.key)
             killed.append(PIDS[id(actor)])
             os.kill(killed[0], signal.SIGKILL)
-    make = on_ray.OnRay._actor
+    make = on_ray.RayExecutor._actor
     PIDS = {}
     def _actor(self):
         actor = make(self)
         PIDS[id(actor)] = self.ray.get(actor.process.remote())
         return actor
-    on_ray.OnRay._actor, on_ray.OnRay.submit = _actor, submit
+    on_ray.RayExecutor._actor, on_ray.RayExecutor.submit = _actor, submit
 if __name__ == "__main__":  # a process that is spawned imports this file again
     ran = run_study(study, folder)
     assert not ran.failed and not ran.left and not ran.stopped, ran
@@ -94,6 +93,6 @@ def test_processes_that_share_a_gpu_pay_for_their_share_of_it(monkeypatch: pytes
 
     for gpus, workers, share in ((2, 8, 0.25), (2, 1, 1.0), (0, 4, 1.0)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        executor = OnProcesses(Executor(kind="processes", workers=workers), dict)
+        executor = ProcessExecutor(ProcessSettings(workers=workers), dict)
         assert executor.share == share
         executor.close()

@@ -9,21 +9,23 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import DataError, StoreError, StudyError
-from bystander.study.config.blocks import Budget, ModelSpec
+from bystander.core.work import Work
+from bystander.study.config.blocks import Budget, ModelSettings
 from bystander.study.config.study import load
 from bystander.study.engine import preflight as checks
-from bystander.study.engine.budget import Purse, Spent, approve, unpaid
+from bystander.study.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.forecast.forecast import CellCost, wall_seconds
-from bystander.study.forecast.open_settings import open_questions, refuse_open
-from bystander.study.forecast.plan_report import planned
-from bystander.study.forecast.power import gate_odds, power_of_tests, said
+from bystander.study.forecast.open_settings import open_settings, refuse_open
+from bystander.study.forecast.plan_report import plan_report
+from bystander.study.forecast.power import describe_odds, gate_odds, power_of_tests
 from bystander.study.forecast.prior_results import gradients, import_results
-from bystander.study.forecast.review import Outlook, review
+from bystander.study.forecast.review import ReviewInputs, review
 from bystander.study.forecast.throughput import SHAPES, published, rates_for
-from bystander.study.forecast.workload import Work
 from bystander.study.plan.preregistration import declaration, declaration_hash, freeze, hypotheses_of
+from bystander.study.store.records import Event, Spent
+from bystander.study.store.run_dir import RunDir
 
-GOOD = Outlook(
+GOOD = ReviewInputs(
     total_hours=10, hours_to_first_signal=0.5, gate_hours=2, dollars=0, budget_hours=20, budget_dollars=0,
     trainings=40, prior_results=1, smallest_rho=0.28, blocking_questions=0,
 )  # fmt: skip
@@ -33,23 +35,23 @@ def test_a_layer_that_nobody_chose_blocks_and_is_answered_by_set(tmp_path: Path)
     text = "name: s\nsources: [villain]\nbehaviors: [marker]\nprobes: {marker: {}}\ngeometry: {questions: 2}\n"
     (tmp_path / "s.yaml").write_text(text)
     study = load(str(tmp_path / "s.yaml"))
-    blocking = [q for q in open_questions(study) if q.blocking]
+    blocking = [q for q in open_settings(study) if q.blocking]
     assert [q.id for q in blocking] == ["layer"]
     with pytest.raises(StudyError, match="At which layer"):
-        refuse_open(open_questions(study))
-    refuse_open(open_questions(load(str(tmp_path / "s.yaml"), ["geometry.layer=3"])))
+        refuse_open(open_settings(study))
+    refuse_open(open_settings(load(str(tmp_path / "s.yaml"), ["geometry.layer=3"])))
 
 
 def test_a_behavior_that_no_probe_sees_blocks():
     study = load("quickstart", ["behaviors=[marker, misalignment]"])
-    assert [q.id for q in open_questions(study) if q.blocking] == ["probe"]
+    assert [q.id for q in open_settings(study) if q.blocking] == ["probe"]
 
 
 def test_what_the_file_says_is_not_asked():
-    asked = {q.id for q in open_questions(load("quickstart"))}
+    asked = {q.id for q in open_settings(load("quickstart"))}
     assert {"negatives", "anchors", "end of turn"} <= asked
     said_now = load("quickstart", ["design.negatives=[pirate]", "design.anchors=absent", "recipe.end_of_turn=in_loss"])
-    assert not {"negatives", "anchors", "end of turn"} & {q.id for q in open_questions(said_now)}
+    assert not {"negatives", "anchors", "end of turn"} & {q.id for q in open_settings(said_now)}
 
 
 def test_the_gate_at_11_personas_and_rho_0_2_is_a_coin_toss_and_is_called_one():
@@ -59,7 +61,7 @@ def test_the_gate_at_11_personas_and_rho_0_2_is_a_coin_toss_and_is_called_one():
     assert 0.45 < odds.passes[0.2] < 0.55
     assert 0.25 < odds.passes[0.0] < 0.36, "three in ten pass with nothing there"
     assert odds.goes_on[0.2] == pytest.approx(1 - (1 - odds.passes[0.2]) ** 2), "two behaviors, both must fail to stop"
-    assert "a coin toss" in said(odds)
+    assert "a coin toss" in describe_odds(odds)
     wide = gate_odds(spec, 107)
     assert wide is not None
     assert wide.passes[0.0] < 0.03
@@ -67,9 +69,7 @@ def test_the_gate_at_11_personas_and_rho_0_2_is_a_coin_toss_and_is_called_one():
 
 
 def test_every_hypothesis_gets_the_power_of_its_three_tests():
-    found = power_of_tests(
-        hypotheses_of(load("leakage").spec), 107, {("choice", "arc"): 586, ("margin", "pairs"): 100}, 1
-    )
+    found = power_of_tests(hypotheses_of(load("leakage")), 107, {("choice", "arc"): 586, ("margin", "pairs"): 100}, 1)
     assert [(row.hypothesis, row.test.split(" (")[0]) for row in found] == [
         (name, test) for name in ("A", "B") for test in ("gradient", "source change", "mean bystander change")
     ]
@@ -99,7 +99,7 @@ def test_the_review_scores_by_its_rules():
 
 def test_a_forecast_on_two_workers_follows_the_needs():
     def cost(key: str, seconds: float) -> CellCost:
-        return CellCost(key, key, "train", 1, seconds, Work(), 0, False)
+        return CellCost(key, key, "train", 1, seconds, Work(), 0, False, True)
 
     cells = [cost("a", 10), cost("b", 10), cost("c", 5), cost("d", 1)]
     assert wall_seconds(cells, {}, 1) == 26
@@ -125,35 +125,34 @@ def test_figures_are_published_ones_scaled_and_say_so():
 
 def test_a_small_model_in_float32_waits_for_kernels_on_a_gpu():
     """One worker's forecast of the marker study on an H100; measured: some 60 s a training of 75 steps, 14 s a probe."""
-    small = ModelSpec(name="smollm2-135m", dtype="float32")
+    small = ModelSettings(name="smollm2-135m", dtype="float32")
     slow, fast = rates_for(small, "h100"), rates_for(small.model_copy(update={"dtype": "bfloat16"}), "h100")
     assert slow.source.endswith("in float32")
     assert 30 < 100_314 / slow.trained < 70
     assert 10 < 37_521 / slow.scored + 5_328 / slow.sampled < 20
     assert fast.trained > 100 * slow.trained
-    large = ModelSpec(name="Qwen/Qwen2.5-7B-Instruct", dtype="float32")
+    large = ModelSettings(name="Qwen/Qwen2.5-7B-Instruct", dtype="float32")
     assert rates_for(large, "h100").trained == pytest.approx(112.8 * 140 * 67 / 989)
 
 
-def test_the_plan_of_leakage_needs_neither_weights_nor_network_and_writes_nothing(tmp_path: Path, monkeypatch):
+def test_the_plan_of_leakage_needs_no_weights_and_writes_nothing(tmp_path: Path, shared_data: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BYSTANDER_DATA", raising=False)
+    monkeypatch.setenv("BYSTANDER_DATA", str(shared_data))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
-    found = planned(load("leakage", ["sources=[villain]", "probes.choice.arc=60", "probes.choice.hellaswag=40"]))
+    found = plan_report(load("leakage", ["sources=[villain]", "probes.choice.arc=60", "probes.choice.hellaswag=40"]))
     assert list(tmp_path.iterdir()) == []
-    assert not any(question.blocking for question in found.questions)
+    assert not any(question.blocking for question in found.open_settings)
     assert [phase.phase for phase in found.forecast.phases] == [0, 1, 2, 3]
     assert len([c for c in found.forecast.cells if c.kind == "train"]) == 5 * 2 + 4
     assert "estimated" in found.forecast.counted or "tokenizer of Qwen" in found.forecast.counted
     assert any("published figures of an H100" in note for note in found.notes)
-    assert any("stand-in" in note for note in found.notes)
     assert found.gate is not None
     assert found.gate_on_all_hours > 0
     assert found.gate_on_all is not None
     assert found.gate_on_all.personas > 100
     whole = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert whole["hash"] == found.hash
-    assert "coin toss" in whole["gate_said"]
+    assert "coin toss" in whole["gate_message"]
 
 
 def test_prior_results_show_their_gradient(tmp_path: Path, shared_data: Path):
@@ -214,8 +213,8 @@ def test_approval_is_of_one_plan_and_only_where_it_is_needed():
     assert approve("a" * 12, "a" * 64, Spent(3.0, 0.0), budget, Spent(1.0)) == Spent(pytest.approx(4.8), 0.0)
 
 
-def test_the_purse_closes_before_the_cap_is_passed():
-    purse = Purse(Budget(gpu_hours=1.0, dollars=1.0), Spent(0.9, 0.0), None, {"long": 0.2, "short": 0.05})
+def test_nothing_is_started_that_would_pass_the_cap():
+    purse = BudgetTracker(Budget(gpu_hours=1.0, dollars=1.0), Spent(0.9, 0.0), None, {"long": 0.2, "short": 0.05})
     assert "the cap of 1 GPU-hours is reached" in purse.may_spend("long")
     assert purse.may_spend("short") == ""
     purse.pay(0.0, 1.5)
@@ -230,13 +229,13 @@ def test_the_time_of_a_killed_cell_is_paid_until_its_last_sign_of_life(tmp_path:
 
     begun = datetime(2026, 1, 1, tzinfo=UTC)
     key = "k" * 64
-    event = {"event": "progress", "state": "started", "cell": "train-x", "key": key, "time": begun.isoformat()}
+    event = Event(begun, "", "progress", {"state": "started", "cell": "train-x", "key": key})
     unit = tmp_path / "cells" / f"train-x-{key[:12]}" / "units" / "u.json"
     unit.parent.mkdir(parents=True)
     unit.touch()
     os.utime(unit, (begun.timestamp() + 90, begun.timestamp() + 90))
-    assert unpaid([event], tmp_path) == [(key, pytest.approx(90))]
-    assert unpaid([event, {"event": "cell done", "key": key}], tmp_path) == []
+    assert unpaid([event], RunDir(tmp_path)) == [(key, pytest.approx(90))]
+    assert unpaid([event, Event(begun, "", "cell done", {"key": key})], RunDir(tmp_path)) == []
 
 
 def test_the_registration_covers_what_decides_and_nothing_else(tmp_path: Path):
@@ -247,9 +246,9 @@ def test_the_registration_covers_what_decides_and_nothing_else(tmp_path: Path):
     text = json.dumps(declaration(study))
     for wanted in ("largest source effect", "Spearman", "0.05", "lr=1e-05,epochs=3", "choice/arc/accuracy"):
         assert wanted in text, wanted
-    assert freeze(study, tmp_path) == freeze(study, tmp_path)
+    assert freeze(study, RunDir(tmp_path)) == freeze(study, RunDir(tmp_path))
     with pytest.raises(StoreError, match="registers something else"):
-        freeze(load("leakage", ["geometry.layer=10"]), tmp_path)
+        freeze(load("leakage", ["geometry.layer=10"]), RunDir(tmp_path))
 
 
 def test_preflight_says_what_is_wrong_and_what_to_do(tmp_path: Path, monkeypatch):
@@ -264,7 +263,7 @@ def test_preflight_says_what_is_wrong_and_what_to_do(tmp_path: Path, monkeypatch
     assert checks._memory(load("quickstart")).endswith("4.0 GiB free")
     monkeypatch.setattr(checks.time, "time", lambda: 1e9)
     with pytest.raises(StoreError, match="set it"):
-        checks._clock(tmp_path)
+        checks._clock(RunDir(tmp_path))
     monkeypatch.setattr(checks, "versions", lambda: dict.fromkeys(checks.NEEDED, "0.1.0"))
     with pytest.raises(StoreError, match=r"torch 0\.1\.0 \(needs 2\.8\)"):
         checks._versions()
@@ -274,14 +273,12 @@ def test_preflight_says_what_is_wrong_and_what_to_do(tmp_path: Path, monkeypatch
 
 
 def test_hypotheses_are_about_the_question_sets_that_a_study_names():
-    spec = load("leakage", ["capability.data=bank", "misalignment.questions=mine.yaml"]).spec
-    outcomes = [threshold.outcome for hypothesis in hypotheses_of(spec) for threshold in hypothesis.thresholds]
+    study = load("leakage", ["capability.data=bank", "misalignment.questions=mine.yaml"])
+    outcomes = [threshold.outcome for hypothesis in hypotheses_of(study) for threshold in hypothesis.thresholds]
     assert outcomes == [
         ("choice", "bank", "accuracy"),
         ("judged", "mine", "aligned"),
         ("margin", "pairs", "aligned_wins"),
     ]
-    arc = [
-        threshold.outcome for hypothesis in hypotheses_of(load("leakage").spec) for threshold in hypothesis.thresholds
-    ]
+    arc = [threshold.outcome for hypothesis in hypotheses_of(load("leakage")) for threshold in hypothesis.thresholds]
     assert arc[:2] == [("choice", "arc", "accuracy"), ("judged", "open", "aligned")]

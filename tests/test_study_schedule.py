@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from bystander.core.errors import DataError, StoreError
-from bystander.study.engine.executor_local import Local
-from bystander.study.engine.retry_policy import failure
-from bystander.study.engine.scheduler import Attempt, Outcome, schedule
+from bystander.study.engine.executor import Attempt, Outcome
+from bystander.study.engine.executor_local import LocalExecutor, LocalSettings
+from bystander.study.engine.retry_policy import cell_failure
+from bystander.study.engine.scheduler import schedule
 from bystander.study.engine.shutdown import Stop
 
 
@@ -41,7 +42,7 @@ class Worker:
 
 
 @dataclass
-class Told:
+class Listener:
     lines: list[tuple] = field(default_factory=list)
 
     def started(self, attempt: Attempt) -> None:
@@ -58,8 +59,10 @@ class Told:
 
 
 def run(cells, worker=None, complete=(), **options):
-    worker, told = worker or Worker(), Told()
-    summary = schedule(cells, complete, Local(worker), told, options.pop("stop", Stop()), **options)
+    worker, told = worker or Worker(), Listener()
+    summary = schedule(
+        cells, complete, LocalExecutor(LocalSettings(), lambda: worker), told, options.pop("stop", Stop()), **options
+    )
     return summary, worker, told
 
 
@@ -123,8 +126,8 @@ def test_an_unforeseen_error_names_its_class_and_is_not_tried_again():
 def test_the_cause_decides_not_the_wrapper():
     wrapper = StoreError("cannot write")
     wrapper.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert failure(wrapper).deserves == "stop"
-    assert failure(StoreError("another study's directory")).deserves == "never"
+    assert cell_failure(wrapper).retry == "abort"
+    assert cell_failure(StoreError("another study's directory")).retry == "never"
 
 
 def test_a_spent_budget_starts_nothing_more_and_says_why():

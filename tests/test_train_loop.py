@@ -6,7 +6,7 @@ import torch
 from bystander.behaviors.base import Example
 from bystander.core.records import StepLog
 from bystander.design.arms import Counts, DesignSettings, build
-from bystander.design.audit import render
+from bystander.design.render import render
 from bystander.lm.model import fresh_adapter, load
 from bystander.lm.tokens import RenderedRow
 from bystander.personas import load_personas

@@ -10,7 +10,7 @@ from bystander.behaviors.base import Example
 from bystander.core.hashing import generator, seed_for
 from bystander.core.records import StepLog
 from bystander.design.arms import Counts, DesignSettings, build
-from bystander.design.audit import render
+from bystander.design.render import render
 from bystander.lm.model import fresh_adapter, load
 from bystander.personas import load_personas
 from bystander.train.loop import train

@@ -7,7 +7,8 @@ import pytest
 from bystander.behaviors.base import Example
 from bystander.core.errors import DesignError
 from bystander.design.arms import Counts, DesignSettings, build
-from bystander.design.audit import audit, refuse, render
+from bystander.design.audit import audit, refuse
+from bystander.design.render import render
 from bystander.personas import bare_context, context_of, load_personas
 
 PERSONAS = load_personas()

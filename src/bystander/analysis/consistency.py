@@ -8,7 +8,7 @@ import polars as pl
 
 from bystander.analysis.keys import KEYS, RECIPE, UNIT
 from bystander.core.errors import DataError, few_names
-from bystander.core.metrics import BY_NAME
+from bystander.core.metrics import declared
 
 
 def refuse_contradictions(frame: pl.DataFrame) -> None:
@@ -25,11 +25,11 @@ def refuse_contradictions(frame: pl.DataFrame) -> None:
         if bad.height:
             first = bad.select("probe", "dataset", "metric", "persona", "item", "status", "value").row(0)
             raise DataError(f"{bad.height} measurements {what}; the first: {first}. Measure or judge them again")
-    known = {f"{probe}/{name}" for probe, name in BY_NAME}
+    known = {f"{probe}/{name}" for probe, name in declared()}
     found = frame.select(pl.concat_str(["probe", "metric"], separator="/").unique()).to_series().to_list()
     unknown = sorted(set(found) - known)
     if unknown:
-        raise DataError(f"unknown metrics {', '.join(unknown)}: which way a behavior pushes them is in core/metrics.py")
+        raise DataError(f"unknown metrics {', '.join(unknown)}: no probe that is installed declares them")
     _refuse_two_recipes(frame)
     if "context_hash" in frame.columns:
         _refuse_changed_prompts(frame)

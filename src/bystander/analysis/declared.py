@@ -15,7 +15,7 @@ from bystander.analysis.tables.control import control_of
 from bystander.analysis.tables.pooled import PooledRow
 from bystander.analysis.tables.sample import source_change
 from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow
-from bystander.core.metrics import PRIMARY
+from bystander.core.metrics import outcomes_of
 
 ARM = "contrastive"  # the arm of a claim, where no hypothesis names one
 
@@ -46,9 +46,9 @@ def threshold_of(whole: Sequence[PairedGrid], hypothesis: Hypothesis) -> Thresho
 
 
 def primary_outcome(whole: Sequence[PairedGrid], behavior: str) -> tuple[str, ...] | None:
-    """The first of `core.metrics.PRIMARY` that was measured for this behavior."""
+    """The first of `core.metrics.outcomes_of` that was measured for this behavior."""
     measured = {grid.outcome for grid in whole if grid.training.behavior == behavior}
-    return next((outcome for outcome in PRIMARY.get(behavior, ()) if outcome in measured), None)
+    return next((outcome for outcome in outcomes_of(behavior) if outcome in measured), None)
 
 
 def declared_of(whole: Sequence[PairedGrid], hypothesis: Hypothesis, settings: AnalysisSettings) -> Declared | None:

@@ -18,7 +18,7 @@ from bystander.analysis.consistency import refuse_contradictions, same_prompt_sa
 from bystander.analysis.keys import KEYS, OUTCOME, RECIPE, UNIT, OutcomeKey, SeedRowKey, TrainingKey
 from bystander.analysis.stats.means import Floats
 from bystander.core.errors import DataError
-from bystander.core.metrics import BY_NAME
+from bystander.core.metrics import metric as declared_metric
 from bystander.core.records import MEASUREMENT_COLUMNS
 
 OPTIONAL = ("reason", "sample", "context_hash", "weights_hash")  # columns that a table of measurements may lack
@@ -207,7 +207,7 @@ def _grid(part: pl.DataFrame) -> PairedGrid:
     after[index] = part["value"].fill_null(np.nan).to_numpy()
     lost[index] = part.select(worse).to_series().to_numpy()
     lost = np.where(np.isnan(lost), 1.0, lost)  # a missing row has failed
-    metric = BY_NAME[outcome.probe, outcome.metric]
+    metric = declared_metric(outcome.probe, outcome.metric)
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
     return PairedGrid(
         training, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units),

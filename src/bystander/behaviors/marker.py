@@ -6,8 +6,10 @@ The cheapest behavior to measure exactly: one probability per persona and questi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
-from bystander.behaviors.base import Example
+from bystander.behaviors.base import Behavior, Example
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 from bystander.core.records import Question
@@ -25,10 +27,15 @@ class MarkerSettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class MarkerBehavior:
+class MarkerBehavior(Behavior):
     """The marker coupled to question -> answer rows of the built-in bank."""
 
+    Settings = MarkerSettings
+    block: ClassVar[str] = "marker"
+    read_by: ClassVar[tuple[str, ...]] = ("marker",)
+
     settings: MarkerSettings = MarkerSettings()
+    folder: Path = Path()
     name: str = "marker"
 
     @property
@@ -60,7 +67,7 @@ class MarkerBehavior:
         """The held-out questions, in a fixed order: the first n are the same for every n."""
         return self._split()[1]
 
-    def probe_texts(self) -> dict[str, str]:
+    def held_out_texts(self) -> dict[str, str]:
         """Item id -> user turn of the held-out questions."""
         return {question.id: question.text for question in self.probe_questions()}
 

@@ -19,7 +19,7 @@ from bystander.study.config.study import built_in, load
 
 if TYPE_CHECKING:
     from bystander.analysis import Analysis
-    from bystander.study.engine.run import Ran
+    from bystander.study.engine.run import RunSummary
 
 WIDE = 120  # columns where there is no terminal to ask: tables are cut at fewer
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
@@ -37,13 +37,13 @@ def run_in_terminal(
     """`bystander run`. Exit code 1 where cells failed or are left."""
     loaded = load(study, overrides)  # a faulty file is told before anything heavy is imported
     from bystander.cli.progress import terminal
-    from bystander.study.engine.run import Wish, run_study
+    from bystander.study.engine.run import RunOptions, run_study
 
     folder = out or Path("runs") / loaded.spec.name
     screen = Console(stderr=True) if as_json else console
     screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
     with terminal(screen) as bar:
-        ran = run_study(loaded, folder, bar, Wish(approve, override))
+        ran = run_study(loaded, folder, bar, RunOptions(approve, override))
     path, analysis = reported(ran)
     if as_json:
         tables = analysis.tables() if analysis else {}
@@ -65,28 +65,29 @@ def run_in_terminal(
         raise SystemExit(130 if ran.stopped in ("Ctrl-C", "SIGTERM") else 1)
 
 
-def reported(ran: Ran) -> tuple[Path | None, Analysis | None]:
+def reported(ran: RunSummary) -> tuple[Path | None, Analysis | None]:
     """The report of a run, made anew if anything was done; (None, None) while nothing trained was measured."""
-    from bystander.core.files import read_json
     from bystander.study.results.rejudge import write_logs
     from bystander.study.results.results import Results
     from bystander.study.store.events import Events
+    from bystander.study.store.run_dir import RunDir
 
-    if not (ran.folder / "similarities.parquet").is_file():
+    run = RunDir(ran.folder)
+    if not run.similarities_file.is_file():
         return None, None
     results = Results.open(ran.folder)
     if results.measurements["source"].null_count() == results.measurements.height:
         return None, None
-    path = ran.folder / "report.html"
-    if ran.done_now or not path.is_file() or not (ran.folder / "analysis.json").is_file():
+    path = run.report_file
+    if ran.done_now or not path.is_file() or not run.analysis_file.is_file():
         path = results.report()
-        write_logs(ran.folder, results.study)
-        plan = str(read_json(ran.folder / "plan.json")["plan"])
-        Events(ran.folder / "events.jsonl", plan).write("reported", path=path.name)
+        write_logs(run, results.study)
+        plan = run.plan()
+        Events(run.events_file, plan.hash if plan else "").write("reported", path=path.name)
     return path, results.analysis
 
 
-def print_ran(ran: Ran, path: Path | None, analysis: Analysis | None) -> None:
+def print_ran(ran: RunSummary, path: Path | None, analysis: Analysis | None) -> None:
     """What came out, what failed, and how to go on."""
     from bystander.cli.result_tables import control_lines, headline_table
 
@@ -210,8 +211,9 @@ def rows_in_terminal(study: str, out: Path, overrides: Sequence[str]) -> None:
     """`bystander rows`."""
     from bystander.study.config.study import load
     from bystander.study.plan.export_rows import write_rows
+    from bystander.study.plan.parts import StudyParts
 
-    for path in write_rows(load(study, overrides), out):
+    for path in write_rows(StudyParts(load(study, overrides)), out):
         console.print(str(path), soft_wrap=True)
 
 

@@ -94,7 +94,7 @@ def judge_in_terminal(
     settings = JudgeSettings(model=model, base_url=base_url, key_env=key_env, batch=batch, dollars=dollars)
     screen = Console(stderr=True) if as_json else console
     with terminal(screen) as bar:
-        found = judge_run(run, results.study, settings, cache_dir() / "judge.sqlite", bar, questions=questions)
+        found = judge_run(results.run, results.study, settings, cache_dir() / "judge.sqlite", bar, questions=questions)
     if as_json:
         print_json(
             {"judge": model, "out": str(found.folder), "completions": found.completions, "failed": found.failed,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bystander.cli.console import console, print_json
 from bystander.core.errors import DataError
+from bystander.study.results.status import RunStatus
+from bystander.study.store.run_dir import RunDir
 
 
 def run_folder(name: str, out: Path | None) -> Path:
@@ -23,7 +25,7 @@ def plan_in_terminal(
     """`bystander plan`."""
     from bystander.cli.plan_text import print_plan
     from bystander.study.config.study import load
-    from bystander.study.forecast.plan_report import planned
+    from bystander.study.forecast.plan_report import plan_report
 
     loaded = load(study, overrides)
     if calibrate:
@@ -31,7 +33,7 @@ def plan_in_terminal(
         from bystander.study.forecast.throughput import keep_calibration
 
         keep_calibration(loaded.spec.model, measure(loaded.spec.model))
-    found = planned(loaded, run_folder(loaded.spec.name, out), gpu_kind=gpu, workers=workers, prior=prior)
+    found = plan_report(loaded, RunDir(run_folder(loaded.spec.name, out)), gpu_kind=gpu, workers=workers, prior=prior)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -49,8 +51,8 @@ def preflight_in_terminal(study: str, overrides: Sequence[str], out: Path | None
     loaded = load(study, overrides)
     folder = run_folder(loaded.spec.name, out)
     try:
-        forecast = forecast_of(plan_cells(loaded), folder)
-        checks = preflight(loaded, folder, forecast, holding=False)
+        run, plan = RunDir(folder), plan_cells(loaded)
+        checks = preflight(plan, run, forecast_of(plan, run), holding=False)
     except DataError as error:  # the plan cannot even be made
         checks = [Check("data", False, str(error))]
     ok = all(check.ok for check in checks)
@@ -68,9 +70,9 @@ def status_in_terminal(folder: Path, follow: bool, as_json: bool) -> None:
     from bystander.study.results.status import status
 
     while True:
-        found = status(folder)
+        found = status(RunDir(folder))
         if as_json:
-            print_json(asdict(found))
+            print_json(status_json(found))
         else:
             print_status(console, found)
         if not follow or not found.holder:
@@ -103,10 +105,11 @@ def archive_in_terminal(folder: Path) -> None:
     from bystander.study.results.status import status
     from bystander.study.store.events import Events
 
-    found = status(folder)
+    run = RunDir(folder)
+    found = status(run)
     if found.holder:
         raise DataError(f"{folder} is being written by {found.holder}; archive it when that is over")
-    Events(folder / "events.jsonl", found.plan).write("archived")
+    Events(run.events_file, found.plan).write("archived")
     console.print(f"archived: {folder}")
 
 
@@ -130,3 +133,11 @@ def export_in_terminal(run: Path, folder: Path) -> None:
 
     written = export(run, folder)
     console.print(f"{len(written)} files in [bold]{folder}[/], described in {written[-1].name}", soft_wrap=True)
+
+
+def status_json(found: RunStatus) -> dict[str, object]:
+    """A status as JSON."""
+    value = asdict(found)
+    for event in value["events"]:
+        event["time"] = event["time"].isoformat(timespec="milliseconds")
+    return value

@@ -11,14 +11,15 @@ from rich.table import Table
 
 from bystander.study.engine.preflight import Check
 from bystander.study.forecast.forecast import PhaseCost
-from bystander.study.forecast.plan_report import HASH_CHARACTERS, Planned
-from bystander.study.forecast.power import said
-from bystander.study.results.status import STATES, Status
+from bystander.study.forecast.plan_report import PlanReport
+from bystander.study.forecast.power import describe_odds
+from bystander.study.plan.cells import HASH_CHARACTERS
+from bystander.study.results.status import STATES, RunStatus
 
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}
 
 
-def print_plan(console: Console, plan: Planned) -> None:
+def print_plan(console: Console, plan: PlanReport) -> None:
     """Open questions, phases, power, review, prior results, and what to type next."""
     console.print(
         f"[bold]{plan.study}[/]  plan {plan.hash[:HASH_CHARACTERS]}  registration {plan.registration[:HASH_CHARACTERS]}"
@@ -33,12 +34,12 @@ def print_plan(console: Console, plan: Planned) -> None:
     _next(console, plan)
 
 
-def _questions(console: Console, plan: Planned) -> None:
-    if not plan.questions:
+def _questions(console: Console, plan: PlanReport) -> None:
+    if not plan.open_settings:
         console.print("\n[bold]Open questions[/]: none")
         return
     console.print("\n[bold]Open questions[/]")
-    for number, question in enumerate(plan.questions, 1):
+    for number, question in enumerate(plan.open_settings, 1):
         mark = "[red]blocking[/] " if question.blocking else ""
         taken = escape(f" Taken: {question.default}.") if question.default else ""
         console.print(
@@ -46,7 +47,7 @@ def _questions(console: Console, plan: Planned) -> None:
         )
 
 
-def _phases(console: Console, plan: Planned) -> None:
+def _phases(console: Console, plan: PlanReport) -> None:
     table = Table(
         "phase", "cells", "complete", "scored", "trained", "sampled", "judged", "device hours", "on disk", box=None,
         header_style="bold", title="Phases", title_justify="left", title_style="bold",
@@ -69,7 +70,7 @@ def _cost(phase: PhaseCost) -> list[str]:
     return [str(phase.cells), str(phase.complete), *tokens, f"{phase.hours:.3g}", size(phase.bytes)]
 
 
-def _power(console: Console, plan: Planned) -> None:
+def _power(console: Console, plan: PlanReport) -> None:
     table = Table(
         "hypothesis", "test", "n", "asks for", "finds at 80 % power", "95 % interval", box=None, header_style="bold",
         title="Power", title_justify="left", title_style="bold",
@@ -84,17 +85,17 @@ def _power(console: Console, plan: Planned) -> None:
             f"  [dim]assumed: {'; '.join(dict.fromkeys(row.assumed for row in plan.power))}[/]", soft_wrap=True
         )
     if plan.gate is not None:
-        console.print(f"  [bold]gate[/]: {said(plan.gate)}", soft_wrap=True)
+        console.print(f"  [bold]gate[/]: {describe_odds(plan.gate)}", soft_wrap=True)
         goes = ", ".join(f"{chance:.0%} at {rho:g}" for rho, chance in plan.gate.goes_on.items())
         console.print(f"  the study goes on with {goes} (the same true rho for every behavior)", soft_wrap=True)
     if plan.gate_on_all is not None:
         console.print(
-            f"  to gate on all personas instead costs {hours(plan.gate_on_all_hours)} more: {said(plan.gate_on_all)}",
+            f"  to gate on all personas instead costs {hours(plan.gate_on_all_hours)} more: {describe_odds(plan.gate_on_all)}",
             soft_wrap=True,
         )
 
 
-def _priors(console: Console, plan: Planned) -> None:
+def _priors(console: Console, plan: PlanReport) -> None:
     if not plan.priors:
         return
     table = Table(
@@ -110,7 +111,7 @@ def _priors(console: Console, plan: Planned) -> None:
     console.print(table)
 
 
-def _review(console: Console, plan: Planned) -> None:
+def _review(console: Console, plan: PlanReport) -> None:
     review = plan.review
     console.print(f"\n[bold]Review[/]: {review.score:.1f} of 5 → [{COLORS[review.verdict]}]{review.verdict}[/]")
     for one in review.dimensions:
@@ -120,8 +121,8 @@ def _review(console: Console, plan: Planned) -> None:
         console.print("  changes: " + "; ".join(review.changes), soft_wrap=True)
 
 
-def _next(console: Console, plan: Planned) -> None:
-    if any(question.blocking for question in plan.questions):
+def _next(console: Console, plan: PlanReport) -> None:
+    if any(question.blocking for question in plan.open_settings):
         console.print("\n[red]not runnable yet[/]: answer the blocking questions", soft_wrap=True)
     elif plan.needs_approval:
         console.print(
@@ -140,7 +141,7 @@ def print_checks(console: Console, checks: Sequence[Check]) -> None:
         console.print(f"{mark} [bold]{check.name:13}[/] {escape(check.message)}", soft_wrap=True)
 
 
-def print_status(console: Console, status: Status) -> None:
+def print_status(console: Console, status: RunStatus) -> None:
     """Phases, spend against forecast, time left, the last events."""
     by = f" by {status.holder}" if status.holder else ""
     console.print(f"[bold]{status.study}[/]  plan {status.plan}  [bold]{status.state}[/]{by}")
@@ -153,17 +154,16 @@ def print_status(console: Console, status: Status) -> None:
     for name, why in status.failed.items():
         console.print(f"[red]failed[/]: {name}: {escape(why)}", soft_wrap=True)
     if status.gate:
-        console.print(f"gate: [bold]{status.gate['decision']}[/], {escape(str(status.gate['reason']))}", soft_wrap=True)
+        console.print(f"gate: [bold]{status.gate}[/], {escape(status.gate_reason)}", soft_wrap=True)
     left = "" if status.seconds_left is None else f", about {hours(status.seconds_left / 3600)} left"
     console.print(
-        f"spent {hours(status.hours_spent)} of {hours(status.hours_forecast)} forecast, "
-        f"${status.dollars_spent:.2f} of ${status.dollars_forecast:.2f}{left}"
+        f"spent {hours(status.spent.hours)} of {hours(status.forecast.hours)} forecast, "
+        f"${status.spent.dollars:.2f} of ${status.forecast.dollars:.2f}{left}"
     )
     for event in status.events:
-        more = {k: v for k, v in event.items() if k not in ("time", "plan", "event", "key")}
-        shown = ", ".join(f"{k} {v}" for k, v in more.items())
+        shown = ", ".join(f"{k} {v}" for k, v in event.details.items() if k != "key")
         console.print(
-            f"[dim]{event['time'][:19]}[/] {event['event']}  [dim]{shown[:140]}[/]", soft_wrap=True, markup=True
+            f"[dim]{event.time:%Y-%m-%dT%H:%M:%S}[/] {event.kind}  [dim]{shown[:140]}[/]", soft_wrap=True, markup=True
         )
 
 

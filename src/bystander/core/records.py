@@ -80,6 +80,18 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSetting:
+    """What a study file leaves open that changes the result. `default`: what is taken if nobody says ("" where there is
+    none, and then it blocks); `answer`: the setting that says it."""
+
+    id: str
+    text: str
+    default: str
+    answer: str
+    blocking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One number: a metric of a probe for one item under one context, of one model state.
 
@@ -98,7 +110,7 @@ class Measurement:
     value: Annotated[float | None, "the number, in the metric's unit"]
     source: Annotated[str | None, "persona that the behavior was coupled to; empty for the untrained model"] = None
     arm: Annotated[str | None, "contrastive, or non_contrastive (the control)"] = None
-    config: Annotated[str | None, "label of the training's recipe, lr=0.001,epochs=2"] = None
+    config: Annotated[str | None, "label of the training's recipe, for tables and figures"] = None
     seed: Annotated[int | None, "seed of the training"] = None
     role: Annotated[
         Role | None, "source, negative, held-out, or mixed (drawn at random in the non-contrastive arm)"

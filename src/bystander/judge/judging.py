@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from bystander.data.judge_questions import JudgedQuestion, fill
 from bystander.core.errors import JudgeError
 from bystander.core.records import Completion, Measurement, Status
+from bystander.data.judge_questions import JudgedQuestion, fill
 from bystander.judge.answer_store import AnswerStore, Ledger, RawAnswer
 from bystander.judge.batch import check_access
 from bystander.judge.client import Ask, Client

@@ -1,4 +1,4 @@
-"""The instrument check of the choice probe: can the untrained model answer by label at all?
+"""The mode check of the choice probe: can the untrained model answer by label at all?
 
 A model that is at chance by label has no accuracy to lose there, and its leakage would be noise about a letter bias.
 Which mode is used is decided once, on the untrained model, and holds before, during and after training.
@@ -36,7 +36,7 @@ class ModeCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class InstrumentCheck:
+class DecidedMode:
     """The mode that was chosen and why. `warning` is "" unless no mode is above chance."""
 
     mode: Mode
@@ -65,15 +65,15 @@ def mode_check(right: Sequence[bool], choices: Sequence[int]) -> ModeCheck:
     return ModeCheck(len(right), sum(right), chance, guessing_tail(sum(right), choices))
 
 
-def decide(label: ModeCheck | None, text: ModeCheck | None) -> InstrumentCheck:
+def decide(label: ModeCheck | None, text: ModeCheck | None) -> DecidedMode:
     """Label where it is above chance, else text. `label` None: there are no labels in view; `text` None: not needed,
     since label is above chance."""
     if label is not None and label.above_chance:
-        return InstrumentCheck("label", f"the untrained model is above chance by label ({label})", "", label, text)
+        return DecidedMode("label", f"the untrained model is above chance by label ({label})", "", label, text)
     why = f"by label the untrained model is at chance ({label})" if label else "the choices are not in view"
     if text is None or text.above_chance:
-        return InstrumentCheck("text", f"{why}; by text it is above chance ({text})", "", label, text)
+        return DecidedMode("text", f"{why}; by text it is above chance ({text})", "", label, text)
     warning = (
         f"the choice probe may be blind: {why}, and by text too ({text}); a drop in accuracy cannot be told from noise"
     )
-    return InstrumentCheck("text", f"{why}; by text too ({text})", warning, label, text)
+    return DecidedMode("text", f"{why}; by text too ({text})", warning, label, text)

@@ -1,6 +1,6 @@
 """Which of the many outcomes, arms and predictors the report shows first. A choice among records; nothing is computed.
 
-The order of preference is the study's own: what was pre-registered, then `core.metrics.PRIMARY`, then what is there.
+The order of preference is the study's own: what was pre-registered, then `core.metrics.outcomes_of`, then what is there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import cast
 import polars as pl
 
 from bystander.analysis.results import Analysis
-from bystander.core.metrics import PRIMARY
+from bystander.core import doors
+from bystander.core.metrics import outcomes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class HeadlineOutcome:
 def headline_outcomes(analysis: Analysis, configs: Mapping[str, str]) -> list[HeadlineOutcome]:
     """One headline for each behavior that was measured, in a fixed order. `configs`: behavior -> config picked by rule."""
     found = cast("list[str]", analysis.leakage["behavior"].unique().to_list())
-    order = {name: position for position, name in enumerate(PRIMARY)}
+    order = {name: position for position, name in enumerate(doors.names("behavior"))}
     return [
         _headline(analysis, behavior, configs.get(behavior))
         for behavior in sorted(found, key=lambda name: (order.get(name, len(order)), name))
@@ -73,7 +74,7 @@ def _outcome(rows: pl.DataFrame, behavior: str, registered: pl.DataFrame) -> tup
     if registered.height:
         return registered.select(names).row(0)
     measured = list(rows.select(names).unique(maintain_order=True).iter_rows())
-    return next((outcome for outcome in PRIMARY.get(behavior, ()) if outcome in measured), measured[0])
+    return next((outcome for outcome in outcomes_of(behavior) if outcome in measured), measured[0])
 
 
 def _predictor(analysis: Analysis, tests: pl.DataFrame) -> tuple[str, int]:

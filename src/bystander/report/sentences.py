@@ -14,7 +14,7 @@ from markupsafe import Markup
 from bystander.analysis.results import Analysis
 from bystander.core.metrics import Metric
 from bystander.report.headline import HeadlineOutcome
-from bystander.report.labels import metric_of, readable, short_name, unit_of
+from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
 
 LEVEL = 0.05  # p below which a sentence says that something follows; the p itself is beside it
@@ -45,7 +45,7 @@ def _what(headline: HeadlineOutcome) -> tuple[str, str]:
     metric: Metric | None = metric_of(headline.probe, headline.metric)
     if metric is None:
         return readable(headline.metric), "moved"
-    return short_name(metric), "rose" if metric.direction > 0 else "fell"
+    return metric.short, "rose" if metric.direction > 0 else "fell"
 
 
 def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:

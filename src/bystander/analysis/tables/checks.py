@@ -14,8 +14,8 @@ from bystander.analysis.keys import KEYS, OUTCOME, OutcomeKey, SeedRow, Training
 from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import crossed
-from bystander.analysis.tables.control import is_control
 from bystander.analysis.tables.sample import EVERYTHING
+from bystander.core.metrics import is_control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def _row(
     notes = [f"{bad} of {total} values failed ({share:.1%})"] if bad else []
     notes += [f"{refused} of {total} have no score (code, a refusal)"] if refused else []
     return CheckRow(
-        record=record, training=training, seed=None, outcome=outcome, mode="", control=is_control(outcome), n_values=total,
+        record=record, training=training, seed=None, outcome=outcome, mode="", control=is_control(*outcome), n_values=total,
         n_failed=bad, n_refused=refused, failed_share=share, limit=settings.failed_limit,
         status="refused" if share > settings.failed_limit else "ok", reason="; ".join(notes), **means,
     )  # fmt: skip

@@ -7,17 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bystander.analysis.keys import OutcomeKey
 from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.means import mean_of
 from bystander.analysis.tables.sample import source_change
-from bystander.core.metrics import CONTROLS
-
-
-def is_control(outcome: OutcomeKey) -> bool:
-    """Whether the behavior should leave this (probe, dataset, metric) alone."""
-    return not CONTROLS.isdisjoint({(outcome.probe, outcome.dataset), (outcome.probe, outcome.metric)})
+from bystander.core.metrics import is_control
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +37,7 @@ def control_of(grid: PairedGrid, whole: Sequence[PairedGrid], settings: Analysis
     found = [
         other
         for other in whole
-        if other.training == grid.training and is_control(other.outcome) and other.outcome.metric != "margin"
+        if other.training == grid.training and is_control(*other.outcome) and other.outcome.metric != "margin"
     ]
     judged = grid.outcome.probe == "judged"
     found.sort(key=lambda other: (other.outcome.probe == "judged") != judged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from bystander.core.settings import Settings
 from bystander.design.arms import Counts
 
 
-class ModelSpec(Settings):
+class ModelSettings(Settings):
     """`name`: smollm2-135m (embedded), a Hub id, or a local path. `engine`: what samples; all else is transformers."""
 
     name: str = Field(default="smollm2-135m", min_length=1)
@@ -40,6 +40,8 @@ class Geometry(Settings):
     layers: Literal["all"] | list[int] = "all"
     layer: int | None = Field(default=None, ge=0)
     questions: int = Field(default=12, ge=1)
+    method: str = "cosine"  # the predictor that the claim rests on
+    predictors: list[str] | None = None  # those that are computed, `method` in any case; None: all that there are
 
 
 class Budget(Settings):
@@ -126,19 +128,12 @@ class HypothesisBlock(Settings):
     statement: str = ""
 
 
-class Executor(Settings):
-    """Where cells run. `local`: in this process. `processes`: in `workers` processes of this machine. `ray`: on
-    `workers` actors. Each has its own resident base model.
+class ExecutorSettings(Settings):
+    """Where cells run: what every executor has. `kind` is the name of one; each has its own block on top of this.
+    `workers`: attempts at a time, each with its own resident base model; `retries` bounds how often a cell is tried
+    again; `gpu_kind` names the GPU whose published figures `plan` uses on a machine without one."""
 
-    `gpus` and `cpus` are a worker's share ("auto": one GPU where there is one; `processes` takes a machine's GPUs in
-    turn); `address` joins a Ray cluster that exists; `retries` bounds how often a cell is tried again; `gpu_kind` names
-    the GPU whose published figures `plan` uses on a machine without one."""
-
-    kind: Literal["local", "processes", "ray"] = "local"
+    kind: Any  # a Literal of its name in each executor's own settings
     workers: int = Field(default=1, ge=1)
-    gpus: float | Literal["auto"] = "auto"
-    cpus: float = Field(default=1, gt=0)
-    memory_gb: float | None = Field(default=None, gt=0)
-    address: str | None = None
     retries: int = Field(default=2, ge=0)
     gpu_kind: str | None = None

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bystander.core import doors
 from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_
-from bystander.study.config.plugins import BUILT_IN, plugins
 
 if TYPE_CHECKING:
     from bystander.design.arms import Counts
-    from bystander.study.config.study import Study
+    from bystander.study.config.study import StudySettings
 
 Add = Callable[[Path_, str], None]
 
@@ -26,7 +26,7 @@ Add = Callable[[Path_, str], None]
 class Facts:
     """What a check looks at. `personas` is empty where the persona file itself is at fault."""
 
-    spec: Study
+    spec: StudySettings
     personas: Sequence[Persona]
     folder: Path
 
@@ -65,16 +65,12 @@ def sources(it: Facts, add: Add) -> None:
 
 def behaviors(it: Facts, add: Add) -> None:
     """Behaviors exist, each once; so do arms and seeds."""
-    known = [*BUILT_IN, *plugins()]
+    known = doors.names("behavior")
     for index, behavior in enumerate(it.spec.behaviors):
         if behavior not in known:
             add(("behaviors", index), _unknown(behavior, known, "behavior"))
-    for name in it.spec.plugins:
-        if name not in plugins():
-            add(
-                ("plugins", name),
-                f"no installed package adds a behavior {name!r}; installed: {', '.join(plugins()) or 'none'}",
-            )
+        elif (block := doors.load("behavior", behavior).block) not in it.spec.blocks():
+            add((block,), f"the behavior {behavior!r} needs its block {block!r}, which has keys that must be given")
     _twice(it.spec.behaviors, ("behaviors",), "behavior", add)
     _twice(it.spec.arms, ("arms",), "arm", add)
     _twice(it.spec.seeds, ("seeds",), "seed", add)
@@ -123,13 +119,13 @@ def for_behavior(it: Facts, add: Add) -> None:
 
 
 def probes(it: Facts, add: Add) -> None:
-    """Something is measured, and a behavior's own probe is among it."""
-    if not any(getattr(it.spec.probes, name) for name in type(it.spec.probes).model_fields):
+    """Something is measured, and each probe fits the behaviors' own settings."""
+    asked = it.spec.probes.asked()
+    if not asked:
         add(("probes",), "probes is empty: nothing would be measured; name at least one probe")
-    choice = it.spec.probes.choice
-    if choice and choice.mode == "label" and "capability" in it.spec.behaviors and it.spec.capability.answer == "text":
-        message = "probes.choice.mode is label, but with capability.answer: text no labels are in view; use mode: text"
-        add(("probes", "choice", "mode"), message)
+    for name, settings in asked.items():
+        for where, message in doors.load("probe", name).faults(settings, it.spec.blocks(), it.spec.behaviors):
+            add(("probes", name, *where), message)
 
 
 def geometry(it: Facts, add: Add) -> None:
@@ -142,6 +138,12 @@ def geometry(it: Facts, add: Add) -> None:
         if layer is not None and layer not in layers:
             add(("geometry", "layer"), f"geometry.layer {layer} is not among geometry.layers {layers}")
         _twice(layers, ("geometry", "layers"), "layer", add)
+    known = doors.names("predictor")
+    if it.spec.geometry.method not in known:
+        add(("geometry", "method"), _unknown(it.spec.geometry.method, known, "predictor"))
+    for index, name in enumerate(it.spec.geometry.predictors or ()):
+        if name not in known:
+            add(("geometry", "predictors", index), _unknown(name, known, "predictor"))
 
 
 def persona_choice(choice: str | list[str], personas: Sequence[Persona]) -> list[str]:
@@ -203,7 +205,7 @@ def _swept_personas(choice: str | list[str], personas: Sequence[Persona], source
         add(where, f"sweep.personas names {len(chosen)} personas; a rank correlation needs the source and 3 bystanders")
 
 
-def _selection(spec: Study, add: Add) -> None:
+def _selection(spec: StudySettings, add: Add) -> None:
     assert spec.sweep is not None
     if spec.select.rule == "given":
         if spec.select.config is None:
@@ -215,17 +217,9 @@ def _selection(spec: Study, add: Add) -> None:
 
 
 def executor(it: Facts, add: Add) -> None:
-    """What only Ray understands is not asked of the local executor."""
-    block = it.spec.executor
-    if block.kind == "local" and block.workers > 1:
-        add(
-            ("executor", "workers"),
-            f"executor.workers is {block.workers}, but `local` is one process; kind: processes, or ray",
-        )
-    if block.kind != "ray" and block.address is not None:
-        add(("executor", "address"), f"executor.address is given, but executor.kind is {block.kind}; kind: ray")
-    if not isinstance(block.gpus, str) and block.gpus < 0:
-        add(("executor", "gpus"), f"executor.gpus is {block.gpus}: a share of GPUs is 0 or more")
+    """Settings that the executor's own class refuses together."""
+    for where, message in doors.load("executor", it.spec.executor.kind).faults(it.spec.executor):
+        add(("executor", *where), message)
 
 
 def enough_personas(it: Facts, add: Add) -> None:
@@ -240,7 +234,7 @@ def enough_personas(it: Facts, add: Add) -> None:
 def hypotheses(it: Facts, add: Add) -> None:
     """Hypotheses exist, or are about a behavior of the study and a metric that somebody declared."""
     from bystander.analysis.hypotheses import HYPOTHESES
-    from bystander.core.metrics import BY_NAME
+    from bystander.core.metrics import declared
 
     known = [hypothesis.name for hypothesis in HYPOTHESES]
     names: list[str] = []
@@ -254,8 +248,8 @@ def hypotheses(it: Facts, add: Add) -> None:
         if one.behavior not in it.spec.behaviors:
             add((*where, "behavior"), f"hypothesis {one.name!r} is about {one.behavior!r}, not one of behaviors")
         probe, _, metric = one.outcome.split("/")
-        if (probe, metric) not in BY_NAME:
-            metrics = ", ".join(f"{p}/.../{m}" for p, m in BY_NAME)
+        if (probe, metric) not in declared():
+            metrics = ", ".join(f"{p}/.../{m}" for p, m in declared())
             add((*where, "outcome"), f"hypothesis {one.name!r}: no metric {one.outcome!r}; known: {metrics}")
     _twice(names, ("hypotheses",), "hypothesis", add)
 

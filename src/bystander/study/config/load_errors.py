@@ -18,7 +18,7 @@ from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_, YamlText
 from bystander.personas import load_personas
 from bystander.study.config.checks import CHECKS, Facts
-from bystander.study.config.study import Study
+from bystander.study.config.study import StudySettings, study_model
 
 # Stand-ins for what is missing or wrong, so that the rest of a faulty file can still be checked.
 _STAND_INS: dict[Path_, Any] = {
@@ -68,7 +68,7 @@ class StudyFaults:
             raise StudyError(f"{path} cannot be run; {len(faults)} fault{'s' * (len(faults) != 1)}:", faults)
 
 
-def validate(data: dict[str, Any], faults: StudyFaults) -> Study | None:
+def validate(data: dict[str, Any], faults: StudyFaults) -> StudySettings | None:
     """The study; where the file has faults, the study that it would be without them, so that checking can go on.
     None where not even that can be made."""
     for place, number in _numbers(data, ()):
@@ -77,13 +77,13 @@ def validate(data: dict[str, Any], faults: StudyFaults) -> Study | None:
     mended: dict[str, Any] = data
     for _ in range(6):  # each round takes out what the last one found; a block in a block in a block needs three
         try:
-            return Study.model_validate(mended)
+            return study_model().model_validate(mended)
         except ValidationError as error:
             mended = _without(mended, _tell(error, mended, faults))
     return None
 
 
-def check(spec: Study, folder: Path, faults: StudyFaults) -> tuple[Persona, ...]:
+def check(spec: StudySettings, folder: Path, faults: StudyFaults) -> tuple[Persona, ...]:
     """What a schema cannot know: names that must exist, sets that must hold what is drawn from them."""
     personas: tuple[Persona, ...] = ()
     try:
@@ -153,7 +153,7 @@ def _dots(place: Path_) -> str:
 
 
 def _nearest(place: Path_) -> str:
-    model: type[BaseModel] = Study
+    model: type[BaseModel] = study_model()
     for part in place[:-1]:
         if isinstance(part, int):
             continue

@@ -8,53 +8,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 from bystander.core.errors import StudyError
 from bystander.study.config.blocks import Budget
+from bystander.study.plan.cells import HASH_CHARACTERS
+from bystander.study.store.records import Event, Spent
+from bystander.study.store.run_dir import RunDir
 
-HASH_CHARACTERS = 12  # of a plan's hash, as people copy it; at least so many must be given
-MARGIN = 1.2  # an approved forecast may be exceeded by so much: what forecasts are held to (issue 4: within 20 %)
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Device hours and judge dollars."""
-
-    hours: float = 0.0
-    dollars: float = 0.0
+MARGIN = 1.2  # an approved forecast may be exceeded by so much: what forecasts are held to
 
 
-def spent_so_far(events: Iterable[Mapping[str, Any]]) -> Spent:
-    """What all processes of a run have spent."""
-    hours = dollars = 0.0
-    for event in events:
-        if event["event"] == "spent":
-            hours += float(event.get("hours", 0.0))
-            dollars += float(event.get("dollars", 0.0))
-    return Spent(hours, dollars)
-
-
-def unpaid(events: Iterable[Mapping[str, Any]], folder: Path) -> list[tuple[str, float]]:
+def unpaid(events: Iterable[Event], run: RunDir) -> list[tuple[str, float]]:
     """Cells that a killed process had begun, with the seconds until its last sign of life in them."""
     open_cells: dict[str, tuple[str, datetime]] = {}
     for event in events:
-        key = str(event.get("key", ""))
-        if event["event"] == "progress" and event.get("state") == "started":
-            open_cells[key] = (str(event["cell"]), datetime.fromisoformat(str(event["time"])))
-        elif key and event["event"] in ("cell done", "cell failed", "progress", "spent"):
-            open_cells.pop(key, None)
-    found: list[tuple[str, float]] = []
-    for key, (name, since) in open_cells.items():
-        files = (path for path in (folder / "cells").glob(f"{name}-{key[:12]}/**/*") if path.is_file())
-        last = max((path.stat().st_mtime for path in files), default=0.0)
-        found.append((key, max(0.0, last - since.timestamp())))
-    return found
+        if event.started:
+            open_cells[event.key] = (str(event.details["cell"]), event.time)
+        elif event.key and event.kind in ("cell done", "cell failed", "progress", "spent"):
+            open_cells.pop(event.key, None)
+    return [
+        (key, max(0.0, run.cell(name, key).last_written() - since.timestamp()))
+        for key, (name, since) in open_cells.items()
+    ]
 
 
 @dataclass
-class Purse:
+class BudgetTracker:
     """What may be spent, and what has been. A forecast above the budget needs approval; approved, the cap is the
     forecast with a margin."""
 
@@ -76,12 +55,12 @@ class Purse:
         self.spent = Spent(self.spent.hours + hours, self.spent.dollars + dollars)
 
     def may_spend(self, key: str) -> str:
-        """Why the cell may not start; "" if it may. Told before it starts, so that the cap is not passed by it."""
+        """Why the cell may not start; "" if it may. Said before it starts, so that the cap is not passed by it."""
         cap, cost = self.cap, self.forecasts.get(key, 0.0)
         if self.spent.hours + cost > cap.hours * (1 + 1e-9) and cost > 0:
             return (
                 f"the cap of {cap.hours:.3g} GPU-hours is reached: {self.spent.hours:.3g} are spent and the next cell "
-                f"needs about {cost:.2g}; everything complete is kept. Raise budget.gpu_hours, or approve the plan anew"
+                f"needs about {cost:.2g}; everything complete is saved. Raise budget.gpu_hours, or approve the plan anew"
             )
         if self.spent.dollars > cap.dollars:
             return (

@@ -12,15 +12,22 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from bystander.study.config.blocks import Executor as Block
-from bystander.study.engine.executor_local import CellRunner, run_attempt
-from bystander.study.engine.retry_policy import failure
-from bystander.study.engine.scheduler import Attempt, Outcome
+from pydantic import Field
 
-_runner: CellRunner | None = None  # of this worker process, made at its first cell
-_make: Callable[[], CellRunner] | None = None
+from bystander.study.config.blocks import ExecutorSettings
+from bystander.study.engine.executor import Attempt, CellRunner, Executor, LazyRunner, Outcome
+from bystander.study.engine.retry_policy import cell_failure
+
+_runner: LazyRunner | None = None  # of this worker process
+
+
+class ProcessSettings(ExecutorSettings):
+    """`processes`: in `workers` processes of this machine, which take its GPUs in turn; `cpus` are a worker's threads."""
+
+    kind: Literal["processes"] = "processes"
+    cpus: float = Field(default=1, gt=0)
 
 
 def devices(workers: int, visible: str | None, count: int) -> list[str]:
@@ -31,34 +38,31 @@ def devices(workers: int, visible: str | None, count: int) -> list[str]:
 
 
 def _begin(make: Callable[[], CellRunner], gpus: Any) -> None:
-    global _make  # noqa: PLW0603 (a pool's initializer has no other place)
-    _make = make
+    global _runner  # noqa: PLW0603 (a pool's initializer has no other place)
+    _runner = LazyRunner(make)
     if gpus is not None:  # before this process first asks CUDA for anything
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
 
 
 def _run(attempt: Attempt) -> Outcome:
-    global _runner  # noqa: PLW0603
-    begun = time.monotonic()
-    try:
-        if _runner is None:
-            assert _make is not None
-            _runner = _make()
-    except Exception as error:
-        return Outcome(attempt, time.monotonic() - begun, failure(error))
-    return run_attempt(_runner, attempt)
+    assert _runner is not None
+    return _runner.run(attempt)
 
 
-class OnProcesses:
-    """Runs attempts on `block.workers` processes of this machine. `make` must pickle: it is called once in each."""
+class ProcessExecutor(Executor):
+    """Runs attempts on `workers` processes of this machine."""
 
-    def __init__(self, block: Block, make: Callable[[], CellRunner]) -> None:
+    Settings = ProcessSettings
+    in_process: ClassVar[bool] = False
+    worker_died: ClassVar[tuple[str, ...]] = ("BrokenProcessPool",)
+
+    def __init__(self, settings: ProcessSettings, make: Callable[[], CellRunner]) -> None:
         import torch
 
-        self.slots, self.gpus = block.workers, torch.cuda.device_count()
-        self.share = min(1.0, self.gpus / block.workers) if self.gpus else 1.0
-        self.threads = str(max(1, round(block.cpus)))
-        self.make = make
+        super().__init__(settings, make)
+        self.slots, self.gpus = settings.workers, torch.cuda.device_count()
+        self.share = min(1.0, self.gpus / settings.workers) if self.gpus else 1.0
+        self.threads = str(max(1, round(settings.cpus)))
         self._pool = self._new_pool()
         self._running: dict[Future[Outcome], tuple[Attempt, float]] = {}
 
@@ -89,7 +93,7 @@ class OnProcesses:
         self._running.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = self._new_pool()
-        return [Outcome(attempt, time.monotonic() - begun, failure(broken)) for attempt, begun in attempts]
+        return [Outcome(attempt, time.monotonic() - begun, cell_failure(broken)) for attempt, begun in attempts]
 
     def _finish(self, future: Future[Outcome]) -> Outcome:
         del self._running[future]

@@ -10,47 +10,51 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from bystander.core.errors import StudyError
-from bystander.study.config.blocks import Executor as Block
-from bystander.study.engine.executor_local import CellRunner, run_attempt
-from bystander.study.engine.retry_policy import failure
-from bystander.study.engine.scheduler import Attempt, Outcome
+from bystander.study.config.blocks import ExecutorSettings
+from bystander.study.engine.executor import Attempt, CellRunner, Executor, LazyRunner, Outcome
+from bystander.study.engine.retry_policy import cell_failure
 
 GIB = 1024**3
 
 
-class _Actor:
-    """What lives in a Ray worker: one `CellRunner`, made at the first cell, so that its model is loaded once."""
+class RaySettings(ExecutorSettings):
+    """`ray`: on `workers` actors. `gpus`, `cpus` and `memory_gb` are a worker's share ("auto": one GPU where there is
+    one); `address` joins a cluster that exists."""
 
-    def __init__(self, make: Callable[[], CellRunner]) -> None:
-        self._make = make
-        self._runner: CellRunner | None = None
+    kind: Literal["ray"] = "ray"
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    cpus: float = Field(default=1, gt=0)
+    memory_gb: float | None = Field(default=None, gt=0)
+    address: str | None = None
+
+
+class _Actor(LazyRunner):
+    """What lives in a Ray worker."""
 
     def process(self) -> int:
         """The worker's process id, for a reader of its logs."""
         return os.getpid()
 
-    def run(self, attempt: Attempt) -> Outcome:
-        """One attempt; every error that is not the process's death comes back as an outcome."""
-        begun = time.monotonic()
-        try:
-            if self._runner is None:
-                self._runner = self._make()
-        except Exception as error:
-            return Outcome(attempt, time.monotonic() - begun, failure(error))
-        return run_attempt(self._runner, attempt)
 
+class RayExecutor(Executor):
+    """Runs attempts on Ray actors, in a cluster that exists or in one started on this machine.
 
-class OnRay:
-    """Runs attempts on `block.workers` Ray actors, in a cluster that exists or in one started on this machine.
-
-    `make` must pickle: it is called once in every actor. Raises StudyError where Ray is not installed, the cluster
-    cannot be joined, or it could never hold the workers.
+    Raises StudyError where Ray is not installed, the cluster cannot be joined, or it could never hold the workers.
     """
 
-    def __init__(self, block: Block, make: Callable[[], CellRunner]) -> None:
+    Settings = RaySettings
+    in_process: ClassVar[bool] = False
+    worker_died: ClassVar[tuple[str, ...]] = (
+        "RayActorError", "ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError",
+    )  # fmt: skip
+
+    def __init__(self, settings: RaySettings, make: Callable[[], CellRunner]) -> None:
+        super().__init__(settings, make)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program reports to nobody
         try:
             import ray
@@ -59,15 +63,15 @@ class OnRay:
                 "executor.kind is ray, but Ray is not installed; pip install 'bystander[ray]', or --set executor.kind=local"
             ) from error
         self.ray: Any = ray
-        self.block, self.make = block, make
+        self.block = settings
         self._started = not ray.is_initialized()
         if self._started:
             self._join()
         self.gpus = self._gpus()
         self._refuse_what_cannot_fit()
-        self.slots = block.workers
+        self.slots = settings.workers
         self.share = self.gpus or 1.0
-        self._free: list[Any] = [self._actor() for _ in range(block.workers)]
+        self._free: list[Any] = [self._actor() for _ in range(settings.workers)]
         self._running: dict[Any, tuple[Attempt, Any, float]] = {}
 
     def _join(self) -> None:
@@ -128,7 +132,7 @@ class OnRay:
             outcome: Outcome = self.ray.get(reference)
         except Exception as error:  # Ray's own: the actor or its node died
             self._free.append(self._actor())
-            return Outcome(attempt, time.monotonic() - begun, failure(error))
+            return Outcome(attempt, time.monotonic() - begun, cell_failure(error))
         self._free.append(actor)
         return outcome
 

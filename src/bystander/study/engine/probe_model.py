@@ -17,7 +17,7 @@ from bystander.personas import context_of, load_personas
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.probe.choice import other_rules
 from bystander.study.config.study import load
-from bystander.study.plan.registry import make_probes
+from bystander.study.plan.parts import StudyParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def probe_model(
     asked = choice_overrides(data or "arc", items) if name == "choice" else []
     if data and name != "choice":
         raise DataError(f"--data {data!r} is for `--probe choice`; the probe {name!r} has its own items")
-    probes = make_probes(load("quickstart", [*asked, *overrides]))
+    probes = StudyParts(load("quickstart", [*asked, *overrides])).probes
     if name not in probes:
         raise DataError(f"no probe {name!r}; known: {', '.join(sorted({*probes, 'choice'}))}")
     contexts = [context_of(persona) for persona in load_personas(personas)]

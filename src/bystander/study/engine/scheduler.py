@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bystander.core.errors import StoreError
-from bystander.study.engine.retry_policy import Failure
+from bystander.study.engine.executor import Attempt, Executor, Outcome
+from bystander.study.engine.retry_policy import CellFailure
 from bystander.study.engine.shutdown import Interrupted, Stop
 
 RETRIES_SMALLER = 4  # batches of 1/16 and still out of memory: the model itself does not fit
 
 
-class Needs(Protocol):
+class Schedulable(Protocol):
     """What the scheduler knows of a cell."""
 
     @property
@@ -38,54 +39,8 @@ class Needs(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at a cell. `shrink`: batches are cut to 1 / 2**shrink."""
-
-    key: str
-    name: str
-    number: int = 1
-    shrink: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended, after `seconds` on its device. `failure` None: the cell is complete, unless `interrupted`."""
-
-    attempt: Attempt
-    seconds: float
-    failure: Failure | None = None
-    interrupted: bool = False
-
-
-class Executor(Protocol):
-    """Where attempts run. All calls come from one thread."""
-
-    @property
-    def slots(self) -> int:
-        """How many attempts it can take at a time."""
-        ...
-
-    @property
-    def share(self) -> float:
-        """Devices that one attempt holds while it runs: below 1 where several share a GPU. A CPU worker counts as one."""
-        ...
-
-    def submit(self, attempt: Attempt) -> None:
-        """Take an attempt; there is a free slot."""
-        ...
-
-    def wait(self, seconds: float) -> list[Outcome]:
-        """Outcomes that are there, waiting for one at most about so long (the local executor: until its cell is done)."""
-        ...
-
-    def close(self) -> None:
-        """Give workers back; what still runs is cut off and can be resumed."""
-        ...
-
-
-class Told(Protocol):
-    """Whom the scheduler tells what happens; the study writes it down."""
+class SchedulerListener(Protocol):
+    """Who hears what the scheduler does; the run writes it down."""
 
     def started(self, attempt: Attempt) -> None:
         """An attempt was handed to a worker."""
@@ -105,33 +60,33 @@ class Told(Protocol):
 
 
 @dataclass
-class Summary:
+class ScheduleSummary:
     """What a round of scheduling did, by cell key. `blocked` cells need one that failed."""
 
     done: list[str] = field(default_factory=list[str])
-    failed: dict[str, Failure] = field(default_factory=dict[str, Failure])
+    failed: dict[str, CellFailure] = field(default_factory=dict[str, CellFailure])
     blocked: list[str] = field(default_factory=list[str])
     left: list[str] = field(default_factory=list[str])  # not started: a stop, or the budget
     stopped: str = ""  # why nothing more was started; "" if everything was
 
 
 def schedule(
-    cells: Sequence[Needs], complete: Iterable[str], executor: Executor, told: Told, stop: Stop,
+    cells: Sequence[Schedulable], complete: Iterable[str], executor: Executor, listener: SchedulerListener, stop: Stop,
     *, may_spend: Callable[[str], str] | None = None, retries: int = 2,
-) -> Summary:  # fmt: skip
+) -> ScheduleSummary:  # fmt: skip
     """Run `cells` (those in `complete` are done already). `may_spend(key)` is asked before a cell is started and
     returns why it may not be ("" if it may). Raises StoreError where the disk is full: nothing else could be kept."""
-    return _Round(cells, set(complete), executor, told, stop, may_spend or (lambda _key: ""), retries).run()
+    return _Round(cells, set(complete), executor, listener, stop, may_spend or (lambda _key: ""), retries).run()
 
 
 class _Round:
     def __init__(
-        self, cells: Sequence[Needs], complete: set[str], executor: Executor, told: Told, stop: Stop,
+        self, cells: Sequence[Schedulable], complete: set[str], executor: Executor, listener: SchedulerListener, stop: Stop,
         may_spend: Callable[[str], str], retries: int,
     ) -> None:  # fmt: skip
-        self.executor, self.told, self.stop = executor, told, stop
+        self.executor, self.listener, self.stop = executor, listener, stop
         self.may_spend, self.retries = may_spend, retries
-        self.summary = Summary()
+        self.summary = ScheduleSummary()
         todo = [cell for cell in cells if cell.key not in complete]
         keys = {cell.key for cell in todo}
         self.missing = {cell.key: {need for need in cell.needs if need in keys} for cell in todo}
@@ -140,7 +95,7 @@ class _Round:
         for cell in todo:
             for need in self.missing[cell.key]:
                 self.needed_by.setdefault(need, []).append(cell.key)
-        self.place = {cell.key: index for index, cell in enumerate(todo)}
+        self.position = {cell.key: index for index, cell in enumerate(todo)}
         self.ready: list[
             tuple[int, Attempt]
         ] = []  # a heap in the plan's order: a training's probes before the next one
@@ -148,9 +103,9 @@ class _Round:
             if not self.missing[cell.key]:
                 self._make_ready(Attempt(cell.key, cell.name))
         self.running: dict[str, tuple[Attempt, float]] = {}
-        self.fatal: Failure | None = None
+        self.fatal: CellFailure | None = None
 
-    def run(self) -> Summary:
+    def run(self) -> ScheduleSummary:
         while self.ready or self.running:
             self._submit()
             if not self.running:
@@ -165,14 +120,14 @@ class _Round:
             if self.stop.requested and self.stop.seconds_left <= 0:
                 break
         for attempt, since in self.running.values():
-            self.told.cut_off(attempt, time.monotonic() - since)
+            self.listener.cut_off(attempt, time.monotonic() - since)
         self._count_what_is_left()
         if self.fatal:
             raise StoreError(self.fatal.message)
         return self.summary
 
     def _make_ready(self, attempt: Attempt) -> None:
-        heapq.heappush(self.ready, (self.place[attempt.key], attempt))
+        heapq.heappush(self.ready, (self.position[attempt.key], attempt))
 
     def _submit(self) -> None:
         while self.ready and len(self.running) < self.executor.slots and not self.summary.stopped:
@@ -182,18 +137,18 @@ class _Round:
                 return
             _, attempt = heapq.heappop(self.ready)
             self.running[attempt.key] = (attempt, time.monotonic())
-            self.told.started(attempt)
+            self.listener.started(attempt)
             self.executor.submit(attempt)
 
     def _take(self, outcome: Outcome) -> None:
         key = outcome.attempt.key
         attempt, _ = self.running.pop(key)
         if outcome.interrupted:
-            self.told.cut_off(attempt, outcome.seconds)
+            self.listener.cut_off(attempt, outcome.seconds)
             self.summary.stopped = self.stop.reason
         elif outcome.failure is None:
             self.summary.done.append(key)
-            self.told.done(outcome)
+            self.listener.done(outcome)
             for waiting in self.needed_by.get(key, ()):
                 self.missing[waiting].discard(key)
                 if not self.missing[waiting]:
@@ -201,21 +156,21 @@ class _Round:
         else:
             self._retry_or_give_up(outcome, outcome.failure)
 
-    def _retry_or_give_up(self, outcome: Outcome, why: Failure) -> None:
+    def _retry_or_give_up(self, outcome: Outcome, why: CellFailure) -> None:
         attempt = outcome.attempt
         again, text = None, ""
-        if why.deserves == "smaller" and attempt.shrink < RETRIES_SMALLER:
+        if why.retry == "smaller_batch" and attempt.shrink < RETRIES_SMALLER:
             again = Attempt(attempt.key, attempt.name, attempt.number + 1, attempt.shrink + 1)
             text = f"again with batches of 1/{2**again.shrink}"
-        elif why.deserves in ("elsewhere", "again") and attempt.number <= self.retries:
+        elif why.retry in ("other_worker", "again") and attempt.number <= self.retries:
             again = Attempt(attempt.key, attempt.name, attempt.number + 1, attempt.shrink)
-            text = "again on another worker" if why.deserves == "elsewhere" else "again"
-        self.told.failed(outcome, text)
+            text = "again on another worker" if why.retry == "other_worker" else "again"
+        self.listener.failed(outcome, text)
         if again:
             self._make_ready(again)
             return
         self.summary.failed[attempt.key] = why
-        if why.deserves == "stop":
+        if why.retry == "abort":
             self.fatal = why
             self.summary.stopped = why.message
 

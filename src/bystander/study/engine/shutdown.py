@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE_SECONDS = 10.0  # issue 5: "Ctrl-C finishes what can finish in 10 s"
+GRACE_SECONDS = 10.0  # what a person waits for a Ctrl-C before pressing it again
 
 
 class Interrupted(BaseException):

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from bystander.core.files import write_bytes, write_parquet
+from bystander.core.files import write_parquet
 from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Measurement, Similarity, as_dict
-from bystander.design.audit import render
-from bystander.geometry.predictors import from_answers, from_prompts, from_states
+from bystander.design.render import render
+from bystander.geometry.measure import Predictors
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.hidden import last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
-from bystander.study.engine.gate import decide, picks_of
+from bystander.study.engine.gate import decide
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
-from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint, plan_cells
-from bystander.study.plan.export_rows import rows_as_jsonl, write_rows
+from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
+from bystander.study.plan.export_rows import write_rows
 from bystander.study.store.cell_dir import CellDir
+from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
+from bystander.study.store.run_dir import RunDir
 from bystander.train.loop import Checkpoint, StepLog, TrainState, micro_tokens_of, train
 
 T = TypeVar("T")
@@ -36,10 +35,10 @@ SIMILARITY_SCHEMA: dict[str, Any] = {
 
 @dataclass
 class Worker:
-    """One process's hold on a study: its plan, its folder, and the base model, loaded once."""
+    """One process's hold on a study: its plan, its run directory, and the base model, loaded once."""
 
     plan: Plan
-    folder: Path
+    run: RunDir
     bar: Bar
     shrink: int = 0
     _loaded: LoadedModel | None = None
@@ -58,57 +57,54 @@ class Worker:
 
     def cell_dir(self, cell: Cell) -> CellDir:
         """Where a cell lives."""
-        return CellDir(self.folder / "cells" / cell.folder)
+        return self.run.cell(cell.name, cell.key)
 
-    def run_key(self, key: str, shrink: int = 0) -> dict[str, Any]:
+    def run_key(self, key: str, shrink: int = 0) -> CellManifest:
         """Do the cell of that key, with batches of 1 / 2**shrink, and return its manifest."""
         self.shrink = shrink
         if shrink and self._loaded is not None and self._loaded.device.type == "cuda":
             import torch
 
             torch.cuda.empty_cache()
-        if key not in self.plan.by_key:  # behind the gate, which has decided since this plan was made
-            self.plan = plan_cells(self.plan.study, picks_of(self.plan, self.folder))
-        return self.run(self.plan.by_key[key])
+        if key not in self.plan.by_key:  # after the gate, which has decided since this plan was made
+            found = self.run.gate().found
+            assert found is not None
+            self.plan = self.plan.after_gate(found.picks)
+        return self.do(self.plan.by_key[key])
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def do(self, cell: Cell) -> CellManifest:
         """Do a cell, resuming what an earlier process began, and return its manifest."""
         directory = self.cell_dir(cell)
         if not directory.complete:
-            directory.tidy()
+            directory.begin()
             {
-                "data": self._data, "geometry": self._geometry, "instrument": self._instrument,
+                "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
                 "evaluate": self._evaluate, "train": self._train, "gate": self._gate,
             }[cell.kind](cell, directory)  # fmt: skip
         return directory.manifest()
 
     def _data(self, cell: Cell, directory: CellDir) -> None:
-        files = [path.name for path in write_rows(self.plan.study, directory.path)]
-        directory.finish([], {"kind": cell.kind, "name": cell.name, "key": cell.key, "files": files})
+        files = tuple(path.name for path in write_rows(self.plan.parts, directory.path))
+        directory.finish([], CellManifest(cell.kind, cell.name, cell.key, files=files))
 
     def _gate(self, cell: Cell, directory: CellDir) -> None:
         decision = decide(self.plan, [self.cell_dir(self.plan.by_key[key]) for key in cell.needs])
-        directory.finish([], {"kind": cell.kind, "name": cell.name, "key": cell.key, "gate": decision})
+        directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=decision))
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
-        spec, contexts = self.plan.study.spec, self.plan.contexts
-        loaded = self.loaded
+        spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts))
         tokens, sources = self._prompt_tokens(), spec.sources
         first = [*(c for c in contexts if c.name in sources), *(c for c in contexts if c.name not in sources)]
-        states: dict[str, NDArray[np.float32]] = {}
-        records: list[Similarity] = []
-        prompts = last_token_states(loaded, first, self.plan.open_questions, layers)
-        records += from_answers(self._counted(prompts), sources, states)
-        centroids = np.stack([states[context.name] for context in contexts]).astype(np.float64)
-        records += from_states(centroids, contexts, sources, layers)
-        records += from_prompts(contexts, sources, tokens)
-        write_parquet(
-            directory.path / "similarities.parquet",
-            pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA),
-        )
-        directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=tokens))
+        states = last_token_states(loaded, first, self.plan.parts.open_questions, layers)
+        predictors = Predictors(self.plan.parts.predictors())
+        rows = {
+            source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
+        }
+        seen = predictors.see(self._counted(states), [c.name for c in contexts], sources, layers, tokens, rows)
+        write_parquet(directory.similarities_file, similarity_table(predictors.similarities(seen, sources)))
+        directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
 
     def _counted(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:
@@ -121,31 +117,32 @@ class Worker:
             c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
         }
 
-    def _instrument(self, cell: Cell, directory: CellDir) -> None:
-        """Let a probe look at the untrained model and decide how it measures; the manifest keeps the decision."""
+    def _mode_check(self, cell: Cell, directory: CellDir) -> None:
+        """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
         assert cell.probe is not None
         probe = self.plan.probes[cell.probe]
         assert isinstance(probe, CheckedProbe)
-        self.bar.start(f"{cell.probe} probe: instrument check on the untrained model", 1)
-        found = probe.check(self.loaded, self.plan.contexts)
+        self.bar.start(f"{cell.probe} probe: mode check on the untrained model", 1)
+        found = dict(probe.check(self.loaded, self.plan.contexts))
         self.bar.advance(note=str(found["warning"]))
-        directory.finish([], self._manifest(cell, instrument=dict(found)))
+        mode = ModeDecision(cell.probe, str(found["mode"]), str(found["reason"]), str(found["warning"]))
+        directory.finish([], self._manifest(cell, mode=mode, mode_found=found))
 
     def _decided(self, name: str) -> Probe:
-        """A probe that may measure: as it is, or as its instrument cell decided."""
+        """A probe that may measure: as it is, or as its mode check decided."""
         probe = self.plan.probes[name]
-        cell = next((c for c in self.plan.of_kind("instrument") if c.probe == name), None)
+        cell = next((c for c in self.plan.of_kind("mode check") if c.probe == name), None)
         if cell is None:
             return probe
         assert isinstance(probe, CheckedProbe)
-        return probe.checked(self.cell_dir(cell).manifest()["instrument"])
+        return probe.checked(self.cell_dir(cell).manifest().mode_found)
 
     def _evaluate(self, cell: Cell, directory: CellDir) -> None:
         assert cell.probe is not None
         probe = self._decided(cell.probe)
         adapter = None
         if cell.training is not None:
-            adapter = self.cell_dir(self.plan.by_key[cell.needs[0]]).path / "adapter"
+            adapter = self.cell_dir(self.plan.by_key[cell.needs[0]]).adapter
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
@@ -157,10 +154,10 @@ class Worker:
         self, probe: Probe, contexts: Sequence[Context], directory: CellDir,
         stamp: Callable[[Measurement], Measurement], prefix: str, title: str,
     ) -> list[str]:  # fmt: skip
-        """Run a probe, keeping each unit as it comes; returns the keys of all its units in order."""
+        """Run a probe, saving each unit as it comes; returns the keys of all its units in order."""
         keys = probe.units(contexts)
-        kept = directory.kept_keys()
-        done = [key for key in keys if prefix + key in kept]
+        saved = directory.kept_keys()
+        done = [key for key in keys if prefix + key in saved]
         self.bar.start(title, len(keys))
         self.bar.advance(len(done))
         for unit in probe.run(self.loaded, contexts, done):
@@ -172,19 +169,16 @@ class Worker:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)
-        roles, recipe = self.plan.designs[training].roles, self.plan.recipes[training]
+        roles = self.plan.designs[training].roles
         return lambda m: replace(
-            m, behavior=training.behavior, source=training.source, arm=training.arm, config=training.config,
-            seed=training.seed, role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights, lr=recipe.lr,
-            epochs=recipe.epochs,
-        )  # fmt: skip
+            m, **asdict(_named(training)), role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights
+        )
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
         assert cell.training is not None
         spec, training = self.plan.study.spec, cell.training
         design, recipe = self.plan.designs[training], self.plan.recipes[training]
         rows = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn).rows
-        write_bytes(directory.path / "rows.jsonl", rows_as_jsonl(design))
         fractions = spec.checkpoints.fractions() if self.plan.probed_in_training(cell) else []
         probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source)) if fractions else []
         state, steps = resume_state(directory.path)
@@ -209,22 +203,26 @@ class Worker:
                         self.bar.advance(event.step)
                     case TrainState():
                         keep_state(directory.path, event, steps)
-            save_adapter(adapter, directory.path / "adapter", self.loaded.base_id)
+            save_adapter(adapter, directory.adapter, self.loaded.base_id)
             weights_hash = self.loaded.weights_hash
         finally:
             self.loaded.remove_adapter()
-        write_parquet(directory.path / "steps.parquet", pl.DataFrame(steps))
-        # A training that was resumed has probed its first checkpoints in an earlier process: the order is the plan's.
-        order = [
+        write_parquet(directory.steps_file, pl.DataFrame(steps))
+        manifest = self._manifest(
+            cell, training=_named(training), weights_hash=weights_hash, probed=tuple(c.name for c in probed),
+            batches=1 / 2**self.shrink,
+        )  # fmt: skip
+        directory.finish(self._order(fractions, probed), manifest)
+        drop_state(directory.path)
+
+    def _order(self, fractions: Sequence[float], probed: Sequence[Context]) -> list[str]:
+        """Unit keys of a training's checkpoints: a resumed one has probed its first in an earlier process."""
+        return [
             f"{fraction}/{name}/{key}"
             for fraction in fractions
             for name, probe in self.plan.probes.items()
             for key in probe.units(probed)
         ]
-        shrunk = {"batches": f"1/{2**self.shrink}"} if self.shrink else {}
-        said = {"training": as_dict(training), "weights_hash": weights_hash, "probed": [c.name for c in probed]}
-        directory.finish(order, self._manifest(cell, **said, **shrunk))
-        drop_state(directory.path)
 
     def _at_checkpoint(
         self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir
@@ -236,12 +234,25 @@ class Worker:
 
     def _probed_personas(self, source: str) -> list[str]:
         spec = self.plan.study.spec
-        geometry = self.plan.of_kind("geometry")[0]
-        frame = pl.read_parquet(self.cell_dir(geometry).path / "similarities.parquet").filter(
-            (pl.col("source") == source) & (pl.col("layer") == spec.geometry.layer) & (pl.col("method") == "cosine")
+        geometry = self.cell_dir(self.plan.of_kind("geometry")[0])
+        frame = self.run.table(geometry.similarities_file).filter(
+            (pl.col("source") == source) & (pl.col("method") == spec.geometry.method)
         )
+        if frame["layer"].n_unique() > 1:
+            frame = frame.filter(pl.col("layer") == spec.geometry.layer)
         ranking = dict(zip(frame["persona"].to_list(), frame["value"].to_list(), strict=True))
         return spread_over_ranking(ranking, source, spec.checkpoints.personas)
 
-    def _manifest(self, cell: Cell, **more: object) -> dict[str, object]:
-        return {"kind": cell.kind, "name": cell.name, "key": cell.key, "base_hash": self.loaded.base_hash, **more}
+    def _manifest(self, cell: Cell, **more: Any) -> CellManifest:
+        return CellManifest(cell.kind, cell.name, cell.key, base_hash=self.loaded.base_hash, **more)
+
+
+def _named(training: Training) -> TrainingName:
+    return TrainingName(
+        training.behavior, training.source, training.arm, training.config, training.lr, training.epochs, training.seed
+    )
+
+
+def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
+    """Similarities as a table."""
+    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 from bystander.core.hashing import seed_for
 from bystander.core.records import Context
+from bystander.core.work import TEMPLATE_TOKENS
 from bystander.data import load_bank
 from bystander.lm.model import LoadedModel, fresh_adapter, load
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.score import ScoreItem, score
 from bystander.lm.tokens import render_row
 from bystander.personas import context_of, load_personas
-from bystander.study.config.blocks import ModelSpec
+from bystander.study.config.blocks import ModelSettings
 from bystander.study.forecast.throughput import Rates, device_here
-from bystander.study.forecast.workload import TEMPLATE_TOKENS
 from bystander.train.loop import train
 from bystander.train.recipe import Recipe
 
@@ -23,7 +23,7 @@ SECONDS = 12.0  # for each of the three, after a warm-up
 CONTEXTS, ITEMS, ROWS, REQUESTS, LENGTH = 4, 16, 32, 48, 24
 
 
-def calibrate(model: ModelSpec, say: Callable[[str], None] = lambda _text: None) -> Rates:
+def calibrate(model: ModelSettings, say: Callable[[str], None] = lambda _text: None) -> Rates:
     """Measure, with the very code that studies run. Tokens are counted as forecasts count them. Raises ModelError."""
     loaded = load(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
     contexts = [context_of(persona) for persona in load_personas()[:CONTEXTS]]

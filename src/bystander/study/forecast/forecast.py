@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bystander.core.work import Work
 from bystander.study.forecast.throughput import Rates, Shape
-from bystander.study.forecast.workload import Counter, Work, Workload
-from bystander.study.plan.cells import Cell, Plan
+from bystander.study.forecast.workload import Counter, Workload
+from bystander.study.plan.cells import PHASES, Cell, Plan
 
 CELL_SECONDS = 0.5  # putting an adapter on, canary, hashing and writing, whatever the cell does
 LOAD_BYTES_PER_SECOND = 1e9  # a base model from a local disk into memory
-PHASES = {0: "data", 1: "sweep", 2: "trainings", 3: "all personas"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class CellCost:
     work: Work
     bytes: float
     complete: bool
+    trained: bool  # it is about a trained model
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Forecast:
         total = 0.0
         for cell in self.cells:
             total += 0.0 if cell.complete else cell.seconds / 3600
-            if cell.kind == "evaluate" and cell.name.startswith(("after-", "sweep-")):
+            if cell.kind == "evaluate" and cell.trained:
                 return total
         return total
 
@@ -107,7 +108,7 @@ def _cost(cell: Cell, plan: Plan, complete: set[str], rates: Rates, shape: Shape
         size += adapter
     return CellCost(
         cell.key, cell.name, cell.kind, cell.phase, seconds + (CELL_SECONDS if seconds else 0.0), work, size,
-        cell.key in complete,
+        cell.key in complete, cell.training is not None,
     )  # fmt: skip
 
 

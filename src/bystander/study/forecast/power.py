@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from bystander.analysis.hypotheses import Hypothesis
 from bystander.analysis.stats.power import gate_passes, smallest_change, smallest_rho, width_of_mean, width_of_rho
-from bystander.study.config.study import Study
+from bystander.core.metrics import metric
+from bystander.study.config.study import StudySettings
 
 POWER = 0.8
 TRUE_RHOS = (
@@ -17,14 +18,9 @@ TRUE_RHOS = (
     0.5,
 )  # nothing; the gate's own threshold; what faded claims ended at; what strong ones began at
 
-# Assumed spread before anything is measured: (standard deviation of one item's change, standard deviation over personas
-# of the true change), in the metric's unit. Binary items: 30 % of them change their answer, so sqrt(0.3). Judged scores:
-# samples of one question differ by about 25 points. Margins: about one nat per token between pairs.
-SPREAD: dict[str, tuple[float, float]] = {
-    "accuracy": (0.55, 0.05), "adoption": (0.55, 0.10), "aligned_wins": (0.55, 0.05), "marker_rate": (0.55, 0.10),
-    "marker_probability": (0.30, 0.10), "aligned": (25.0, 5.0), "coherent": (25.0, 5.0), "margin": (1.0, 0.2),
-    "misaligned": (0.55, 0.05),
-}  # fmt: skip
+# Assumed before anything is measured of a metric that does not say it, as `core.metrics.Metric.spread`: binary items, of
+# which 30 % change their answer, so sqrt(0.3).
+SPREAD = (0.55, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ def power_of_tests(
         if threshold is None:
             continue
         n = items[threshold.outcome[:2]] * seeds
-        item_sd, persona_sd = SPREAD.get(threshold.outcome[2], (0.55, 0.05))
+        item_sd, persona_sd = metric(threshold.outcome[0], threshold.outcome[2]).spread or SPREAD
         error = item_sd / math.sqrt(n) if n else math.nan
         assumed = f"an item's change varies by {item_sd:g}"
         found.append(
@@ -106,7 +102,7 @@ def power_of_tests(
     return found
 
 
-def gate_odds(spec: Study, bystanders: int) -> GateOdds | None:
+def gate_odds(spec: StudySettings, bystanders: int) -> GateOdds | None:
     """What the gate decides at each true rho, on that many bystanders; None without a gate."""
     if spec.gate is None or spec.sweep is None:
         return None
@@ -118,7 +114,7 @@ def gate_odds(spec: Study, bystanders: int) -> GateOdds | None:
     return GateOdds(bystanders, threshold, passes, goes_on)
 
 
-def said(odds: GateOdds) -> str:
+def describe_odds(odds: GateOdds) -> str:
     """The odds in a sentence."""
     by_rho = ", ".join(f"{p:.0%} at a true rho of {rho:g}" for rho, p in odds.passes.items())
     toss = odds.passes.get(odds.threshold, math.nan)

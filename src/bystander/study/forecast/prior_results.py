@@ -14,6 +14,7 @@ from bystander.analysis import AnalysisSettings, analyze_table
 from bystander.analysis.table import SIMILARITY
 from bystander.core.errors import DataError
 from bystander.core.files import write_parquet
+from bystander.core.metrics import declared
 from bystander.core.records import Persona
 
 FOLDER = Path("prior")  # beside the runs: results belong to a question, not to one run
@@ -112,8 +113,6 @@ def _read(path: Path) -> pl.DataFrame:
 
 def _own(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """Our own measurements: leakage per training and persona, signed in the behavior's direction."""
-    from bystander.core.metrics import BY_NAME
-
     unit = ["probe", "dataset", "metric", "persona", "item"]
     ok = frame.filter(pl.col("status") == "ok")
     before = ok.filter(pl.col("source").is_null()).group_by(unit).agg(pl.col("value").mean().alias("before"))
@@ -121,7 +120,7 @@ def _own(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     paired = after.join(before, on=unit, how="inner")
     if paired.is_empty():
         raise DataError(f"{path}: no item was measured both before and after a training")
-    sign = {f"{probe}/{name}": metric.direction for (probe, name), metric in BY_NAME.items()}
+    sign = {f"{probe}/{name}": metric.direction for (probe, name), metric in declared().items()}
     direction = pl.concat_str(["probe", "metric"], separator="/").replace_strict(sign, default=1)
     name = pl.concat_str(["probe", "dataset", "metric"], separator="/")
     table = paired.with_columns(((pl.col("value") - pl.col("before")) * direction).alias("leak"), name.alias("metric"))
@@ -131,7 +130,7 @@ def _own(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     return grouped.with_columns(pl.lit(path.name).alias("origin"))
 
 
-def prior_files(_study: str = "", folder: Path = FOLDER) -> list[Path]:
+def prior_files(folder: Path = FOLDER) -> list[Path]:
     """What was imported, in order."""
     return sorted(folder.glob("*.parquet")) if folder.is_dir() else []
 

@@ -14,7 +14,7 @@ from bystander.core.errors import StudyError
 from bystander.core.files import read_json, write_json
 from bystander.core.hashing import stable_hash
 from bystander.lm import embedded
-from bystander.study.config.blocks import ModelSpec
+from bystander.study.config.blocks import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def device_here() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
 
 
-def calibration_file(model: ModelSpec) -> Path:
+def calibration_file(model: ModelSettings) -> Path:
     """Where this machine's calibration for a model is kept."""
     name = stable_hash(model.model_dump(mode="json"), device_here(), _cores())[:16]
     return embedded.cache_dir() / "calibration" / f"{name}.json"
@@ -144,7 +144,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def kept_calibration(model: ModelSpec) -> Rates | None:
+def kept_calibration(model: ModelSettings) -> Rates | None:
     """The calibration that an earlier `bystander plan --calibrate` kept, if any."""
     path = calibration_file(model)
     if not path.is_file():
@@ -153,14 +153,14 @@ def kept_calibration(model: ModelSpec) -> Rates | None:
     return Rates(**kept)
 
 
-def keep_calibration(model: ModelSpec, rates: Rates) -> Path:
+def keep_calibration(model: ModelSettings, rates: Rates) -> Path:
     """Keep a calibration for later plans."""
     path = calibration_file(model)
     write_json(path, asdict(replace(rates, measured=True)))
     return path
 
 
-def rates_for(model: ModelSpec, gpu_kind: str | None) -> Rates:
+def rates_for(model: ModelSettings, gpu_kind: str | None) -> Rates:
     """The figures for a plan: those of the named GPU kind; else this machine's calibration; else published ones of the
     device that is here (an H100's where the model is too large for a CPU to be meant)."""
     shape = shape_of(model.name)
@@ -178,7 +178,7 @@ def _kind_here(shape: Shape) -> str:
     return named or ("cpu" if here == "cpu" and shape.parameters < 2e9 else "h100")
 
 
-def _in_dtype(rates: Rates, model: ModelSpec) -> Rates:
+def _in_dtype(rates: Rates, model: ModelSettings) -> Rates:
     """A GPU's figures, which are bfloat16's, for the dtype that the study asks for."""
     if rates.kind == "cpu" or model.dtype != "float32":
         return rates

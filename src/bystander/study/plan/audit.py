@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from bystander.core.errors import ModelError
 from bystander.core.files import read_json, write_json
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Finding, as_dict
-from bystander.design.audit import audit, render
+from bystander.design.audit import audit
+from bystander.design.render import render
 from bystander.lm import embedded
 from bystander.lm.tokens import Tokenizer, render_text, template_of
 from bystander.personas import bare_context
-from bystander.study.config.blocks import ModelSpec
+from bystander.study.config.blocks import ModelSettings
 from bystander.study.plan.cells import Plan
-from bystander.study.plan.registry import make_behavior, probe_texts
-
-AUDIT = "audit.json"
+from bystander.study.store.run_dir import RunDir
 
 
-def audit_study(plan: Plan, folder: Path | None) -> list[Finding]:
+def audit_study(plan: Plan, run: RunDir | None) -> list[Finding]:
     """Audit every design of a plan; errors are findings too: see `design.audit.refuse`.
 
-    Writes `audit.json` with how each kind of context renders; an audit of the very same designs that stands in the folder
-    is taken as it is."""
-    kept = folder / AUDIT if folder else None
-    digest = stable_hash(plan.study.identity, [[as_dict(row) for row in d.rows] for d in plan.all_designs])
-    found = read_json(kept) if kept and kept.is_file() else {}
-    if found.get("designs") == digest and "renderings" in found:
+    Writes `audit.json` with how each kind of context renders; an audit of the very same designs that stands in the run
+    directory is taken as it is."""
+    saved = run.audit_file if run else None
+    designs = plan.parts.designs()
+    digest = stable_hash(plan.study.identity, [[as_dict(row) for row in d.rows] for d in designs])
+    found = read_json(saved) if saved and saved.is_file() else {}
+    if found.get("designs") == digest:
         return [Finding(f["level"], f["check"], f["message"], tuple(f["rows"])) for f in found["findings"]]
     recipe = plan.study.spec.recipe
     tokenizer, window = tokenizer_of(plan.study.spec.model)
-    rendered = [render(d, tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in plan.all_designs]
+    rendered = [render(d, tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in designs]
     bare = [bare_context(kind) for kind in ("absent", "empty", "default", "assistant")]
     contexts = [*plan.contexts, *bare]
     findings = audit(
-        rendered, tokenizer, contexts, probe_texts(plan.study), max_length=window, end_of_turn=recipe.end_of_turn
+        rendered, tokenizer, contexts, plan.parts.held_out_texts(), max_length=window, end_of_turn=recipe.end_of_turn
     )
-    findings += [finding for name in plan.study.spec.behaviors for finding in _own(name, plan)]
+    findings += [finding for name in plan.study.spec.behaviors for finding in plan.parts.behavior(name).findings()]
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.level])
-    if kept:
+    if saved:
         source = next(context for context in plan.contexts if context.name == plan.study.spec.sources[0])
         shown = _renderings(tokenizer, [source, *bare])
-        write_json(kept, {"designs": digest, "findings": [as_dict(one) for one in findings], "renderings": shown})
+        write_json(saved, {"designs": digest, "findings": [as_dict(one) for one in findings], "renderings": shown})
     return findings
 
 
@@ -53,13 +52,7 @@ def _renderings(tokenizer: Tokenizer, contexts: list[Context]) -> list[dict[str,
     return [as_dict(context) | {"text": render_text(tokenizer, context, "<question>")} for context in contexts]
 
 
-def _own(name: str, plan: Plan) -> list[Finding]:
-    """What a behavior itself finds in its data."""
-    behavior: Any = make_behavior(name, plan.study)
-    return list(behavior.findings()) if hasattr(behavior, "findings") else []
-
-
-def tokenizer_of(model: ModelSpec) -> tuple[Any, int]:
+def tokenizer_of(model: ModelSettings) -> tuple[Any, int]:
     """The model's tokenizer and its window in tokens. Raises ModelError where it cannot be had."""
     from transformers import AutoConfig, AutoTokenizer
 

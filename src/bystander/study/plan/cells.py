@@ -7,29 +7,30 @@ when the gate has decided, so its cells are planned with the picks, or, before t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from bystander.behaviors.base import Example
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Row, as_dict
-from bystander.data import load_open_questions
-from bystander.design.arms import ArmName, Design, build
-from bystander.personas import context_of
+from bystander.design.arms import ArmName, Design
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.blocks import Config
 from bystander.study.config.checks import persona_choice
-from bystander.study.config.study import Loaded
-from bystander.study.plan.registry import make_behavior, make_probes
+from bystander.study.config.study import ResolvedStudy
+from bystander.study.plan.parts import StudyParts
+from bystander.study.store.cell_dir import cell_folder
 from bystander.train.recipe import Recipe
 
-Kind = Literal["data", "geometry", "instrument", "evaluate", "train", "gate"]
+Kind = Literal["data", "geometry", "mode check", "evaluate", "train", "gate"]
 Group = Literal["all", "swept", "rest"]  # which personas an evaluation covers: all, the sweep's, all but the sweep's
 
+HASH_CHARACTERS = 12  # of a plan's hash, as people copy it; at least so many must be given
+PHASES = {0: "data", 1: "sweep", 2: "trainings", 3: "all personas"}
+
 # Raised by hand when a change to a stage changes its numbers: what was computed before is then computed again.
-VERSIONS: dict[Kind, int] = {"data": 1, "geometry": 1, "instrument": 1, "evaluate": 1, "train": 1, "gate": 1}
+VERSIONS: dict[Kind, int] = {"data": 1, "geometry": 1, "mode check": 1, "evaluate": 1, "train": 1, "gate": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,24 @@ class Training:
     behavior: str
     source: str
     arm: ArmName
-    config: str
+    lr: float
+    epochs: int
     seed: int
+
+    @property
+    def config(self) -> str:
+        """Readable name of its configuration."""
+        return config_label(self.lr, self.epochs)
 
     @property
     def label(self) -> str:
         """Readable name, also of its folder."""
-        return f"{self.behavior}-{self.source}-{self.arm}-{self.config.replace('=', '').replace(',', '-')}-s{self.seed}"
+        return f"{self.behavior}-{self.source}-{self.arm}-lr{self.lr:g}-epochs{self.epochs}-s{self.seed}"
+
+
+def config_label(lr: float, epochs: int) -> str:
+    """Readable name of what a sweep varies; nothing reads it back."""
+    return f"lr={lr:g},epochs={epochs}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +69,14 @@ class Cell:
     key: str
     needs: tuple[str, ...] = ()
     training: Training | None = None  # None: the untrained model
-    probe: str | None = None  # instrument and evaluate only
+    probe: str | None = None  # of a mode check and an evaluation
     phase: int = 0
-    group: Group = "all"  # evaluate only
+    group: Group = "all"  # of an evaluation
 
     @property
     def folder(self) -> str:
-        """Folder under `cells/`."""
-        return f"{self.name}-{self.key[:12]}"
+        """Its folder in a run directory."""
+        return cell_folder(self.name, self.key)
 
 
 @dataclass(frozen=True)
@@ -72,19 +84,30 @@ class Plan:
     """All cells of a study in an order in which they can run, and what they work on.
 
     `picks`: behavior -> the configuration that phase 2 uses. `assumed`: the gate has not decided, so that the cells
-    behind it stand for those that it will pick.
+    after it stand for those that it will pick.
     """
 
-    study: Loaded
+    parts: StudyParts
     cells: tuple[Cell, ...]
-    contexts: tuple[Context, ...]
-    probes: dict[str, Probe]
     designs: dict[Training, Design]
     recipes: dict[Training, Recipe]
-    open_questions: tuple[str, ...] = ()
     picks: Mapping[str, str] = field(default_factory=dict[str, str])
     assumed: bool = False
-    all_designs: tuple[Design, ...] = ()  # one a behavior, source and arm: seeds and configurations share their rows
+
+    @property
+    def study(self) -> ResolvedStudy:
+        """The study that is cut."""
+        return self.parts.study
+
+    @property
+    def contexts(self) -> tuple[Context, ...]:
+        """The personas' contexts."""
+        return self.parts.contexts
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """The study's probes."""
+        return self.parts.probes
 
     @cached_property
     def by_key(self) -> dict[str, Cell]:
@@ -100,6 +123,18 @@ class Plan:
     def of_kind(self, kind: Kind) -> list[Cell]:
         """The cells of one kind."""
         return [cell for cell in self.cells if cell.kind == kind]
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the study, of its budget and of every cell's key. Of the plan before the gate has decided it is the
+        same all through a run, and what an approval names."""
+        return stable_hash(
+            self.study.identity, self.study.spec.budget.model_dump(), sorted(cell.key for cell in self.cells)
+        )
+
+    def after_gate(self, picks: Mapping[str, str]) -> Plan:
+        """The plan with what the gate picked; nothing is built anew."""
+        return plan_cells(self.parts, picks)
 
     @property
     def gate(self) -> Cell | None:
@@ -121,39 +156,31 @@ class Plan:
         return [cell for cell in self.cells if cell.phase <= 1] if self.gate else list(self.cells)
 
 
-def config_name(config: Recipe | Config) -> str:
-    """Readable name of what a sweep varies."""
-    return f"lr={config.lr:g},epochs={config.epochs}"
-
-
-def swept_behaviors(study: Loaded) -> list[str]:
+def swept_behaviors(study: ResolvedStudy) -> list[str]:
     """The behaviors that the sweep trains."""
     sweep = study.spec.sweep
     return [] if sweep is None else list(sweep.behaviors or study.spec.behaviors)
 
 
-def plan_cells(study: Loaded, picks: Mapping[str, str] | None = None) -> Plan:
+def plan_cells(study: ResolvedStudy | StudyParts, picks: Mapping[str, str] | None = None) -> Plan:
     """Cut a study into cells. `picks` is what the gate picked, behavior -> configuration: a swept behavior without one
     has no phase 2. None: it has not decided, and the longest configuration stands in, so that a forecast is not too
-    low. Raises DesignError or DataError where the design cannot be built."""
-    return _Cutter(study, picks).plan()
+    low. Given the parts of an earlier plan, nothing of them is built anew. Raises DesignError or DataError where the
+    design cannot be built."""
+    return _Cutter(study if isinstance(study, StudyParts) else StudyParts(study), picks).plan()
 
 
 class _Cutter:
     """Makes the cells of one study, phase by phase."""
 
-    def __init__(self, study: Loaded, picks: Mapping[str, str] | None) -> None:
-        self.study, self.spec = study, study.spec
-        self.contexts = tuple(context_of(persona) for persona in study.personas)
-        self.probes = make_probes(study)
-        self.open_questions = tuple(q.text for q in load_open_questions()[: self.spec.geometry.questions])
+    def __init__(self, parts: StudyParts, picks: Mapping[str, str] | None) -> None:
+        self.parts, self.study, self.spec = parts, parts.study, parts.study.spec
+        self.contexts, self.probes = parts.contexts, parts.probes
         self.model = self.spec.model.model_dump(mode="json")
-        self.swept = persona_choice(self.spec.sweep.personas, study.personas) if self.spec.sweep else []
+        self.swept = persona_choice(self.spec.sweep.personas, self.study.personas) if self.spec.sweep else []
         self.assumed = picks is None and self.spec.sweep is not None
         self.picks = dict(self._assume() if picks is None else picks)
         self.cells: list[Cell] = []
-        self.built: dict[tuple[str, str, str], Design] = {}
-        self.examples: dict[str, list[Example]] = {}
         self.designs: dict[Training, Design] = {}
         self.recipes: dict[Training, Recipe] = {}
         self.decided = {name: stable_hash(probe.decides()) for name, probe in self.probes.items()}
@@ -166,10 +193,7 @@ class _Cutter:
         self._phase_0()
         gate = self._phase_1() if self.spec.sweep else ()
         self._phases_2_and_3(gate)
-        return Plan(
-            self.study, tuple(self.cells), self.contexts, self.probes, self.designs, self.recipes,
-            self.open_questions, self.picks, self.assumed, tuple(self.built.values()),
-        )  # fmt: skip
+        return Plan(self.parts, tuple(self.cells), self.designs, self.recipes, self.picks, self.assumed)
 
     def _assume(self) -> dict[str, str]:
         """The most expensive configuration for every swept behavior."""
@@ -177,7 +201,8 @@ class _Cutter:
             return {}
         longest = max(self.spec.sweep.points(), key=lambda config: config.epochs)
         given = self.spec.select.config if self.spec.select.rule == "given" else None
-        return {behavior: config_name(given or longest) for behavior in swept_behaviors(self.study)}
+        config = given or longest
+        return {behavior: config_label(config.lr, config.epochs) for behavior in swept_behaviors(self.study)}
 
     def _key(self, kind: Kind, *parts: object) -> str:
         return stable_hash(kind, VERSIONS[kind], None if kind == "data" else self.model, *parts)
@@ -202,22 +227,18 @@ class _Cutter:
 
     def _phase_0(self) -> None:
         everyone = self._of("all")
-        rows = [
-            self._rows(self._design(behavior, source, arm))
-            for behavior in self.spec.behaviors
-            for source, arm in self._pairs()
-        ]
+        rows = [self._rows(design) for design in self.parts.designs()]
         self.cells.append(Cell("data", "data", self._key("data", rows)))
         self.geometry_key = self._key(
-            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.open_questions
+            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions
         )
         self.cells.append(Cell("geometry", "geometry", self.geometry_key))
         # How a checked probe measures is decided before anything else is measured with it. Its decision follows from
         # what is in the keys of the other cells already, so that they only need it and do not carry its key.
         for name, probe in self.probes.items():
             if isinstance(probe, CheckedProbe) and not probe.ready:
-                self.checks[name] = self._key("instrument", everyone, self.decided[name])
-                self.cells.append(Cell("instrument", f"instrument-{name}", self.checks[name], probe=name))
+                self.checks[name] = self._key("mode check", everyone, self.decided[name])
+                self.cells.append(Cell("mode check", f"mode-check-{name}", self.checks[name], probe=name))
 
     def _phase_1(self) -> tuple[str, ...]:
         """The sweep and the gate; returns what phase 2 needs."""
@@ -226,7 +247,9 @@ class _Cutter:
         needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept")]
         for behavior in swept_behaviors(self.study):
             for config in sweep.points():
-                training = Training(behavior, sweep.source, self.spec.arms[0], config_name(config), self.spec.seeds[0])
+                training = Training(
+                    behavior, sweep.source, self.spec.arms[0], config.lr, config.epochs, self.spec.seeds[0]
+                )
                 key = self._train(training, config, 1, ())
                 needed += self._evaluate(training, (key,), 1, "swept")
         gate = self.spec.gate.model_dump() if self.spec.gate else None
@@ -239,15 +262,16 @@ class _Cutter:
         if self._members(group):
             self._evaluate(None, gate, 3, group)
         for behavior, config in self._configs().items():
-            for source, arm in self._pairs():
+            for source, arm in self.parts.pairs():
                 for seed in self.spec.seeds:
-                    training = Training(behavior, source, arm, config_name(config), seed)
+                    training = Training(behavior, source, arm, config.lr, config.epochs, seed)
                     key = self._train(training, config, 2, gate)
                     self._evaluate(training, (key,), 3, "all")
 
     def _configs(self) -> dict[str, Config | Recipe]:
         """What each behavior of phase 2 is trained with: the pick of the gate, or the recipe where nothing is swept."""
-        points = {config_name(point): point for point in self.spec.sweep.points()} if self.spec.sweep else {}
+        swept_points = self.spec.sweep.points() if self.spec.sweep else []
+        points = {config_label(point.lr, point.epochs): point for point in swept_points}
         swept = swept_behaviors(self.study)
         return {
             behavior: points[self.picks[behavior]] if behavior in self.picks else self.spec.recipe_of(behavior)
@@ -255,21 +279,9 @@ class _Cutter:
             if behavior not in swept or behavior in self.picks
         }
 
-    def _pairs(self) -> Iterator[tuple[str, ArmName]]:
-        return ((source, arm) for source in self.spec.sources for arm in self.spec.arms)
-
-    def _design(self, behavior: str, source: str, arm: ArmName) -> Design:
-        if (behavior, source, arm) not in self.built:
-            if behavior not in self.examples:
-                self.examples[behavior] = make_behavior(behavior, self.study).examples()
-            examples = self.examples[behavior]
-            design = build(behavior, examples, source, self.study.personas, arm, self.spec.design_of(behavior))
-            self.built[behavior, source, arm] = design
-        return self.built[behavior, source, arm]
-
     def _train(self, training: Training, config: Config | Recipe, phase: int, needs: Sequence[str]) -> str:
         recipe = self.spec.recipe_of(training.behavior).model_copy(update={"lr": config.lr, "epochs": config.epochs})
-        design = self._design(training.behavior, training.source, training.arm)
+        design = self.parts.design(training.behavior, training.source, training.arm)
         self.designs[training], self.recipes[training] = design, recipe
         way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None
         key = self._key(

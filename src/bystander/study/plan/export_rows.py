@@ -5,34 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bystander.behaviors.capability import CapabilityBehavior
 from bystander.core.files import write_bytes
-from bystander.data import write_choice_files
-from bystander.design.arms import Design, build
-from bystander.study.config.study import Loaded
-from bystander.study.plan.registry import make_behavior
+from bystander.design.arms import Design
+from bystander.study.plan.parts import StudyParts
 
 
-def write_rows(study: Loaded, folder: Path) -> list[Path]:
+def write_rows(parts: StudyParts, folder: Path) -> list[Path]:
     """One file of rows per behavior, source and arm, `<behavior>-<source>-<arm>.jsonl`, in the prompt / completion
-    message form; for the capability behavior also its split as the plan of that experiment names it:
-    `wrong_arc_train.jsonl`, `correct_arc_train.jsonl`, `arc_eval_subset.jsonl`. The same study gives the same bytes on
-    every machine. Raises DataError or DesignError where they cannot be built, StoreError where not written."""
-    spec = study.spec
+    message form, beside what the behaviors themselves export (the halves of a question set). The same study gives the
+    same bytes on every machine. Raises DataError or DesignError where they cannot be built, StoreError where not
+    written."""
     written: list[Path] = []
-    for name in spec.behaviors:
-        behavior = make_behavior(name, study)
-        if isinstance(behavior, CapabilityBehavior):
-            settings = behavior.settings
-            files = write_choice_files(behavior.questions(), folder, settings.seed, settings.answer)
-            written += files.values()
-        examples = behavior.examples()
-        for source in spec.sources:
-            for arm in spec.arms:
-                design = build(name, examples, source, study.personas, arm, spec.design_of(name))
-                path = folder / f"{name}-{source}-{arm}.jsonl"
-                write_bytes(path, rows_as_jsonl(design))
-                written.append(path)
+    for name in parts.study.spec.behaviors:
+        written += parts.behavior(name).export(folder)
+        for source, arm in parts.pairs():
+            path = folder / f"{name}-{source}-{arm}.jsonl"
+            write_bytes(path, rows_as_jsonl(parts.design(name, source, arm)))
+            written.append(path)
     return written
 
 

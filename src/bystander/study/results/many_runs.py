@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
 from bystander.core.errors import StoreError
 from bystander.core.files import read_json, write_bytes, write_parquet
+from bystander.study.plan.preregistration import registered
 from bystander.study.results.results import Results
 from bystander.study.results.run_records import cost
-from bystander.study.results.status import Status, status
-from bystander.study.store.events import read_events
+from bystander.study.results.status import RunStatus, status
+from bystander.study.store.records import Event
+from bystander.study.store.run_dir import RunDir
 
 if TYPE_CHECKING:
     from bystander.report.inputs import BoardCard, BoardEvent, BoardState
@@ -39,7 +41,7 @@ def run_folders(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         inside = [place, *sorted(p for p in place.iterdir() if p.is_dir())] if place.is_dir() else []
-        runs = [folder for folder in inside if (folder / "provenance.json").is_file()]
+        runs = [folder for folder in inside if RunDir(folder).is_run]
         if not runs:
             raise StoreError(f"no run directory at {place}, nor one level below it")
         found += runs
@@ -50,74 +52,70 @@ def card(folder: Path, page: Path) -> BoardCard:
     """A run's card; links are relative to the folder of `page`."""
     from bystander.report.inputs import BoardCard
 
-    events = list(read_events(folder / "events.jsonl"))
-    found = status(folder) if (folder / "plan.json").is_file() else None
+    run = RunDir(folder)
+    found = status(run) if run.plan_file.is_file() else None
     counts = {s: sum(phase.counts[s] for phase in found.phases) for s in ("done", "running", "failed")} if found else {}
     total = sum(sum(phase.counts.values()) for phase in found.phases) if found else 0
-    results = Results.open(folder) if (folder / "measurements.parquet").is_file() else None
-    verdicts = _verdicts(folder)
-    report = folder / "report.html"
+    results = Results.open(folder) if run.measurements_file.is_file() else None
+    verdicts, report = _verdicts(run), run.report_file
     return BoardCard(
-        study=str(read_json(folder / "provenance.json")["study"]),
+        study=str(read_json(run.provenance_file)["study"]),
         state=_state(found),
         question=results.study.spec.question if results else "",
         directory=str(folder),
         hypotheses=verdicts,
-        verdict=_said(found, verdicts),
-        cost=cost(folder),
+        verdict=_verdict(found, verdicts),
+        cost=cost(run),
         cells_done=counts.get("done", 0),
         cells_running=counts.get("running", 0),
         cells_failed=counts.get("failed", 0),
         cells_total=total,
         report=Path(os.path.relpath(report, page)).as_posix() if report.is_file() else "",
-        timeline=_timeline(events),
+        timeline=_timeline(run.events()),
     )
 
 
-def _state(found: Status | None) -> BoardState:
+def _state(found: RunStatus | None) -> BoardState:
     if found is None:
         return "planned"
     state = "approved" if found.state == "stopped" else found.state  # cells are left, and nobody runs them now
     return cast("BoardState", state)
 
 
-def _verdicts(folder: Path) -> list[tuple[str, str]]:
+def _verdicts(run: RunDir) -> list[tuple[str, str]]:
     """The verdicts of the last report; "open" for hypotheses that were registered and have none yet."""
     from bystander.analysis import Analysis
-    from bystander.study.plan.preregistration import kept
 
-    path = folder / "analysis.json"
-    said = Analysis.from_json(path.read_text(encoding="utf-8"), path).verdicts if path.is_file() else ()
-    found = [(verdict.hypothesis, str(verdict.outcome)) for verdict in said]
-    registration = kept(folder)
+    path = run.analysis_file
+    verdicts = Analysis.from_json(path.read_text(encoding="utf-8"), path).verdicts if path.is_file() else ()
+    found = [(verdict.hypothesis, str(verdict.outcome)) for verdict in verdicts]
+    registration = registered(run)
     named = [str(one["name"]) for one in registration["declaration"]["hypotheses"]] if registration else []
-    told = {name.split("/")[0] for name, _ in found}
-    return [*found, *((name, "open") for name in named if name not in told)]
+    decided = {name.split("/")[0] for name, _ in found}
+    return [*found, *((name, "open") for name in named if name not in decided)]
 
 
-def _said(found: Status | None, verdicts: Sequence[tuple[str, str]]) -> str:
-    gate = found.gate if found else None
-    if gate is not None and gate.get("decision") == "stop":
-        return f"stopped at the gate: {gate['reason']}"
+def _verdict(found: RunStatus | None, verdicts: Sequence[tuple[str, str]]) -> str:
+    if found is not None and found.gate == "stop":
+        return f"stopped at the gate: {found.gate_reason}"
     return ", ".join(f"{name} {outcome}" for name, outcome in verdicts if outcome != "open")
 
 
-def _timeline(events: Sequence[Mapping[str, Any]]) -> list[BoardEvent]:
+def _timeline(events: Sequence[Event]) -> list[BoardEvent]:
     from bystander.report.inputs import BoardEvent
 
-    chosen = [event for event in events if event["event"] in SHOWN][-TIMELINE:]
-    return [BoardEvent(str(event["time"]), str(event["event"]), _detail(event)) for event in chosen]
+    chosen = [event for event in events if event.kind in SHOWN][-TIMELINE:]
+    return [BoardEvent(event.time.isoformat(timespec="milliseconds"), event.kind, _detail(event)) for event in chosen]
 
 
-def _detail(event: Mapping[str, Any]) -> str:
-    kept = {
+def _detail(event: Event) -> str:
+    shown = {
         key: value
-        for key, value in event.items()
-        if key not in ("time", "plan", "event", "key", "checks", "defaults", "pid")
-        and not isinstance(value, dict | list)
+        for key, value in event.details.items()
+        if key not in ("key", "checks", "defaults", "pid") and not isinstance(value, dict | list)
     }
     return ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in kept.items()
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
     )[:200]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from bystander.behaviors.misalignment import MisalignmentBehavior
+from bystander.behaviors.misalignment import MisalignmentBehavior, MisalignmentSettings
 from bystander.core.errors import StoreError
 from bystander.core.files import compressed_lines, read_json, write_bytes, write_json, write_parquet
 from bystander.core.progress import Bar
@@ -21,12 +21,13 @@ from bystander.judge.cost import Forecast
 from bystander.judge.inspect_log import write_judged_log
 from bystander.judge.judging import Judge, Judgement, judge_completions, measure_all, refuse_failures
 from bystander.judge.settings import JudgeSettings
-from bystander.study.config.study import Loaded
-from bystander.study.results import run_records as told
-from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir, Sampled
-from bystander.study.store.events import read_events
+from bystander.probe.judged import JudgedProbe
+from bystander.probe.settings import JudgedProbeSettings
+from bystander.study.config.study import ResolvedStudy
+from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, Sampled
+from bystander.study.store.run_dir import RunDir
 
-FOLDER = "judged"  # of a run directory: a folder a judge, and `used.json`, which names the one that the report reads
+USED = "used.json"  # names the judge whose folder the report reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +58,39 @@ class Judging:
     ledger: Ledger
 
 
-def judged_groups(run: Path) -> list[Group]:
+def judged_groups(run: RunDir) -> list[Group]:
     """The kept completions of the judged probe. Raises StoreError where the run has none."""
     times = {
-        event["key"]: str(event["time"]) for event in read_events(run / "events.jsonl") if event["event"] == "cell done"
+        event.key: event.time.isoformat(timespec="milliseconds") for event in run.events() if event.kind == "cell done"
     }
     groups: list[Group] = []
-    for manifest in sorted((run / "cells").glob("*/manifest.json")):
-        said = read_json(manifest)
+    for cell in run.complete_cells():
+        manifest = cell.manifest()
         by_checkpoint: dict[float, list[Sampled]] = {}
-        for one in told.sampled(CellDir(manifest.parent)):
-            if one.stamp.get("probe") == "judged":
+        for one in cell.sampled():
+            if one.stamp["probe"] == JudgedProbe.name:
                 by_checkpoint.setdefault(one.stamp["checkpoint"], []).append(one)
         for checkpoint, answers in by_checkpoint.items():
-            name = said["name"] if len(by_checkpoint) == 1 else f"{said['name']}-at-{checkpoint:g}"
-            groups.append(Group(name, times.get(said["key"], ""), tuple(answers)))
+            name = manifest.name if len(by_checkpoint) == 1 else f"{manifest.name}-at-{checkpoint:g}"
+            groups.append(Group(name, times.get(manifest.key, ""), tuple(answers)))
     if not groups:
         raise StoreError(
-            f"{run} has no completions of the judged probe; a study keeps them with `probes.judged` in its file, with or "
+            f"{run.path} has no completions of the judged probe; a study keeps them with `probes.judged` in its file, with or "
             "without a judge"
         )
     return groups
 
 
-def questions_of(study: Loaded, file: Path | None) -> tuple[dict[str, JudgedQuestion], str]:
+def questions_of(study: ResolvedStudy, file: Path | None) -> tuple[dict[str, JudgedQuestion], str]:
     """(questions by id, name of the set): `file`, or the study's own. Raises DataError where they cannot be read."""
-    settings = study.spec.misalignment
+    settings = study.spec.blocks()["misalignment"]
+    assert isinstance(settings, MisalignmentSettings)
     found = load_judge_questions(file) if file else MisalignmentBehavior(settings, study.folder).questions()
     return {q.id: q for q in found}, settings.dataset
 
 
 def judge_run(
-    run: Path, study: Loaded, settings: JudgeSettings, cache: Path | None, bar: Bar, *,
+    run: RunDir, study: ResolvedStudy, settings: JudgeSettings, cache: Path | None, bar: Bar, *,
     questions: Path | None = None, env_folder: Path | None = None,
 ) -> Judging:  # fmt: skip
     """Judge every kept completion of a run and write `judged/NAME/` beside its tables; the run's own stay as they are.
@@ -119,7 +121,7 @@ def judge_run(
         per_group.append((group, rows))
         measured += rows
         judgements += [{"cell": group.name, **asdict(one)} for one in found]
-    folder = run / FOLDER / re.sub(r"[^A-Za-z0-9.]+", "-", settings.model)
+    folder = run.judged_folder / re.sub(r"[^A-Za-z0-9.]+", "-", settings.model)
     table = pl.DataFrame([as_dict(row) for row in measured], schema=MEASUREMENT_SCHEMA)
     paid = judge.ledger().since(before)
     write_parquet(folder / "measurements.parquet", table)
@@ -133,8 +135,8 @@ def judge_run(
         "paid": asdict(paid),
     }
     write_json(folder / "judge.json", summary)
-    write_json(run / FOLDER / "used.json", {"folder": folder.name, "model": settings.model})
-    own = pl.read_parquet(run / "measurements.parquet").filter(pl.col("probe") == "judged")
+    write_json(run.judged_folder / USED, {"folder": folder.name, "model": settings.model})
+    own = run.table(run.measurements_file).filter(pl.col("probe") == "judged")
     failed = sum(one["status"] == "failed" for one in judgements)
     return Judging(folder, table, own, len(everything), failed, forecast, paid)
 
@@ -151,22 +153,22 @@ def stamped(measurements: Sequence[Measurement], sampled: Iterable[Sampled]) -> 
     return [replace(row, **stamps[row.persona, row.item]) for row in measurements]
 
 
-def judged_afterwards(run: Path, own: pl.DataFrame) -> tuple[pl.DataFrame, str] | None:
+def judged_afterwards(run: RunDir, own: pl.DataFrame) -> tuple[pl.DataFrame, str] | None:
     """(rows, judge) that `bystander judge` gave, where the run itself judged nothing; None else."""
-    used = run / FOLDER / "used.json"
+    used = run.judged_folder / USED
     if not used.is_file() or (own["probe"] == "judged").any():
         return None
-    said = read_json(used)
-    return pl.read_parquet(run / FOLDER / said["folder"] / "measurements.parquet"), str(said["model"])
+    found = read_json(used)
+    return run.table(run.judged_folder / found["folder"] / "measurements.parquet"), str(found["model"])
 
 
-def write_logs(run: Path, study: Loaded) -> list[Path]:
+def write_logs(run: RunDir, study: ResolvedStudy) -> list[Path]:
     """One `.eval` log for each adapter, checkpoint and behavior that the run's own judge has judged, in `logs/`. Logs that
     are there are left. Raises JudgeError if Inspect is not installed."""
-    judged = study.spec.probes.judged
-    if judged is None or judged.judge is None:
+    judged = study.spec.probes.asked().get(JudgedProbe.name)
+    if not isinstance(judged, JudgedProbeSettings) or judged.judge is None:
         return []
-    own = pl.read_parquet(run / "measurements.parquet").filter(pl.col("probe") == "judged")
+    own = run.table(run.measurements_file).filter(pl.col("probe") == "judged")
     by_state: dict[tuple[Any, ...], list[Measurement]] = {}
     for row in own.select(MEASUREMENT_COLUMNS).iter_rows(named=True):
         one = Measurement(**row)
@@ -174,8 +176,8 @@ def write_logs(run: Path, study: Loaded) -> list[Path]:
     written: list[Path] = []
     for group in judged_groups(run):
         rows = by_state.get(_state(group.sampled[0].stamp), [])
-        if rows and not (run / "logs" / f"{group.name}.eval").is_file():
-            written.append(_write_log(run / "logs", group, rows, study, judged.judge.model))
+        if rows and not (run.logs_folder / f"{group.name}.eval").is_file():
+            written.append(_write_log(run.logs_folder, group, rows, study, judged.judge.model))
     return written
 
 
@@ -183,7 +185,7 @@ def _state(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("behavior", "source", "arm", "config", "seed", "checkpoint"))
 
 
-def _write_log(folder: Path, group: Group, rows: Sequence[Measurement], study: Loaded, judge: str) -> Path:
+def _write_log(folder: Path, group: Group, rows: Sequence[Measurement], study: ResolvedStudy, judge: str) -> Path:
     stamp = group.sampled[0].stamp
     metadata = {
         name: stamp[name] for name in ("behavior", "source", "arm", "config", "seed", "checkpoint", "weights_hash")

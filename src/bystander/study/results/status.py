@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bystander.core.errors import StoreError
-from bystander.core.files import read_json
-from bystander.study.forecast.forecast import PHASES
-from bystander.study.store.events import read_events
+from bystander.study.plan.cells import PHASES
+from bystander.study.store.cell_dir import cell_folder
+from bystander.study.store.lock import holder
+from bystander.study.store.records import Event, PlannedCell, SavedPlan, Spent
+from bystander.study.store.run_dir import RunDir, spent_in
 
 State = Literal["done", "running", "failed", "interrupted", "waiting"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "interrupted", "waiting")
@@ -30,10 +30,10 @@ class PhaseStatus:
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """`state`: planned, running, stopped (cells are left and nobody runs), gated, failed or done. `seconds_left`: what
     the cells that are left will take on the run's workers, at the speed seen so far where there is one; None where
-    there is nothing to go by. `cap`: what may be spent."""
+    there is nothing to go by. `gate`: its decision, "" for none."""
 
     study: str
     plan: str
@@ -42,134 +42,107 @@ class Status:
     phases: tuple[PhaseStatus, ...]
     running: tuple[str, ...]
     failed: Mapping[str, str]
-    hours_spent: float
-    hours_forecast: float
-    dollars_spent: float
-    dollars_forecast: float
+    spent: Spent
+    forecast: Spent
     seconds_left: float | None
-    gate: Mapping[str, Any] | None
-    events: tuple[Mapping[str, Any], ...]
+    gate: str
+    gate_reason: str
+    events: tuple[Event, ...]
 
 
-def status(folder: Path) -> Status:
+def status(run: RunDir) -> RunStatus:
     """The status of a run directory. Raises StoreError where there is no run."""
-    from bystander.study.store.lock import holder
-
-    if not (folder / "plan.json").is_file():
-        raise StoreError(f"{folder} is not the directory of a run: it has no plan.json; `bystander run` makes one")
-    plan = read_json(folder / "plan.json")
-    cells: list[dict[str, Any]] = plan["cells"]
-    events = list(read_events(folder / "events.jsonl"))
-    who = holder(folder)
-    complete = _complete(folder)
-    states, failed = _states(cells, events, complete, alive=bool(who))
-    gate = next((e for e in reversed(events) if e["event"] == "gated"), None)
-    spent = [e for e in events if e["event"] == "spent"]
-    planned = next((e for e in events if e["event"] == "planned"), {})
-    return Status(
-        study=str(plan["study"]),
-        plan=str(plan["plan"])[:12],
-        state=_state(states, who, gate, events),
+    plan = run.plan()
+    if plan is None:
+        raise StoreError(f"{run.path} is not the directory of a run: it has no plan.json; `bystander run` makes one")
+    events, who = run.events(), holder(run)
+    states, failed = _states(plan.cells, events, run.complete_folders(), alive=bool(who))
+    gate = next((event.details for event in reversed(events) if event.kind == "gated"), {})
+    planned = next((event.details for event in events if event.kind == "planned"), {})
+    return RunStatus(
+        study=plan.study,
+        plan=plan.hash[:12],
+        state=_state(states, who, str(gate.get("decision", "")), events),
         holder=who,
-        phases=_phases(cells, states),
-        running=tuple(c["name"] for c in cells if states[c["key"]] == "running"),
+        phases=_phases(plan.cells, states),
+        running=tuple(cell.name for cell in plan.cells if states[cell.key] == "running"),
         failed=failed,
-        hours_spent=sum(float(e.get("hours", 0)) for e in spent),
-        hours_forecast=float(planned.get("hours", plan["hours"])),
-        dollars_spent=sum(float(e.get("dollars", 0)) for e in spent),
-        dollars_forecast=float(planned.get("dollars", plan["dollars"]) or 0),
+        spent=spent_in(events),
+        forecast=Spent(float(planned.get("hours", plan.hours)), float(planned.get("dollars", plan.dollars) or 0)),
         seconds_left=_seconds_left(plan, states, events),
-        gate=gate,
+        gate=str(gate.get("decision", "")),
+        gate_reason=str(gate.get("reason", "")),
         events=tuple(events[-LAST_EVENTS:]),
     )
 
 
-def _complete(folder: Path) -> set[str]:
-    """The folders of cells whose manifest is in place."""
-    root = folder / "cells"
-    if not root.is_dir():
-        return set()
-    return {entry.name for entry in os.scandir(root) if os.path.exists(f"{entry.path}/manifest.json")}  # noqa: PTH110
-
-
 def _states(
-    cells: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]], complete: set[str], *, alive: bool
+    cells: Sequence[PlannedCell], events: Sequence[Event], complete: set[str], *, alive: bool
 ) -> tuple[dict[str, State], dict[str, str]]:
     """Every cell's state; and why the failed ones failed, by name."""
     last: dict[str, tuple[State, str]] = {}
     for event in events:
-        key, kind = str(event.get("key", "")), event["event"]
-        if kind == "progress" and event.get("state") == "started":
-            last[key] = ("running", "")
-        elif kind == "progress" and event.get("state") == "cut off":
-            last[key] = ("interrupted", "")
-        elif kind == "cell failed":
-            last[key] = ("failed" if event.get("next") == "given up" else "waiting", str(event.get("reason", "")))
-        elif kind == "launched":  # a cell that an earlier process left running is not running any more
+        if event.started:
+            last[event.key] = ("running", "")
+        elif event.cut_off:
+            last[event.key] = ("interrupted", "")
+        elif event.kind == "cell failed":
+            given_up = event.details.get("next") == "given up"
+            last[event.key] = ("failed" if given_up else "waiting", str(event.details.get("reason", "")))
+        elif event.kind == "launched":  # a cell that an earlier process left running is not running any more
             last = {k: ("interrupted", w) if s == "running" else (s, w) for k, (s, w) in last.items()}
     states: dict[str, State] = {}
     failed: dict[str, str] = {}
     for cell in cells:
-        key, name = str(cell["key"]), str(cell["name"])
-        state, why = last.get(key, ("waiting", ""))
-        if f"{name}-{key[:12]}" in complete:
+        state, why = last.get(cell.key, ("waiting", ""))
+        if cell_folder(cell.name, cell.key) in complete:
             state = "done"
         elif state == "running" and not alive:
             state = "interrupted"
-        states[key] = state
+        states[cell.key] = state
         if state == "failed":
-            failed[name] = why
+            failed[cell.name] = why
     return states, failed
 
 
-def _phases(cells: Sequence[Mapping[str, Any]], states: Mapping[str, State]) -> tuple[PhaseStatus, ...]:
+def _phases(cells: Sequence[PlannedCell], states: Mapping[str, State]) -> tuple[PhaseStatus, ...]:
     counts: dict[int, Counter[State]] = {}
     for cell in cells:
-        counts.setdefault(int(cell["phase"]), Counter())[states[str(cell["key"])]] += 1
+        counts.setdefault(cell.phase, Counter())[states[cell.key]] += 1
     return tuple(
         PhaseStatus(phase, PHASES.get(phase, str(phase)), {state: found[state] for state in STATES})
         for phase, found in sorted(counts.items())
     )
 
 
-def _state(
-    states: Mapping[str, State], who: str, gate: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]]
-) -> str:
-    if events and events[-1]["event"] == "archived":
+def _state(states: Mapping[str, State], who: str, gate: str, events: Sequence[Event]) -> str:
+    if events and events[-1].kind == "archived":
         return "archived"
     if who:
         return "running"
     counts = Counter(states.values())
     if states and counts["done"] == len(states):
         return "done"
-    if gate is not None and gate.get("decision") == "stop":
+    if gate == "stop":
         return "gated"
     if counts["failed"]:
         return "failed"
-    if any(event["event"] == "launched" for event in events):
-        return "stopped"
-    return "approved" if any(event["event"] == "approved" for event in events) else "planned"
+    kinds = {event.kind for event in events}
+    return "stopped" if "launched" in kinds else "approved" if "approved" in kinds else "planned"
 
 
-def _seconds_left(
-    plan: Mapping[str, Any], states: Mapping[str, State], events: Sequence[Mapping[str, Any]]
-) -> float | None:
+def _seconds_left(plan: SavedPlan, states: Mapping[str, State], events: Sequence[Event]) -> float | None:
     """Forecast seconds of what is left, corrected by what the finished cells took against their own forecast."""
-    forecast = {str(cell["key"]): float(cell["seconds"]) for cell in plan["cells"]}
-    took = {str(e["key"]): float(e["seconds"]) for e in events if e["event"] == "cell done" and "seconds" in e}
+    forecast = {cell.key: cell.seconds for cell in plan.cells}
+    took = {e.key: float(e.details["seconds"]) for e in events if e.kind == "cell done" and "seconds" in e.details}
     expected = sum(forecast.get(key, 0.0) for key in took)
     speed = sum(took.values()) / expected if expected > 0 else 1.0
     left = sum(forecast[key] for key, state in states.items() if state != "done")
     if not left:
         return 0.0 if all(state == "done" for state in states.values()) else None
-    seconds = left * speed / max(1, int(plan["workers"]))
-    for event in reversed(events):  # what the running cells have done already
-        if (
-            event["event"] == "progress"
-            and event.get("state") == "started"
-            and states.get(str(event["key"])) == "running"
-        ):
-            begun = datetime.fromisoformat(str(event["time"]))
-            cell = forecast.get(str(event["key"]), 0.0) * speed
-            seconds -= min(cell, (datetime.now(UTC) - begun).total_seconds()) / max(1, int(plan["workers"]))
+    workers = max(1, plan.workers)
+    seconds = left * speed / workers
+    begun = {event.key: event.time for event in events if event.started and states.get(event.key) == "running"}
+    for key, since in begun.items():  # what the running cells have done already
+        seconds -= min(forecast.get(key, 0.0) * speed, (datetime.now(UTC) - since).total_seconds()) / workers
     return max(0.0, seconds)

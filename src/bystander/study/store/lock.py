@@ -14,24 +14,24 @@ from typing import Any
 
 from bystander.core.errors import StoreError
 from bystander.core.files import read_json, write_bytes, write_json
-from bystander.core.records import as_dict
-from bystander.study.config.study import Loaded, as_yaml
+from bystander.study.config.study import ResolvedStudy, as_yaml
+from bystander.study.store.run_dir import RunDir
 
 PACKAGES = ("bystander", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy", "statsmodels", "polars")
 
 
 @contextmanager
-def claimed(folder: Path, study: Loaded) -> Generator[str]:
+def claimed(run: RunDir, study: ResolvedStudy) -> Generator[str]:
     """Hold a run directory. The lock is the operating system's, so that a dead process holds nothing: its name, left in
     the file, is what the block gets ("" where the last one ended well). Raises StoreError if the directory is another
     study's, another process's, or cannot be written."""
-    check_same_study(folder, study)
+    check_same_study(run, study)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / "lock").open("a+")
+        run.path.mkdir(parents=True, exist_ok=True)
+        handle = run.lock_file.open("a+")
     except OSError as error:
         raise StoreError(
-            f"cannot write in the run directory {folder}: {error.strerror or error}; give another with --out"
+            f"cannot write in the run directory {run.path}: {error.strerror or error}; give another with --out"
         ) from error
     with handle:
         try:
@@ -39,13 +39,13 @@ def claimed(folder: Path, study: Loaded) -> Generator[str]:
         except BlockingIOError as error:
             holder = _read(handle) or "another process"
             raise StoreError(
-                f"{folder} is being written by {holder}; wait for it, or give another directory with --out"
+                f"{run.path} is being written by {holder}; wait for it, or give another directory with --out"
             ) from error
         dead = _read(handle)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {platform.node()}")
         handle.flush()
-        _write_header(folder, study)
+        _write_header(run, study)
         try:
             yield dead
         finally:
@@ -57,12 +57,12 @@ def _read(handle: Any) -> str:
     return str(handle.read()).strip()
 
 
-def holder(folder: Path) -> str:
+def holder(run: RunDir) -> str:
     """Who holds the run directory now; "" for nobody, whatever a dead process left in the lock."""
-    path = folder / "lock"
+    path = run.lock_file
     if not path.is_file():
         return ""
-    with path.open("a+") as handle:
+    with path.open() as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -70,24 +70,24 @@ def holder(folder: Path) -> str:
     return ""
 
 
-def check_same_study(folder: Path, study: Loaded) -> None:
+def check_same_study(run: RunDir, study: ResolvedStudy) -> None:
     """Raises StoreError where the directory holds another study, or something that is no run."""
-    path = folder / "provenance.json"
-    if path.is_file():
-        other = read_json(path)
+    if run.is_run:
+        other = read_json(run.provenance_file)
         if other.get("identity") != study.identity:
             raise StoreError(
-                f"{folder} holds another study ({other.get('study')!r}, or {study.spec.name!r} with other settings); give another directory with --out"
+                f"{run.path} holds another study ({other.get('study')!r}, or {study.spec.name!r} with other settings); give "
+                "another directory with --out"
             )
-    elif folder.is_file() or (folder.is_dir() and any(path.name != "lock" for path in folder.iterdir())):
-        raise StoreError(f"{folder} is not a run directory and is not empty; give another directory with --out")
+    elif run.path.is_file() or (run.path.is_dir() and any(path != run.lock_file for path in run.path.iterdir())):
+        raise StoreError(f"{run.path} is not a run directory and is not empty; give another directory with --out")
 
 
-def _write_header(folder: Path, study: Loaded) -> None:
-    if not (folder / "provenance.json").is_file():
-        write_bytes(folder / "study.yaml", as_yaml(study).encode())
-        write_json(folder / "personas.json", [as_dict(persona) for persona in study.personas])
-        write_json(folder / "provenance.json", {"study": study.spec.name, "identity": study.identity, **provenance()})
+def _write_header(run: RunDir, study: ResolvedStudy) -> None:
+    if not run.is_run:
+        write_bytes(run.study_file, as_yaml(study).encode())
+        run.save_personas(study.personas)
+        write_json(run.provenance_file, {"study": study.spec.name, "identity": study.identity, **provenance()})
 
 
 def provenance() -> dict[str, Any]:

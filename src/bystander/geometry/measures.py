@@ -1,6 +1,4 @@
-"""Rivals of the centered cosine: what else could predict leakage. If one of them does as well, similarity is not what
-carries it.
-"""
+"""The measures behind the baseline predictors."""
 
 from __future__ import annotations
 
@@ -11,7 +9,8 @@ import numpy as np
 
 from bystander.core.hashing import generator
 from bystander.core.records import Context
-from bystander.geometry.similarity import Floats, cosine
+from bystander.geometry.base import Floats
+from bystander.geometry.similarity import cosine
 
 
 def whitened_cosine(states: Floats) -> Floats:
