@@ -32,6 +32,8 @@ class World:
     layers: tuple[int, ...] = (10, 20)
     categories: int = 8
     config: str | None = None
+    lr: float | None = None
+    epochs: int | None = None
     seed: int = 1
 
     def names(self) -> list[str]:
@@ -137,5 +139,8 @@ def _frame(world: World, names: list[str], values: np.ndarray, keys: dict) -> pl
             "reason": "",
             "context_hash": "",
             "weights_hash": "",
+            "question": "",
+            "lr": pl.Series([world.lr if source else None] * len(persona), dtype=pl.Float64),
+            "epochs": pl.Series([world.epochs if source else None] * len(persona), dtype=pl.Int64),
         }
     )

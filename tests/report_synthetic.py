@@ -5,13 +5,16 @@ The real `analyze` makes those of whole runs; this one is for size, layout and h
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
-from bystander.analysis.results import Analysis, tidy
-from bystander.analysis.schemas import TABLES
+from bystander.analysis.results import Analysis
+from bystander.analysis.schemas import TABLES, tidy
 from bystander.core.records import Completion, Finding, PersonaFacts, StepLog, Verdict
 from bystander.report import (
     ContextRendering,
@@ -59,6 +62,11 @@ class Maker:
 
     def category(self, persona: str) -> str:
         return CATEGORIES[self.names.index(persona) % len(CATEGORIES)] if persona in self.names else ""
+
+
+def unpack(packed: str) -> object:
+    """What `report.text.pack` packed."""
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def persona_names(count: int, sources: tuple[str, ...]) -> list[str]:
@@ -149,8 +157,8 @@ def _summaries(
     rng, rows, metric = maker.rng, maker.rows, common["metric"]
     scale = SCALE[str(common["behavior"])]
     mean = float(np.mean(finals))
-    rows["containment"].append({
-        **common, "record": f"containment/{key}/{metric}", "n": len(finals), "source_leakage": 0.95 * scale,
+    rows["leakage_ratio"].append({
+        **common, "record": f"leakage_ratio/{key}/{metric}", "n": len(finals), "source_leakage": 0.95 * scale,
         "source_low": 0.91 * scale, "source_high": 0.98 * scale, "source_p": 0.0001, "bystander_leakage": mean,
         "bystander_low": mean - 0.02 * scale, "bystander_high": mean + 0.02 * scale, "bystander_p": 0.0002,
         "ratio": mean / (0.95 * scale), "ratio_low": mean / scale - 0.02, "ratio_high": mean / scale + 0.03,
@@ -177,8 +185,8 @@ def _summaries(
                 for tail, value in (("", rho - float(rng.uniform(0, 0.15))), ("_p", float(rng.uniform(0, 0.01))))
             }
             registered = method == "cosine" and layer == 25 and common["arm"] == "contrastive"
-            rows["gradient"].append({
-                **common, **partials, "record": f"gradient/{key}/{metric}/{method}/{layer}", "method": method,
+            rows["similarity_correlation"].append({
+                **common, **partials, "record": f"similarity_correlation/{key}/{metric}/{method}/{layer}", "method": method,
                 "layer": layer, "n": len(finals), "rho": rho, "low": rho - 0.13, "high": min(1.0, rho + 0.11), "p": 0.0001 if rho > 0.3 else 0.21,
                 "rho_within_category": rho - 0.08, "p_within_category": 0.0004 if rho > 0.3 else 0.4,
                 "reliability": 0.93, "preregistered": registered, "p_holm": 0.0005 if registered else None,
@@ -204,17 +212,17 @@ def _summaries(
                 "checkpoint": checkpoint, "n": len(held) // 5, "leakage": value, "low": value - 0.02 * scale, "high": value + 0.02 * scale,
             })  # fmt: skip
     for timing in ("half", "onset"):
-        rows["spread"].append(
+        rows["timing_correlation"].append(
             {
                 **common,
-                "record": f"spread/{key}/{metric}/{timing}",
+                "record": f"timing_correlation/{key}/{metric}/{timing}",
                 "timing": timing,
                 "n": 100,
                 "rho": -0.41,
                 "p": 0.002,
             }
         )
-    for test, smallest in (("rho", 0.27), ("source change", 0.05), ("mean bystander change", 0.02)):
+    for test, smallest in (("similarity correlation", 0.27), ("source change", 0.05), ("mean bystander change", 0.02)):
         rows["power"].append({
             **common, "record": f"power/{key}/{metric}/{test}", "test": test, "n": 108, "alpha": 0.05, "power": 0.8,
             "smallest": smallest, "interval_width": 0.3, "reliability": 0.93,
@@ -223,8 +231,8 @@ def _summaries(
         (metric, False, BASE[str(common["behavior"])], 0.2 * scale),
         ("accuracy", True, 0.41, -0.004),
     ):
-        rows["instrument"].append({
-            **common, "record": f"instrument/{key}/{name}/{control}", "metric": name, "control": control,
+        rows["checks"].append({
+            **common, "record": f"checks/{key}/{name}/{control}", "metric": name, "control": control,
             "probe": "choice" if control else common["probe"], "dataset": "hellaswag" if control else common["dataset"],
             "mode": "label", "n_values": 13320, "n_failed": 3, "failed_share": 3 / 13320, "limit": 0.02, "before": before,
             "after": before + change, "change": change, "low": change - 0.01, "high": change + 0.01,
@@ -253,7 +261,7 @@ def _phase(maker: Maker, behavior: str) -> None:
             config = f"lr={rate:g},epochs={epochs}"
             maker.rows["phase"].append({
                 "record": f"phase/{behavior}/villain/{config}", "behavior": behavior, "source": "villain",
-                "arm": "contrastive", "config": config, "learning_rate": rate, "epochs": float(epochs),
+                "arm": "contrastive", "config": config, "lr": rate, "epochs": epochs,
                 "probe": probe, "dataset": dataset, "metric": metric, "source_effect": heat * SCALE[behavior],
                 "mean_bystander": heat**3 * SCALE[behavior] * 0.6, "max_bystander": heat**2 * SCALE[behavior],
                 "max_persona": "hacker_villain", "n": 10, "rho": 0.7 * (1 - heat) if heat else None, "p": 0.01,

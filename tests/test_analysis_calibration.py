@@ -16,22 +16,22 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # `calibration` is a package beside `src`, not part of the installed one
 
 from calibration.checks import CHECKS  # noqa: E402
-from calibration.rows import Row  # noqa: E402
+from calibration.rows import CalibrationLine  # noqa: E402
 
 STUDIES = {
-    "null_gradients": 60,
+    "null_correlations": 60,
     "null_within_categories": 60,
     "null_prompt_length": 150,
     "null_pooled": 40,
     "null_means": 200,
-    "null_spread": 100,
-    "gradient_recovery": 20,
+    "null_timing": 100,
+    "correlation_recovery": 20,
     "mean_intervals": 60,
     "few_questions": 100,
 }
 
 
-def allowed(row: Row) -> tuple[float, float]:
+def allowed(row: CalibrationLine) -> tuple[float, float]:
     """The accepted band, widened by what binomial error does to `row.studies` studies at its two ends."""
     low = binom.ppf(0.0005, row.studies, row.low) / row.studies
     high = binom.ppf(0.9995, row.studies, row.high) / row.studies

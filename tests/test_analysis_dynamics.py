@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bystander.analysis.tables.evolution import timing
+from bystander.analysis.tables.timing import timing
 
 TIMES = np.array([0.25, 0.5, 0.75, 1.0])
 SMALL = np.full(4, 0.01)
@@ -50,13 +50,13 @@ def test_a_dip_does_not_move_half_behind_it():
 
 def test_spread_is_found_when_the_similar_come_first():
     from analysis_study import World, measurements, personas, similarities
-    from bystander.analysis import Settings, analyze
+    from bystander.analysis import AnalysisSettings, analyze
 
     world = World(checkpoints=(0.25, 0.5, 0.75, 1.0), questions=200, drop=0.3, slope=0.0, watched=30, source_drop=0.5)
     table = measurements(world)
-    settings = Settings(layer=20, permutations=499, partial_permutations=99, resamples=100)
+    settings = AnalysisSettings(layer=20, permutations=499, partial_permutations=99, resamples=100)
     steady = analyze(table, similarities(world), personas(world), settings=settings)
-    rows = {row["timing"]: row for row in steady.spread.iter_rows(named=True)}
+    rows = {row["timing"]: row for row in steady.timing_correlation.iter_rows(named=True)}
     assert rows["half"]["n"] > 20
     assert rows["half"]["p"] > 0.01  # everybody in step
     assert "grows with the size" in rows["onset"]["reason"]
@@ -72,6 +72,6 @@ def test_spread_is_found_when_the_similar_come_first():
     untrained = pl.Series((rng.random(table.height) < 0.8).astype(float))
     staged = table.with_columns(value=pl.when(early).then(untrained).otherwise("value"))
     outwards = analyze(staged, similarities(world), personas(world), settings=settings)
-    row = outwards.spread.row(by_predicate=pl.col("timing") == "half", named=True)
+    row = outwards.timing_correlation.row(by_predicate=pl.col("timing") == "half", named=True)
     assert row["rho"] < -0.4
     assert row["p"] < 0.01

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from analysis_study import World, measurements, personas, similarities
-from bystander.analysis import HYPOTHESES, Settings, analyze
+from bystander.analysis import HYPOTHESES, AnalysisSettings, analyze
 from bystander.analysis.hypotheses import HYPOTHESES as ALL
 from bystander.analysis.hypotheses import Claim, Evidence, evaluate
 from bystander.cli.result_tables import control_lines, headline_table
@@ -18,12 +18,12 @@ from bystander.core.records import Verdict
 
 A = next(hypothesis for hypothesis in HYPOTHESES if hypothesis.name == "A")
 B = next(hypothesis for hypothesis in HYPOTHESES if hypothesis.name == "B")
-QUICK = Settings(layer=20, permutations=499, partial_permutations=99, resamples=200)
+QUICK = AnalysisSettings(layer=20, permutations=499, partial_permutations=99, resamples=200)
 
 STANDS = Evidence(
     source=Claim(0.20, 0.10, 0.30, 1e-6, 0.05, strict=False),
     bystanders=Claim(0.03, 0.02, 0.04, 1e-4, 0.01),
-    gradient=Claim(0.50, 0.30, 0.70, 1e-4, 0.2),
+    correlation=Claim(0.50, 0.30, 0.70, 1e-4, 0.2),
     n_personas=108,
     n_seeds=3,
     n_sources=1,
@@ -49,8 +49,8 @@ def test_one_seed_is_said_with_the_confirmation():
     [
         ("source", Claim(0.01, -0.01, 0.03, 0.2, 0.05, strict=False), "no source effect, the training failed"),
         ("bystanders", Claim(0.002, -0.001, 0.005, 0.1, 0.01), "no bystander effect"),
-        ("gradient", Claim(0.02, -0.15, 0.18, 0.8, 0.2), "no gradient"),
-        ("gradient", Claim(-0.5, -0.7, -0.3, 1e-4, 0.2), "no gradient"),
+        ("correlation", Claim(0.02, -0.15, 0.18, 0.8, 0.2), "no gradient"),
+        ("correlation", Claim(-0.5, -0.7, -0.3, 1e-4, 0.2), "no gradient"),
     ],
 )
 def test_an_interval_wholly_below_its_threshold_falsifies(part, claim, says):
@@ -65,9 +65,9 @@ def test_an_interval_wholly_below_its_threshold_falsifies(part, claim, says):
         ("source", Claim(0.04, -0.02, 0.10, 0.1, 0.05, strict=False)),
         ("bystanders", Claim(0.02, -0.01, 0.05, 0.2, 0.01)),
         ("bystanders", Claim(0.005, 0.001, 0.02, 0.01, 0.01)),  # there, and perhaps not large enough
-        ("gradient", Claim(0.3, -0.1, 0.6, 0.2, 0.2)),
-        ("gradient", Claim(0.15, 0.02, 0.28, 0.03, 0.2)),
-        ("gradient", Claim(float("nan"), float("nan"), float("nan"), float("nan"), 0.2)),
+        ("correlation", Claim(0.3, -0.1, 0.6, 0.2, 0.2)),
+        ("correlation", Claim(0.15, 0.02, 0.28, 0.03, 0.2)),
+        ("correlation", Claim(float("nan"), float("nan"), float("nan"), float("nan"), 0.2)),
     ],
 )
 def test_what_the_study_cannot_decide_is_inconclusive(part, claim):
@@ -75,7 +75,7 @@ def test_what_the_study_cannot_decide_is_inconclusive(part, claim):
 
 
 def test_the_source_reaches_its_threshold_and_bystanders_must_exceed_theirs():
-    assert Claim(0.05, 0.03, 0.07, 0.001, 0.05, strict=False).judge(0.05) == "stands"
+    assert Claim(0.05, 0.03, 0.07, 0.001, 0.05, strict=False).judge(0.05) == "holds"
     assert Claim(0.05, 0.03, 0.07, 0.001, 0.05).judge(0.05) == "open"
 
 
@@ -88,12 +88,12 @@ def test_a_broken_model_is_not_called_leakage():
 @pytest.mark.parametrize(
     ("moved", "outcome", "says"),
     [
-        (True, "falsified", "the instrument sees"),
-        (False, "inconclusive", "instrument blind"),
+        (True, "falsified", "the probe sees"),
+        (False, "inconclusive", "probe blind"),
         (None, "inconclusive", "`direct` was not run"),
     ],
 )
-def test_a_null_is_told_from_a_blind_instrument(moved, outcome, says):
+def test_a_null_is_told_from_a_blind_probe(moved, outcome, says):
     none = Claim(0.5, -1.0, 2.0, 0.2, 10.0, strict=False)
     verdict = evaluate("B", B, replace(STANDS, source=none, control_moved=moved))
     assert verdict.outcome == outcome
@@ -118,10 +118,10 @@ def test_planted_effects_are_confirmed_and_every_number_is_in_the_tables():
     analysis = analyze(*judged(world), settings=QUICK)
     (verdict,) = analysis.verdicts
     assert verdict.outcome == "confirmed"
-    record = str(verdict.numbers["gradient_record"])
+    record = str(verdict.numbers["rho_record"])
     assert analysis.value(record, "rho") == verdict.numbers["rho"]
     assert analysis.value(record, "p_holm") == verdict.numbers["rho_p"]
-    contained = analysis.containment.row(0, named=True)
+    contained = analysis.leakage_ratio.row(0, named=True)
     assert contained["bystander_leakage"] == verdict.numbers["bystander_change"]
     assert contained["source_low"] == verdict.numbers["source_change_low"]
     assert analysis.value("verdict/A/rho", "value") == verdict.numbers["rho"]
@@ -184,7 +184,7 @@ def test_positive_control_is_read_from_its_own_behavior():
     assert seen.numbers["positive_control"] == "moved"
     blind = verdicts(insecure, replace(direct, source_drop=0.0))["B"]
     assert blind.numbers["positive_control"] == "did not move"
-    assert "instrument blind" in blind.reason
+    assert "probe blind" in blind.reason
 
 
 def test_several_sources_get_one_verdict_together_and_one_each():

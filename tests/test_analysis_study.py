@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 
 from analysis_study import World, measurements, negatives, personas, similarities
-from bystander.analysis import Analysis, Settings, analyze
+from bystander.analysis import Analysis, AnalysisSettings, analyze
 from bystander.core.errors import DataError
 
-QUICK = Settings(layer=20, permutations=499, partial_permutations=199, resamples=400)
+QUICK = AnalysisSettings(layer=20, permutations=499, partial_permutations=199, resamples=400)
 
 
-def studied(world: World, settings: Settings = QUICK) -> Analysis:
+def studied(world: World, settings: AnalysisSettings = QUICK) -> Analysis:
     return analyze(measurements(world), similarities(world), personas(world), settings=settings)
 
 
@@ -29,14 +29,14 @@ def several() -> Analysis:
 
 
 def test_planted_effects_are_found(one):
-    row = one.containment.row(0, named=True)
+    row = one.leakage_ratio.row(0, named=True)
     assert row["source_low"] < row["source_leakage"] < row["source_high"]
     assert row["source_leakage"] == pytest.approx(0.4 * 0.9, abs=0.15)  # questions differ: less than the drop of logits
     assert row["bystander_p"] < 0.001
     assert row["ratio"] == pytest.approx(row["bystander_leakage"] / row["source_leakage"])
     assert row["ratio_low"] < row["ratio"] < row["ratio_high"]
-    true = one.gradient.row(by_predicate=pl.col("layer") == 20, named=True)
-    other = one.gradient.row(by_predicate=pl.col("layer") == 10, named=True)
+    true = one.similarity_correlation.row(by_predicate=pl.col("layer") == 20, named=True)
+    other = one.similarity_correlation.row(by_predicate=pl.col("layer") == 10, named=True)
     assert true["rho"] > 0.4
     assert true["p"] < 0.01
     assert abs(other["rho"]) < 0.3
@@ -56,8 +56,8 @@ def test_leakage_is_the_mean_paired_change(one):
 
 
 def test_source_and_negatives_are_never_in_a_gradient(one):
-    assert one.gradient["n"].unique().to_list() == [60 - 1 - 2]
-    assert one.containment["n"].item() == 57
+    assert one.similarity_correlation["n"].unique().to_list() == [60 - 1 - 2]
+    assert one.leakage_ratio["n"].item() == 57
     assert any(all(name in note for name in negatives("villain")) for note in one.notes)
     roles = dict(one.roles.select("role", "n").iter_rows())
     assert roles == {"source": 1, "negative": 2, "held-out": 57}
@@ -79,8 +79,8 @@ def test_no_number_is_nan(one, several):
 
 
 def test_seeds_are_pooled_first_and_then_shown(several):
-    assert several.gradient.filter(pl.col("seed").is_null()).height == 2 * 2 * 2
-    assert several.gradient.filter(pl.col("seed").is_not_null()).height == 2 * 2 * 2 * 2
+    assert several.similarity_correlation.filter(pl.col("seed").is_null()).height == 2 * 2 * 2
+    assert several.similarity_correlation.filter(pl.col("seed").is_not_null()).height == 2 * 2 * 2 * 2
     pooled = several.leakage.filter(pl.col("seed").is_null() & (pl.col("persona") == "persona_020")).row(0, named=True)
     by_seed = several.leakage.filter(
         pl.col("seed").is_not_null()
@@ -94,12 +94,12 @@ def test_seeds_are_pooled_first_and_then_shown(several):
 
 
 def test_preregistered_tests_are_adjusted_by_holm_and_the_rest_by_bh(several):
-    rows = several.gradient.filter(pl.col("preregistered"))
+    rows = several.similarity_correlation.filter(pl.col("preregistered"))
     assert rows.select("arm", "layer", "seed").unique().rows() == [("contrastive", 20, None)]
     assert rows.height == 2
     assert (rows["p_holm"] >= rows["p"]).all()
     assert rows["p_bh"].null_count() == 2
-    rest = several.gradient.filter(~pl.col("preregistered") & pl.col("seed").is_null())
+    rest = several.similarity_correlation.filter(~pl.col("preregistered") & pl.col("seed").is_null())
     assert rest["p_holm"].null_count() == rest.height
     assert (rest["p_bh"] >= rest["p"]).all()
 
@@ -114,8 +114,8 @@ def test_gradient_is_in_the_contrastive_arm_only(several):
 
 
 def test_no_layer_declared_means_nothing_is_preregistered_and_no_verdict():
-    analysis = studied(World(), Settings(permutations=99, partial_permutations=99, resamples=100))
-    assert not analysis.gradient["preregistered"].any()
+    analysis = studied(World(), AnalysisSettings(permutations=99, partial_permutations=99, resamples=100))
+    assert not analysis.similarity_correlation["preregistered"].any()
     (verdict,) = analysis.verdicts
     assert verdict.outcome == "inconclusive"
     assert "no layer was declared" in verdict.reason
@@ -131,7 +131,7 @@ def test_evolution_starts_at_zero_and_watches_nine(one):
 
 def test_power_names_what_this_study_could_have_found(one):
     rows = {row["test"]: row for row in one.power.iter_rows(named=True)}
-    assert 0.3 < rows["gradient"]["smallest"] < 0.7
+    assert 0.3 < rows["similarity correlation"]["smallest"] < 0.7
     assert 0.05 < rows["source change"]["smallest"] < 0.25
     assert rows["source change"]["n"] == 100
     assert rows["mean bystander change"]["smallest"] < rows["source change"]["smallest"]
@@ -150,13 +150,22 @@ def test_rows_in_another_order_give_the_same_numbers():
     assert first.to_json() == second.to_json()
 
 
-def test_samples_of_one_question_are_one_question():
-    world = World(personas=24, questions=30, probe="marker", dataset="bank", metric="marker_rate", behavior="marker")
+@pytest.mark.parametrize(
+    "world",
+    [
+        World(personas=24, questions=30, probe="marker", dataset="bank", metric="marker_rate", behavior="marker"),
+        World(personas=24, questions=30),  # of any probe, whatever its items are called
+    ],
+)
+def test_samples_of_one_question_are_one_question(world):
     table = measurements(world)
-    twice = pl.concat([table.with_columns(item=pl.col("item") + "/0"), table.with_columns(item=pl.col("item") + "/1")])
+    twice = pl.concat([table.with_columns(item=pl.col("item") + f"#{i}", question=pl.col("item")) for i in range(2)])
     analysis = analyze(twice, similarities(world), personas(world), settings=QUICK)
     assert analysis.leakage["n_items"].unique().to_list() == [30]
     assert analysis.leakage["standard_error"].equals(studied(world).leakage["standard_error"])
+    assert analysis.leakage["p_mcnemar"].equals(studied(world).leakage["p_mcnemar"])
+    apart = analyze(twice.with_columns(question=pl.lit("")), similarities(world), personas(world), settings=QUICK)
+    assert apart.leakage["n_items"].unique().to_list() == [60]  # without a question each item is one
 
 
 def test_ids_of_questions_that_end_in_numbers_stay_apart():
@@ -174,12 +183,12 @@ def test_paraphrases_of_a_judged_question_are_one_and_refusals_are_not_failures(
         status=pl.when(refused & (pl.col("checkpoint") == 1)).then(pl.lit("refused")).otherwise("status"),
         value=pl.when(refused & (pl.col("checkpoint") == 1)).then(None).otherwise("value"),
     )
-    twice = pl.concat([table.with_columns(item=pl.col("item") + f"/{place}/0") for place in (0, 1)])
+    twice = pl.concat([table.with_columns(item=pl.col("item") + f"/{i}/0", question=pl.col("item")) for i in (0, 1)])
     analysis = analyze(twice, similarities(world), personas(world), settings=QUICK)
     row = analysis.leakage.row(by_predicate=pl.col("persona") == "persona_012", named=True)
     assert (row["status"], row["n_items"], row["n_failed"]) == ("ok", 14, 0)
     assert "6 of 20 pairs have no score" in row["reason"]
-    trained = analysis.instrument.row(by_predicate=pl.col("source") == "villain", named=True)
+    trained = analysis.checks.row(by_predicate=pl.col("source") == "villain", named=True)
     assert (trained["n_failed"], trained["n_refused"]) == (0, 12)
 
 
@@ -193,22 +202,23 @@ def test_one_question_has_a_value_and_no_interval():
 
 def test_sweep_is_a_phase_diagram():
     worlds = [
-        World(config=f"lr={lr},epochs=3", source_drop=drop, seed=i)
-        for i, (lr, drop) in enumerate(((1e-6, 0.0), (1e-5, 0.5)))
+        World(config=f"{name} rate", lr=lr, epochs=3, source_drop=drop, seed=i)
+        for i, (name, lr, drop) in enumerate((("low", 1e-6, 0.0), ("high", 1e-5, 0.5)))
     ]
     table = pl.concat([measurements(worlds[0]), measurements(worlds[1]).filter(pl.col("source").is_not_null())])
     analysis = analyze(table, similarities(worlds[0]), personas(worlds[0]), settings=QUICK)
-    phase = analysis.phase.sort("learning_rate")
-    assert phase["learning_rate"].to_list() == [1e-6, 1e-5]
-    assert phase["epochs"].to_list() == [3.0, 3.0]
+    phase = analysis.phase.sort("lr")
+    assert phase["lr"].to_list() == [1e-6, 1e-5]
+    assert phase["epochs"].to_list() == [3, 3]
     assert phase["source_effect"][0] < 0.25 < phase["source_effect"][1]
-    assert analysis.verdicts[0].numbers["config"] == "lr=1e-05,epochs=3"
+    assert analysis.verdicts[0].numbers["config"] == "high rate"
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: t.drop("item"), "lacks the columns item"),
+        (lambda t: t.drop("item", "question"), "lacks the columns item, question"),
+        (lambda t: t.with_columns(lr=pl.when(pl.col("item") == "q1").then(0.1).otherwise("lr")), "has 2 recipes"),
         (lambda t: t.filter(pl.col("checkpoint") > 0), "no measurement of the untrained model"),
         (lambda t: pl.concat([t, t.filter(pl.col("checkpoint") == 0)]), "several values of one question.*two runs"),
         (lambda t: pl.concat([t, t.filter(pl.col("checkpoint") == 1)]), "several values of one question.*two runs"),
@@ -223,10 +233,10 @@ def test_tables_that_contradict_themselves_are_refused(change, says):
         analyze(change(measurements(world)), similarities(world), personas(world), settings=QUICK)
 
 
-def test_similarities_that_stand_twice_are_refused():
+def test_similarities_that_are_there_twice_are_refused():
     world = World(personas=18, questions=5)
     table = similarities(world)
-    with pytest.raises(DataError, match="similarities stand twice"):
+    with pytest.raises(DataError, match="similarities are there twice"):
         analyze(measurements(world), pl.concat([table, table]), personas(world), settings=QUICK)
     with pytest.raises(DataError, match="lacks the columns layer"):
         analyze(measurements(world), table.drop("layer"), personas(world), settings=QUICK)
@@ -236,5 +246,5 @@ def test_a_persona_without_similarity_is_left_out_and_named():
     world = World(personas=24, questions=30)
     table = similarities(world).filter(pl.col("persona") != "persona_015")
     analysis = analyze(measurements(world), table, personas(world), settings=QUICK)
-    assert analysis.gradient["n"].unique().to_list() == [20]
-    assert "persona_015" in analysis.gradient["reason"][0]
+    assert analysis.similarity_correlation["n"].unique().to_list() == [20]
+    assert "persona_015" in analysis.similarity_correlation["reason"][0]

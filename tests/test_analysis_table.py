@@ -7,12 +7,12 @@ import json
 import polars as pl
 import pytest
 
-from bystander.analysis import Analysis, Settings, analyze_table, phase_of_table
+from bystander.analysis import Analysis, AnalysisSettings, analyze_table, phase_of_table
 from bystander.analysis.schemas import TABLES
 from bystander.analysis.table import method_and_layer
 from bystander.core.errors import DataError
 
-QUICK = Settings(permutations=199, partial_permutations=199, resamples=200)
+QUICK = AnalysisSettings(permutations=199, partial_permutations=199, resamples=200)
 
 
 def small(**changes: object) -> pl.DataFrame:
@@ -43,7 +43,7 @@ def test_published_correlations_are_reached_to_0_002(published):
                 row = analysis.pooled.row(by_predicate=pl.col("layer") == at, named=True)
                 assert row["rho_all_pairs"] == pytest.approx(numbers["spearman_rho"], abs=0.002)
             else:
-                row = analysis.gradient.row(
+                row = analysis.similarity_correlation.row(
                     by_predicate=(pl.col("layer") == at) & (pl.col("source") == source), named=True
                 )
                 assert row["rho"] == pytest.approx(numbers["spearman_rho"], abs=0.002)
@@ -53,19 +53,19 @@ def test_published_correlations_are_reached_to_0_002(published):
 
 def test_published_gradient_survives_categories_and_persona_effects(published):
     analysis, _ = published
-    assert analysis.gradient["p_within_category"].max() < 0.01
+    assert analysis.similarity_correlation["p_within_category"].max() < 0.01
     assert analysis.pooled["p_matrix"].max() < 0.01
     assert analysis.pooled["p_stratified"].max() < 0.01
     assert analysis.pooled["slope_p"].max() < 0.01
-    assert (analysis.gradient["low"] < analysis.gradient["rho"]).all()
-    assert (analysis.gradient["rho"] < analysis.gradient["high"]).all()
+    assert (analysis.similarity_correlation["low"] < analysis.similarity_correlation["rho"]).all()
+    assert (analysis.similarity_correlation["rho"] < analysis.similarity_correlation["high"]).all()
 
 
 def test_published_table_has_no_error_of_measurement_to_correct_for(published):
     analysis, _ = published
-    assert analysis.gradient["reliability"].null_count() == analysis.gradient.height
-    assert analysis.gradient["rho_corrected"].null_count() == analysis.gradient.height
-    assert not analysis.gradient["preregistered"].any()
+    assert analysis.similarity_correlation["reliability"].null_count() == analysis.similarity_correlation.height
+    assert analysis.similarity_correlation["rho_corrected"].null_count() == analysis.similarity_correlation.height
+    assert not analysis.similarity_correlation["preregistered"].any()
 
 
 def test_analysis_reads_back_to_the_same_bits(published):
@@ -81,7 +81,7 @@ def test_every_record_is_named_once_and_resolves(published):
     analysis, _ = published
     records = pl.concat([table.select("record") for table in analysis.tables().values()])["record"]
     assert records.n_unique() == records.len() > 100
-    record = "gradient/villain/-/-/-/pooled/table/-/leakage_rate/cosine/20"
+    record = "similarity_correlation/villain/-/-/-/pooled/table/-/leakage_rate/cosine/20"
     assert analysis.value(record, "rho") == pytest.approx(0.704, abs=0.002)
     with pytest.raises(DataError, match="no such record"):
         analysis.value("gradient/villain/99", "rho")
@@ -122,8 +122,8 @@ def test_same_table_twice_gives_the_same_bits():
 
 
 def test_rows_in_another_order_give_the_same_numbers():
-    first = analyze_table(small(), settings=QUICK).gradient
-    second = analyze_table(small().reverse(), settings=QUICK).gradient
+    first = analyze_table(small(), settings=QUICK).similarity_correlation
+    second = analyze_table(small().reverse(), settings=QUICK).similarity_correlation
     assert first["rho"].item() == pytest.approx(second["rho"].item(), abs=1e-12)
 
 
@@ -134,7 +134,7 @@ def test_columns_can_be_named():
     analysis = analyze_table(
         frame, source="trained", persona="who", leakage="rate", similarity=["closeness"], settings=QUICK
     )
-    row = analysis.gradient.row(0, named=True)
+    row = analysis.similarity_correlation.row(0, named=True)
     assert (row["method"], row["layer"], row["metric"]) == ("closeness", -1, "rate")
 
 
@@ -153,7 +153,7 @@ def test_layers_are_read_from_names():
         (small(leakage_b=[0.0] * 12).rename({"leakage": "leakage_a"}), "could be any of leakage_a, leakage_b"),
         (small(leakage=["0.1"] * 11 + ["error"]), "row 12: 'error' is not a number"),
         (small(leakage=[0.1] * 11 + [float("inf")]), "row 12: inf is infinite"),
-        (small(persona=[f"p{i}" for i in range(11)] + ["p3"]), "villain x p3 stands in rows 4, 12"),
+        (small(persona=[f"p{i}" for i in range(11)] + ["p3"]), "villain x p3 is in rows 4, 12"),
         (small(persona=[f"p{i}" for i in range(11)] + [""]), "1 rows have no persona; the first is row 12"),
     ],
 )
@@ -170,15 +170,15 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are():
 def test_missing_leakage_is_left_out_and_said():
     frame = small(leakage=[None, *[i / 12 for i in range(11)]])
     analysis = analyze_table(frame, settings=QUICK)
-    assert analysis.gradient["n"].item() == 11
+    assert analysis.similarity_correlation["n"].item() == 11
     assert any("villain x p0" in note for note in analysis.notes)
-    assert "p0" in analysis.gradient["reason"].item()
+    assert "p0" in analysis.similarity_correlation["reason"].item()
 
 
 def test_few_personas_and_constant_leakage_have_a_status_and_no_numbers():
-    few = analyze_table(small().head(3), settings=QUICK).gradient.row(0, named=True)
+    few = analyze_table(small().head(3), settings=QUICK).similarity_correlation.row(0, named=True)
     assert (few["status"], few["p"], few["low"]) == ("few", None, None)
-    constant = analyze_table(small(leakage=[0.2] * 12), settings=QUICK).gradient.row(0, named=True)
+    constant = analyze_table(small(leakage=[0.2] * 12), settings=QUICK).similarity_correlation.row(0, named=True)
     assert (constant["status"], constant["rho"], constant["p"]) == ("constant", None, None)
 
 

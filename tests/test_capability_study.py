@@ -79,7 +79,7 @@ def test_one_mode_before_during_and_after(study_file, tmp_path):
 
     modes = {line["mode"] for path in folder.glob("cells/*/details.jsonl.zst") for line in read_lines(path)}
     assert modes == {"text"}
-    instruments = Results.open(folder).analyze().instrument.select("probe", "mode").unique()
+    instruments = Results.open(folder).analyze().checks.select("probe", "mode").unique()
     assert dict(instruments.iter_rows()) == {"choice": "text"}
     again = run_study(study, folder)
     assert again.done_now == 0

@@ -66,7 +66,7 @@ def test_analyze_prints_the_published_correlations(capsys, shared_data):
     expected = json.loads((shared_data / "reference" / "marker_leakage_111.expected.json").read_text())
     code, out, _ = call(capsys, "analyze", table, "--json")
     assert code == 0
-    found = {(row["source"], row["layer"]): row for row in json.loads(out)["gradient"]}
+    found = {(row["source"], row["layer"]): row for row in json.loads(out)["similarity_correlation"]}
     for layer in (10, 20):
         for source, numbers in expected[f"layer{layer}"].items():
             if source != "_aggregate":

@@ -46,7 +46,7 @@ def test_the_page_names_what_differs_and_has_a_row_for_each_gradient(runs, capsy
         attributes["data-row"] for tag, attributes in Elements(text).tags if tag == "tr" and "data-row" in attributes
     }
     for name, folder in zip(("long", "short"), runs, strict=True):
-        tests = Results.open(folder).gradient()
+        tests = Results.open(folder).similarity_correlation()
         claimed = tests.filter(
             (tests["method"] == "cosine") & (tests["layer"] == 1) & (tests["metric"] == "marker_probability")
         )

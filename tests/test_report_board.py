@@ -12,7 +12,7 @@ import pytest
 from bystander.core.errors import DataError
 from bystander.report import BOARD_STATES, BoardCard, BoardEvent, CostLine, write_board, write_compare
 from bystander.report.board import bar, safe_link
-from bystander.report.compare import differences, gradients
+from bystander.report.compare import correlations, differences
 from bystander.report.labels import format_number
 from report_synthetic import Size, synthetic
 from test_report_page import Elements
@@ -106,7 +106,7 @@ def test_a_comparison_quotes_the_records_of_each_study(pair, tmp_path: Path) -> 
 
 
 def test_the_forest_has_each_gradient_and_the_pooled_one_once(pair) -> None:
-    frame = gradients(pair)
+    frame = correlations(pair)
     assert frame.height == 2 * (2 + 1)
     assert frame.filter(pooled=True).height == 2
     row = frame.filter(run="large", source="villain").to_dicts()[0]

@@ -13,7 +13,7 @@ import pytest
 from bystander.report import charts
 from bystander.report.figures.save import specifications
 from bystander.report.labels import format_number
-from bystander.report.numbers import Numbers
+from bystander.report.numbers import QuotedNumbers
 from bystander.report.page import render
 from bystander.report.text import visible
 from report_synthetic import Size, synthetic
@@ -344,7 +344,7 @@ def everything(page) -> list[dict[str, str]]:
 
 
 def test_every_number_on_the_page_is_the_cell_of_its_record(opened: Opened, study) -> None:
-    numbers = Numbers(*study, {"inputs/completions": {"kept": SIZE.completions, "total": SIZE.completions}})
+    numbers = QuotedNumbers(*study, {"inputs/completions": {"shown": SIZE.completions, "total": SIZE.completions}})
     read = everything(opened.page)
     assert len(read) > 3_000
     for found in read:
@@ -359,7 +359,7 @@ def test_no_number_stands_outside_a_record(opened: Opened) -> None:
       const walk = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
       while (walk.nextNode()) {
         const parent = walk.currentNode.parentElement;
-        if (parent.closest("[data-record], bdi, pre, .rows, .statement, .said, .asked, option, .note, .count, .kicker, h1")) continue;
+        if (parent.closest("[data-record], bdi, pre, .rows, .statement, .answer, .asked, option, .note, .count, .kicker, h1")) continue;
         if (/[0-9]/.test(walk.currentNode.textContent)) found.push(walk.currentNode.textContent.trim());
       }
       return found;
@@ -413,7 +413,7 @@ def test_hostile_text_is_shown_and_does_nothing(browser, tmp_path: Path) -> None
     assert found.requests == [path.as_uri()]
     assert found.page.evaluate("window.pwned") is None
     assert found.page.locator("main img, main svg, main script").count() == 0
-    said = found.page.eval_on_selector_all(".completion .said", "(all) => all.map((p) => p.textContent)")
+    said = found.page.eval_on_selector_all(".completion .answer", "(all) => all.map((p) => p.textContent)")
     assert {visible(text) for text in HOSTILE} == set(said)
     found.context.close()
 

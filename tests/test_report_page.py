@@ -16,12 +16,12 @@ from bystander.core.errors import StoreError
 from bystander.core.records import Finding, Verdict
 from bystander.report import ReportInput, charts, sections, write_report
 from bystander.report.figures.save import DOTS, INCH, WIDEST, save_figures, specifications, without_hover
-from bystander.report.headline import leads
+from bystander.report.headline import headline_outcomes
 from bystander.report.labels import format_number
-from bystander.report.numbers import Numbers
+from bystander.report.numbers import QuotedNumbers
 from bystander.report.page import render
-from bystander.report.text import pack, unpack, visible
-from report_synthetic import Size, synthetic
+from bystander.report.text import pack, visible
+from report_synthetic import Size, synthetic, unpack
 
 SMALL = Size(
     sources=("villain",), behaviors=("marker",), arms=("contrastive",), sweep=False, measured=9, completions=40
@@ -72,7 +72,7 @@ def small() -> tuple[Analysis, ReportInput, dict[str, dict[str, object]], str]:
 
 def test_every_number_of_the_html_is_the_cell_of_its_record(small) -> None:
     analysis, inputs, _, text = small
-    numbers = Numbers(analysis, inputs)
+    numbers = QuotedNumbers(analysis, inputs)
     quoted = Elements(text).quoted
     assert len(quoted) > 300
     for attributes, shown in quoted:
@@ -82,13 +82,15 @@ def test_every_number_of_the_html_is_the_cell_of_its_record(small) -> None:
 
 def test_a_changed_record_changes_the_page(small) -> None:
     analysis, inputs, specs, text = small
-    rows = analysis.containment.with_columns(pl.lit(0.123456).alias("bystander_leakage"))
-    changed = render(replace(analysis, containment=rows), inputs, specs)
+    rows = analysis.leakage_ratio.with_columns(pl.lit(0.123456).alias("bystander_leakage"))
+    changed = render(replace(analysis, leakage_ratio=rows), inputs, specs)
     assert ">0.123</data>" in changed
     assert ">0.123</data>" not in text
 
 
-@pytest.mark.parametrize("kind", ["scatter", "heatmap-marker", "category-marker", "rivals-marker", "quintiles-marker"])
+@pytest.mark.parametrize(
+    "kind", ["scatter", "heatmap-marker", "category-marker", "predictors-marker", "quintiles-marker"]
+)
 def test_every_row_of_a_figure_quotes_its_record(small, kind: str) -> None:
     analysis, _, specs, _ = small
     rows = [row for data in specs[kind]["datasets"].values() for row in data]
@@ -199,14 +201,16 @@ def test_the_preregistered_outcome_leads_over_the_primary_one() -> None:
     analysis, _ = synthetic(replace(SMALL, behaviors=("capability",)))
     other = analysis.leakage.with_columns(pl.lit("margin").alias("metric"))
     both = pl.concat([analysis.leakage, other])
-    tests = analysis.gradient.with_columns(pl.lit("margin").alias("metric"))
-    assert leads(replace(analysis, leakage=both), {})[0].metric == "accuracy"
-    assert leads(replace(analysis, leakage=both, gradient=tests), {})[0].metric == "margin"
+    tests = analysis.similarity_correlation.with_columns(pl.lit("margin").alias("metric"))
+    assert headline_outcomes(replace(analysis, leakage=both), {})[0].metric == "accuracy"
+    assert headline_outcomes(replace(analysis, leakage=both, similarity_correlation=tests), {})[0].metric == "margin"
 
 
 def test_a_table_of_somebody_else_is_reported_without_inputs(tmp_path: Path) -> None:
     analysis, _ = synthetic(SMALL)
-    bare = Analysis(leakage=analysis.leakage, gradient=analysis.gradient, evolution=analysis.evolution)
+    bare = Analysis(
+        leakage=analysis.leakage, similarity_correlation=analysis.similarity_correlation, evolution=analysis.evolution
+    )
     text = render(bare, ReportInput(audited=False), specifications(charts(bare, ReportInput())))
     assert "No audit was run" in text
     assert 'data-figure="scatter"' in text
@@ -221,19 +225,22 @@ def test_what_did_not_hold_is_not_said_to_hold() -> None:
     analysis, inputs = synthetic(SMALL)
     weak = replace(
         analysis,
-        gradient=analysis.gradient.with_columns(pl.lit(0.4).alias("p")),
-        containment=analysis.containment.with_columns(pl.lit(0.3).alias("source_p")),
+        similarity_correlation=analysis.similarity_correlation.with_columns(pl.lit(0.4).alias("p")),
+        leakage_ratio=analysis.leakage_ratio.with_columns(pl.lit(0.3).alias("source_p")),
     )
     text = render(weak, inputs, {})
     assert "Leakage does not measurably follow similarity" in text
     assert "Training did not clearly take hold" in text
     wide = replace(
-        analysis, gradient=analysis.gradient.with_columns(pl.lit(-0.2).alias("low"), pl.lit(0.04).alias("p"))
+        analysis,
+        similarity_correlation=analysis.similarity_correlation.with_columns(
+            pl.lit(-0.2).alias("low"), pl.lit(0.04).alias("p")
+        ),
     )
     assert "Leakage does not measurably follow similarity" in render(wide, inputs, {})
     against = replace(
         analysis,
-        gradient=analysis.gradient.with_columns(
+        similarity_correlation=analysis.similarity_correlation.with_columns(
             -pl.col("rho"), -pl.col("low"), -pl.col("high"), pl.lit(0.001).alias("p")
         ),
     )
@@ -241,14 +248,14 @@ def test_what_did_not_hold_is_not_said_to_hold() -> None:
 
 
 def test_completions_beyond_the_budget_are_counted_and_every_persona_keeps_one(monkeypatch) -> None:
-    monkeypatch.setattr("bystander.report.completions.BUDGET", 12_000)
+    monkeypatch.setattr("bystander.report.completions.MOST", 12_000)
     analysis, inputs = synthetic(replace(SMALL, personas=12, completions=240))
     text = render(analysis, inputs, {})
-    kept = unpack(re.search(r'data-name="completions">([^<]*)<', text)[1])
-    assert 12 <= len(kept) < 240
-    assert {entry["persona"] for entry in kept} == set(analysis.leakage.filter(context="persona")["persona"])
-    assert [entry["leaked"] for entry in kept] == sorted((e["leaked"] for e in kept), reverse=True)
-    assert f'data-record="inputs/completions" data-column="kept" data-form="count">{len(kept)}<' in text
+    shown = unpack(re.search(r'data-name="completions">([^<]*)<', text)[1])
+    assert 12 <= len(shown) < 240
+    assert {entry["persona"] for entry in shown} == set(analysis.leakage.filter(context="persona")["persona"])
+    assert [entry["leaked"] for entry in shown] == sorted((e["leaked"] for e in shown), reverse=True)
+    assert f'data-record="inputs/completions" data-column="shown" data-form="count">{len(shown)}<' in text
 
 
 def test_each_persona_is_read_once_before_any_is_read_twice_and_the_trained_model_first() -> None:
@@ -259,11 +266,11 @@ def test_each_persona_is_read_once_before_any_is_read_twice_and_the_trained_mode
         for name in ("villain", "comedian") for seed in (0, 1) for checkpoint in (0.5, 1.0)
     ]  # fmt: skip
     text = render(analysis, replace(inputs, completions=answers), {})
-    kept = unpack(re.search(r'data-name="completions">([^<]*)<', text)[1])
-    assert [{kept[i]["persona"], kept[i + 1]["persona"]} for i in range(0, 8, 2)] == [{"villain", "comedian"}] * 4
-    assert [entry["checkpoint"] for entry in kept] == [1.0] * 4 + [0.5] * 4
-    assert {entry["seed"] for entry in kept} == {0, 1}
-    assert len({entry["record"] for entry in kept}) == len(answers)
+    shown = unpack(re.search(r'data-name="completions">([^<]*)<', text)[1])
+    assert [{shown[i]["persona"], shown[i + 1]["persona"]} for i in range(0, 8, 2)] == [{"villain", "comedian"}] * 4
+    assert [entry["checkpoint"] for entry in shown] == [1.0] * 4 + [0.5] * 4
+    assert {entry["seed"] for entry in shown} == {0, 1}
+    assert len({entry["record"] for entry in shown}) == len(answers)
 
 
 def test_the_verdict_says_of_which_arm_it_is_and_what_the_other_did() -> None:
@@ -274,7 +281,7 @@ def test_the_verdict_says_of_which_arm_it_is_and_what_the_other_did() -> None:
     said = re.search(r"All this is of the contrastive arm; in the non contrastive arm (.*?)</p>", text)[1]
     quoted = {a["data-record"]: shown for a, shown in Elements(said).quoted if a["data-column"] == "bystander_leakage"}
     assert set(quoted) == {
-        f"containment/{s}/marker/non_contrastive/marker_probability" for s in ("villain", "comedian")
+        f"leakage_ratio/{s}/marker/non_contrastive/marker_probability" for s in ("villain", "comedian")
     }
     assert "pooled/" in said
     assert "All this is of" not in render(*synthetic(SMALL), {})
@@ -290,10 +297,10 @@ def test_a_hypothesis_of_one_source_is_told_as_such() -> None:
 
 def test_a_column_that_is_the_same_or_empty_everywhere_is_left_out() -> None:
     analysis, _ = synthetic(SMALL)
-    first = analysis.instrument.head(1).with_columns(
-        pl.lit("").alias("behavior"), pl.lit("").alias("source"), pl.lit("instrument/untrained").alias("record")
+    first = analysis.checks.head(1).with_columns(
+        pl.lit("").alias("behavior"), pl.lit("").alias("source"), pl.lit("checks/untrained").alias("record")
     )
-    made = sections.instrument(replace(analysis, instrument=pl.concat([first, analysis.instrument])))
+    made = sections.checks(replace(analysis, checks=pl.concat([first, analysis.checks])))
     keys = [column.key for column in made.columns]
     assert "behavior" not in keys
     assert "config" not in keys
@@ -361,7 +368,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monk
 
     monkeypatch.setattr(Path, "replace", full)
     analysis, inputs = Analysis(), ReportInput()
-    with pytest.raises(StoreError, match="No space left on device"):
+    with pytest.raises(StoreError, match="no space left"):
         write_report(analysis, inputs, old)
     assert old.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
@@ -378,7 +385,7 @@ def test_paper_style_fits_a_column(small) -> None:
     from bystander.report.figures.fit import COLUMN, to_column
     from bystander.report.theme import config
 
-    for name in ("scatter", "heatmap-marker", "rivals-marker"):
+    for name in ("scatter", "heatmap-marker", "predictors-marker"):
         before = {**small[2][name]}
         svg = vl_convert.vegalite_to_svg({**to_column(small[2][name]), "config": config("paper")})
         width = float(re.search(r'width="([0-9.]+)"', svg)[1])

@@ -55,7 +55,7 @@ def test_export_writes_every_table_with_a_dictionary(runs: Path, tmp_path: Path,
     frame = pl.read_parquet(tmp_path / "out" / "measurements.parquet")
     assert pl.read_csv(tmp_path / "out" / "measurements.csv", infer_schema_length=None).height == frame.height
     dictionary = (tmp_path / "out" / "DICTIONARY.md").read_text()
-    for table in ("measurements", "gradient", "containment", "personas"):
+    for table in ("measurements", "similarity_correlation", "leakage_ratio", "personas"):
         assert f"## {table}\n" in dictionary
     assert "| checkpoint | Float64 | fraction of training in [0, 1]; 0 is the untrained model |" in dictionary
 

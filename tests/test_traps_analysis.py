@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 
 from analysis_study import World, measurements, negatives, personas, similarities
-from bystander.analysis import Analysis, Settings, analyze, analyze_table
+from bystander.analysis import Analysis, AnalysisSettings, analyze, analyze_table
 from bystander.core.errors import DataError
 
-QUICK = Settings(layer=20, permutations=499, partial_permutations=499, resamples=200)
+QUICK = AnalysisSettings(layer=20, permutations=499, partial_permutations=499, resamples=200)
 SMALL = World(personas=30, questions=40)
 
 
-def studied(table: pl.DataFrame, world: World = SMALL, settings: Settings = QUICK) -> Analysis:
+def studied(table: pl.DataFrame, world: World = SMALL, settings: AnalysisSettings = QUICK) -> Analysis:
     return analyze(table, similarities(world), personas(world), settings=settings)
 
 
@@ -29,7 +29,7 @@ def column(value: str) -> pl.Expr:
 
 def test_negatives_are_in_no_gradient_and_named():
     analysis = studied(measurements(SMALL))
-    assert analysis.gradient["n"].unique().to_list() == [30 - 1 - 2]
+    assert analysis.similarity_correlation["n"].unique().to_list() == [30 - 1 - 2]
     assert any(all(name in note for name in negatives("villain")) for note in analysis.notes)
 
 
@@ -40,7 +40,7 @@ def test_assistant_is_not_held_out_where_the_assistant_context_was_trained():
     role = pl.when(pl.col("source").is_not_null()).then(column("negative"))
     anchor = own.with_columns(context=column("assistant"), role=role)
     analysis = studied(pl.concat([table, anchor]))
-    assert analysis.gradient["n"].unique().to_list() == [30 - 1 - 2 - 1]
+    assert analysis.similarity_correlation["n"].unique().to_list() == [30 - 1 - 2 - 1]
     rows = analysis.leakage.filter(pl.col("persona") == "assistant")
     assert rows["role"].to_list() == ["negative", "negative"]
     assert any("not held out, whatever the table says: assistant" in note for note in analysis.notes)
@@ -95,8 +95,8 @@ def test_above_five_percent_failed_a_persona_is_refused_by_name():
     assert (row["status"], row["leakage"]) == ("refused", None)
     assert "3 of 40" in row["reason"]
     assert "7.5%" in row["reason"]
-    assert analysis.gradient["n"].unique().to_list() == [26]
-    assert "left out, too much failed or not measured: persona_012" in analysis.gradient["reason"][0]
+    assert analysis.similarity_correlation["n"].unique().to_list() == [26]
+    assert "left out, too much failed or not measured: persona_012" in analysis.similarity_correlation["reason"][0]
 
 
 def test_a_source_that_failed_leaves_no_verdict():
@@ -105,8 +105,8 @@ def test_a_source_that_failed_leaves_no_verdict():
     assert "too much of it failed" in verdict.reason
 
 
-def test_the_instrument_table_shows_the_failed_share():
-    rows = studied(failing(40)).instrument
+def test_the_table_of_checks_shows_the_failed_share():
+    rows = studied(failing(40)).checks
     trained = rows.filter(pl.col("source") == "villain").row(0, named=True)
     assert (trained["n_failed"], trained["failed_share"]) == (40, pytest.approx(40 / 1200))
 
@@ -127,11 +127,11 @@ def test_self_pairs_are_taken_out_and_said(shared_data):
         }
     )
     clean, with_self = (analyze_table(frame, settings=QUICK) for frame in (published, pl.concat([published, own])))
-    assert with_self.gradient["n"].unique().to_list() == [110]
-    assert with_self.gradient["rho"].equals(clean.gradient["rho"])
+    assert with_self.similarity_correlation["n"].unique().to_list() == [110]
+    assert with_self.similarity_correlation["rho"].equals(clean.similarity_correlation["rho"])
     assert with_self.pooled["n"].to_list() == [550, 550]
     assert "self pairs, never in a gradient: 2 (villain, comedian)" in with_self.notes
-    contained = with_self.containment.row(by_predicate=pl.col("source") == "villain", named=True)
+    contained = with_self.leakage_ratio.row(by_predicate=pl.col("source") == "villain", named=True)
     assert contained["source_leakage"] == 1.0
     assert contained["ratio"] == contained["bystander_leakage"]
 
@@ -147,7 +147,7 @@ def test_trained_personas_of_a_table_are_taken_out_and_said():
         }
     )
     analysis = analyze_table(frame, settings=QUICK)
-    assert analysis.gradient["n"].item() == 8
+    assert analysis.similarity_correlation["n"].item() == 8
     assert "trained, so not in a gradient: 2 (villain x p0, villain x p1)" in analysis.notes
 
 
@@ -166,7 +166,7 @@ def test_prompt_length_behind_similarity_is_shown_beside_the_raw_gradient():
             "prompt_tokens": length,
         }
     )
-    row = analyze_table(frame, settings=QUICK).gradient.row(0, named=True)
+    row = analyze_table(frame, settings=QUICK).similarity_correlation.row(0, named=True)
     assert row["rho"] > 0.6
     assert row["p"] < 0.01
     assert abs(row["partial_prompt_length"]) < 0.2
@@ -188,7 +188,7 @@ def test_clusters_alone_carry_no_gradient_within_category():
             "leakage": level + rng.normal(0, 0.1, 110),
         }
     )
-    row = analyze_table(frame, settings=QUICK).gradient.row(0, named=True)
+    row = analyze_table(frame, settings=QUICK).similarity_correlation.row(0, named=True)
     assert row["rho"] > 0.8
     assert row["p"] < 0.01
     assert row["p_within_category"] > 0.05
@@ -212,12 +212,12 @@ def test_the_best_of_thirty_layers_is_exploratory_and_adjusted():
     """No layer says anything; the best one would pass at 5 % by itself."""
     world = World(personas=60, questions=60, slope=0.0, layers=tuple(range(30)), seed=6)
     analysis = studied(measurements(world), world, replace(QUICK, layer=29))
-    best = analysis.gradient.sort("p").row(0, named=True)
+    best = analysis.similarity_correlation.sort("p").row(0, named=True)
     assert best["p"] < 0.05
     assert not best["preregistered"]
     assert best["p_bh"] > 0.05
     assert best["p_holm"] is None
-    assert analysis.gradient.filter(pl.col("preregistered"))["layer"].to_list() == [29]
+    assert analysis.similarity_correlation.filter(pl.col("preregistered"))["layer"].to_list() == [29]
 
 
 def test_one_seed_is_said_and_several_are_a_level():
@@ -228,7 +228,7 @@ def test_one_seed_is_said_and_several_are_a_level():
     three = replace(world, seeds=(0, 1, 2))
     several = studied(measurements(three), three)
     assert several.verdicts[0].numbers["n_seeds"] == 3
-    assert several.containment["n_seeds"].to_list()[0] == 3
+    assert several.leakage_ratio["n_seeds"].to_list()[0] == 3
 
 
 # Evaluation under another context than training, or before under another than after.

@@ -16,13 +16,13 @@ TRAINING = ("behavior", "source", "arm", "config", "probe", "dataset", "metric")
 def headline_table(analysis: Analysis) -> Grid:
     """The short table at the end of a run: per training and metric what the source and the bystanders got, and the
     gradient at the study's layer."""
-    controls = {_key(row) for row in _pooled(analysis.instrument) if row["control"]}
-    rows = [row for row in _pooled(analysis.containment) if _key(row) not in controls]
+    controls = {_key(row) for row in _pooled(analysis.checks) if row["control"]}
+    rows = [row for row in _pooled(analysis.leakage_ratio) if _key(row) not in controls]
     several = [name for name in ("behavior", "arm", "config", "dataset") if len({row[name] for row in rows}) > 1]
     names = ("source", *several, "metric")
     grid = Grid(names, ("before", "after", "held-out", "rho", "95 % interval", "p", "n"))
     own = {_key(row): row for row in _pooled(analysis.leakage) if row["role"] == "source"}
-    gradients = _pooled(analysis.gradient)
+    gradients = _pooled(analysis.similarity_correlation)
     claimed = {(row["method"], row["layer"]) for row in gradients if row["preregistered"]}
     ranks = {_key(row): row for row in gradients if (row["method"], row["layer"]) in claimed}
     for row in rows:
@@ -37,7 +37,7 @@ def headline_table(analysis: Analysis) -> Grid:
 
 def control_lines(analysis: Analysis) -> list[str]:
     """What must not move, over all personas: a line per training and control metric."""
-    rows = _pooled(analysis.instrument)
+    rows = _pooled(analysis.checks)
     several = len({(row["source"], row["behavior"], row["arm"], row["config"]) for row in rows if row["source"]}) > 1
     lines: list[str] = []
     for row in rows:
@@ -54,7 +54,7 @@ def control_lines(analysis: Analysis) -> list[str]:
 def gradient_table(analysis: Analysis) -> Grid:
     """Every gradient of an analysis, then those over all sources."""
     grid = Grid(("source", "predictor"), ("layer", "n", "rho", "95 % interval", "p", "within", "p within"))
-    for row in analysis.gradient.iter_rows(named=True):
+    for row in analysis.similarity_correlation.iter_rows(named=True):
         grid.add(
             row["source"], row["method"], _layer(row), str(row["n"]), number(row["rho"]), interval(row["low"], row["high"]),
             number(row["p"], 4), number(row["rho_within_category"]), number(row["p_within_category"], 4),

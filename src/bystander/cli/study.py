@@ -81,7 +81,7 @@ def _print_as_json(ran: RunSummary, page: Path | None, analysis: Analysis | None
         {
             "run": str(ran.folder), "report": str(page or ""), "done": ran.done_now, "found": ran.found, "left": ran.left,
             "failed": dict(ran.failed), "stopped": ran.stopped, "gate": ran.gate, "gate_reason": ran.gate_reason,
-            **{name: tables[name].to_dicts() for name in ("verdicts", "containment", "gradient") if name in tables},
+            **{name: tables[name].to_dicts() for name in ("verdicts", "leakage_ratio", "similarity_correlation") if name in tables},
         }
     )  # fmt: skip
 
