@@ -103,7 +103,7 @@ def test_pages_name_files_that_exist():
 def test_the_notebook_runs(tmp_path, embedded):
     """The example notebook, executed as a script on a small finished run."""
     from bystander.study.api import Study
-    from study_tiny import make_model, write_study
+    from tests.support.study_tiny import make_model, write_study
 
     pytest.importorskip("marimo", reason="marimo is an extra: pip install 'bystander[notebook]'")
     study = write_study(tmp_path / "study", make_model(tmp_path / "model"))

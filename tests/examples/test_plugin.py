@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from study_tiny import PERSONAS, make_model
+from tests.support.study_tiny import PERSONAS, make_model
 
 PLUGIN = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 

@@ -23,7 +23,7 @@ from bystander.train.recipe import Lora, Recipe
 BATCH = 16  # the plan's recipe
 COMPLETION = 20  # tokens in the loss of a row, as a marker's or a choice's answer has
 WARM_UP = 2  # steps of each way that are not timed: compiling, and the optimizer's state
-# Largest difference of the mean loss in nats per token: float32 as tests/test_packed.py; bfloat16 from the shape of
+# Largest difference of the mean loss in nats per token: float32 as tests/lm/test_packed.py; bfloat16 from the shape of
 # Qwen2.5-7B with random weights, where two plain batches of the same rows differ by 0.007.
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
