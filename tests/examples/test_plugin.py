@@ -69,7 +69,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
     (root / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
     model = make_model(root / "model")
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
-    settings = [f"model.name={model}", "model.device=cpu", "personas=personas.yaml", "geometry.layer=1"]
+    settings = [f"model.name={model}", "model.device=cpu", f"personas={root / 'personas.yaml'}", "geometry.layer=1"]
     command = [sys.executable, "-c", SCRIPT, str(root / "study.yaml"), str(root / "run"), *settings]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
