@@ -1,6 +1,6 @@
 """A synthetic analysis of any size for the tests of the report, made without statistics: every cell is drawn.
 
-`tests/test_report_real.py` uses the real `analyze`; this one is for size, layout and hostile text, and takes a second.
+The real `analyze` makes those of whole runs; this one is for size, layout and hostile text, and takes a second.
 """
 
 from __future__ import annotations

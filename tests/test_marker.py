@@ -1,6 +1,7 @@
 """The marker behavior and its probe."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,10 +46,18 @@ def test_positive_is_the_negative_with_separator_and_marker():
         assert example.marker == "\n\n<X>"
 
 
-def test_first_probe_questions_stay_when_more_are_asked_for():
-    questions = MarkerBehavior().probe_questions()
-    assert [q.id for q in questions][:5] == [q.id for q in MarkerBehavior().probe_questions()][:5]
-    assert len({q.answer for q in questions}) == 4
+def test_first_probe_questions_stay_when_more_are_asked_for(loaded, probe):
+    few, more = (MarkerBehavior(MarkerSettings(held_out=n)).probe_questions() for n in (10, 40))
+    assert (len(few), len(more)) == (10, 40)
+    assert more[:10] == few
+    assert len({q.answer for q in more}) == 4
+    asked = {}
+    for count in (1, 3):
+        settings = SETTINGS.model_copy(update={"questions": count, "sampled": 0})
+        (unit,) = replace(probe, settings=settings).run(loaded, CONTEXTS[:1])
+        asked[count] = list(dict.fromkeys(m.item for m in unit.measurements))
+    assert [len(items) for items in asked.values()] == [1, 3]
+    assert asked[3][:1] == asked[1] == [probe.questions[0].id]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +102,23 @@ def test_sampled_answers_are_kept_and_counted(loaded, probe):
         assert rates[completion.persona, f"{completion.item}/{completion.sample}"] == float("[ZLT]" in completion.text)
 
 
+def test_a_sampled_answer_counts_where_it_has_the_marker_and_not_elsewhere(loaded, probe, monkeypatch):
+    """Random weights never say the marker: here the sampler says it in every other answer."""
+    from bystander.lm import sample as module
+
+    real = module.sample
+
+    def says_it(*args, **options):
+        for batch in real(*args, **options):
+            yield [replace(c, text=f"{c.text} [ZLT] and more" if c.sample else f"{c.text} [ZL") for c in batch]
+
+    monkeypatch.setattr(module, "sample", says_it)
+    units = [unit for unit in probe.run(loaded, CONTEXTS) if unit.completions]
+    values = [(m.item[-1], m.value) for unit in units for m in unit.measurements]
+    assert sorted(set(values)) == [("0", 0.0), ("1", 1.0)]
+    assert len(values) == len(CONTEXTS) * 2 * 2
+
+
 def test_a_model_that_must_say_the_marker_is_measured_at_one(loaded, probe, monkeypatch):
     """A head that always predicts the marker's next token: the probe must read a probability of 1."""
     tail = render_prompt(loaded.tokenizer, CONTEXTS[0], "x", "y" + probe.tail)
@@ -100,7 +126,8 @@ def test_a_model_that_must_say_the_marker_is_measured_at_one(loaded, probe, monk
     wanted = tail[len(start) :]
     monkeypatch.setattr(loaded, "head", lambda hidden: _certain(hidden, wanted, loaded))
     unit = next(iter(probe.run(loaded, CONTEXTS[:1])))
-    assert all(m.value == pytest.approx(1, abs=1e-6) for m in unit.measurements if m.metric == "marker_probability")
+    read = [m.value for m in unit.measurements if m.metric == "marker_probability"]
+    assert read == pytest.approx([1.0] * SETTINGS.questions, abs=1e-6)
 
 
 def _certain(hidden, wanted, loaded):

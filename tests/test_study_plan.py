@@ -12,7 +12,6 @@ from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.core.work import Work
 from bystander.study.config.blocks import Budget, ModelSettings
 from bystander.study.config.study import load
-from bystander.study.engine import preflight as checks
 from bystander.study.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.forecast.forecast import CellCost, wall_seconds
 from bystander.study.forecast.open_settings import open_settings, refuse_open
@@ -92,8 +91,7 @@ def test_the_review_scores_by_its_rules():
         GOOD, total_hours=500, hours_to_first_signal=400, gate_hours=450, dollars=9, smallest_rho=0.6, blocking_questions=1
     )  # fmt: skip
     bad = review(load("quickstart", ["question=''"]), replace(poor, prior_results=0))
-    assert bad.verdict in ("MODIFY", "STOP")
-    assert bad.score < 3
+    assert (bad.score, bad.verdict) == (pytest.approx(1.6), "STOP")
     assert bad.changes
 
 
@@ -180,7 +178,7 @@ def test_prior_results_without_similarity_fall_back_on_the_prompts(tmp_path: Pat
     written = import_results([path], mapping, tmp_path / "prior")
     assert pl.read_parquet(written[0])["metric"].unique().to_list() == ["rate"]
     found = gradients(written, load("quickstart").personas)
-    assert [g.predictor for g in found] == ["lexical"] or "lexical" in found[0].predictor
+    assert [g.predictor for g in found] == ["similarity_lexical"]
 
 
 @pytest.mark.parametrize(
@@ -249,27 +247,6 @@ def test_the_registration_covers_what_decides_and_nothing_else(tmp_path: Path):
     assert freeze(study, RunDir(tmp_path)) == freeze(study, RunDir(tmp_path))
     with pytest.raises(StoreError, match="registers something else"):
         freeze(load("leakage", ["geometry.layer=10"]), RunDir(tmp_path))
-
-
-def test_preflight_says_what_is_wrong_and_what_to_do(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 10})())
-    with pytest.raises(StoreError, match="free some, or --out elsewhere"):
-        checks._disk(tmp_path, 1e9)
-    # The peak of quickstart's training is 2.6 GiB on a CPU (docs/performance.md).
-    monkeypatch.setattr(checks, "_free_memory", lambda _device: ("cpu", 2.5 * 2**30))
-    with pytest.raises(StoreError, match=r"about 3\.\d GiB of cpu memory, 2\.5 GiB are free"):
-        checks._memory(load("quickstart"))
-    monkeypatch.setattr(checks, "_free_memory", lambda _device: ("cpu", 4 * 2**30))
-    assert checks._memory(load("quickstart")).endswith("4.0 GiB free")
-    monkeypatch.setattr(checks.time, "time", lambda: 1e9)
-    with pytest.raises(StoreError, match="set it"):
-        checks._clock(RunDir(tmp_path))
-    monkeypatch.setattr(checks, "versions", lambda: dict.fromkeys(checks.NEEDED, "0.1.0"))
-    with pytest.raises(StoreError, match=r"torch 0\.1\.0 \(needs 2\.8\)"):
-        checks._versions()
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be written"):
-        checks._write_access(tmp_path / "file" / "run")
 
 
 def test_hypotheses_are_about_the_question_sets_that_a_study_names():

@@ -8,7 +8,6 @@ from bystander.core.records import StepLog
 from bystander.design.arms import Counts, DesignSettings, build
 from bystander.design.render import render
 from bystander.lm.model import fresh_adapter, load
-from bystander.lm.tokens import RenderedRow
 from bystander.personas import load_personas
 from bystander.train.loop import Checkpoint, TrainState, micro_batches, restore, summed_loss, train
 from bystander.train.recipe import Lora, Recipe
@@ -156,11 +155,25 @@ def test_schedule_equals_the_ecosystems():
         scheduler.step()
 
 
-def test_rows_of_one_persona_do_not_share_batches(loaded, rows, adapted):
-    """The trap of sorting by length over the whole epoch: here a batch is a random draw."""
-    from bystander.core.hashing import generator
+def test_rows_of_one_persona_do_not_share_batches(loaded, rows, adapted, monkeypatch):
+    """The trap of sorting by length over the whole epoch: prompts of one persona have one length. Here a batch is a random
+    draw, every row is in one batch of an epoch, and the next epoch draws anew."""
+    from bystander.train import loop
 
-    order = generator(0, "epoch", 0).permutation(len(rows))
-    lengths = [len(rows[i].ids) for i in order]
-    assert lengths != sorted(lengths)
-    assert isinstance(rows[0], RenderedRow)
+    real, drawn = loop.summed_losses, []
+
+    def summed_losses(loaded, batch, micro_tokens):
+        drawn.append(list(batch))
+        return real(loaded, batch, micro_tokens)
+
+    monkeypatch.setattr(loop, "summed_losses", summed_losses)
+    list(train(loaded, rows, RECIPE, 0))
+    sizes = [len(batch) for batch in drawn]
+    assert sizes == [RECIPE.batch_size] * RECIPE.steps(len(rows))
+    half = len(drawn) // 2
+    epochs = [[id(row) for batch in part for row in batch] for part in (drawn[:half], drawn[half:])]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(map(id, rows))
+    assert epochs[0] != epochs[1]
+    # Sorted by length, the four batches of an epoch would have four spans of lengths that do not overlap.
+    spans = [(min(lengths), max(lengths)) for batch in drawn[:half] for lengths in [[len(row.ids) for row in batch]]]
+    assert all(low < min(high for _, high in spans) for low, _ in spans), spans
