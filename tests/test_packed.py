@@ -12,7 +12,7 @@ from bystander.lm import model as models
 from bystander.lm.hidden import last_token_states
 from bystander.lm.layers import collect
 from bystander.lm.model import fresh_adapter, load
-from bystander.lm.packed import PackedForward, Piece, pack
+from bystander.lm.packed import PackedForward, Segment, pack
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.score import ScoreItem, score
 from bystander.lm.tokens import RenderedRow
@@ -172,7 +172,7 @@ def test_the_family_with_biases_and_with_normed_queries(config):
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     g = np.random.default_rng(0)
     stem, leaf, other = (g.integers(0, 100, n) for n in (7, 5, 9))
-    laid = pack([Piece(stem), Piece(leaf, 0), Piece(other, 0)], model.device)
+    laid = pack([Segment(stem), Segment(leaf, 0), Segment(other, 0)], model.device)
     found = PackedForward(model).hidden(laid)
     for ids, places in ((leaf, slice(7, 12)), (other, slice(12, 21))):
         whole = model.base_model(input_ids=torch.tensor(np.concatenate([stem, ids]))[None]).last_hidden_state[0]

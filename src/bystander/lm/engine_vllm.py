@@ -27,7 +27,7 @@ from bystander.core.errors import ModelError
 from bystander.core.records import Completion
 from bystander.lm.adapters import read_adapter, save_adapter
 from bystander.lm.model import LoadedModel
-from bystander.lm.sample import SampleRequest, completion, end_tokens
+from bystander.lm.sample import SampleRequest, completion, end_tokens, through_end
 from bystander.lm.tokens import encode, render_prompt
 
 HELP = (
@@ -161,6 +161,7 @@ class VllmEngine:
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelError(f"vLLM could not load {loaded.name}: {error}") from error
+        self._window = min(window, loaded.window)
         self._served: Any = None
 
     def __enter__(self) -> VllmEngine:
@@ -195,7 +196,7 @@ class VllmEngine:
         answers = self.token_answers([r.seed for r in requests], prompts, temperature, max_tokens)
         ends = end_tokens(self._loaded)
         yield [
-            completion(self._loaded, request, prompt, answer, ends)
+            completion(self._loaded, request, prompt, answer, ends, max_tokens)
             for request, prompt, answer in zip(requests, prompts, answers, strict=True)
         ]
 
@@ -205,6 +206,12 @@ class VllmEngine:
         """As `lm.sample.token_answers`."""
         if self._llm is None:
             raise ModelError("this vLLM engine was closed. Open another.")
+        longest = max(map(len, prompts), default=0) + max_tokens
+        if longest > self._window:
+            raise ModelError(
+                f"vLLM was opened for {self._window} tokens, but a prompt and its answer take {longest}. Sample with "
+                "`engine: transformers`, or fewer tokens."
+            )
         ends = end_tokens(self._loaded)
         settings = [
             self._vllm.SamplingParams(
@@ -216,7 +223,7 @@ class VllmEngine:
         outputs = self._llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts], settings, lora_request=self._served, use_tqdm=False
         )
-        return [list(output.outputs[0].token_ids) for output in outputs]
+        return [through_end(output.outputs[0].token_ids, ends) for output in outputs]
 
     def _logprobs(self, sequences: Sequence[Sequence[int]], request: Any) -> NDArray[np.float64]:
         """Log-probability of each token after the first, end to end: each asked for as the one next token that is

@@ -20,7 +20,7 @@ from bystander.core.records import Completion
 from bystander.lm import adapters, embedded
 from bystander.lm.adapters import save_adapter
 from bystander.lm.attention import has_flash
-from bystander.lm.packed import PackedForward, Piece, pack
+from bystander.lm.packed import PackedForward, Segment, pack
 from bystander.lm.tokens import Tokenizer, template_of
 from bystander.lm.weights import checkpoint_hash
 
@@ -95,7 +95,7 @@ class LoadedModel:
         ids = torch.tensor(self.tokenizer(PACKED_CANARY, add_special_tokens=False)["input_ids"], device=self.device)
         own = self.body(input_ids=ids[None])[0].float()
         try:
-            ours = forward.hidden(pack([Piece(ids.cpu().numpy())], self.device)).float()
+            ours = forward.hidden(pack([Segment(ids.cpu().numpy())], self.device)).float()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # no compiler for the generated code, or a card without these kernels
