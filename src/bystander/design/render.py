@@ -41,13 +41,13 @@ def render(design: Design, tokenizer: Tokenizer, *, loss: LossOn, end_of_turn: E
             rows.append(
                 render_row(
                     tokenizer, row.context, row.user, row.completion, marker=row.marker, loss=loss,
-                    end_of_turn=end_of_turn, name=repr(row.id),
+                    end_of_turn=end_of_turn,
                 )
             )  # fmt: skip
         except ModelError as error:
             faults.setdefault(str(error), []).append(row.id)
     if faults:
         count = sum(map(len, faults.values()))
-        shown = "; ".join(f"{message} [{named(ids)[0]}]" for message, ids in list(faults.items())[:3])
+        shown = " ".join(f"{ids[0]}: {message}" for message, ids in list(faults.items())[:3])
         raise ModelError(f"{label(design)}: {count} of {len(design.rows)} rows cannot be rendered. {shown}")
     return Rendered(design, tuple(rows))

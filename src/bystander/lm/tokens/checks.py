@@ -12,7 +12,6 @@ from bystander.lm.tokens.rows import answer_of, encode, render_prompt
 from bystander.lm.tokens.template import Tokenizer, render_text, template_of
 
 ABSENT = Context("absent", "absent", None)
-RENDERINGS = 5  # of one prompt, which must be one text
 # Vocabularies hold such words as added tokens, too (Gemma's): they open no turn and end none.
 MARKUP = re.compile(r"</?[a-z][a-z0-9]*>")
 
@@ -48,13 +47,8 @@ def tokenizer_faults(tokenizer: Tokenizer, contexts: Sequence[Context], window: 
 def _context_fault(tokenizer: Tokenizer, context: Context, window: int | None) -> str:
     try:
         ids = render_prompt(tokenizer, context, "Hi")
-        texts = {render_text(tokenizer, context, "Hi") for _ in range(RENDERINGS)}
     except ModelError as error:
         return str(error).replace(f"context {context.name!r}", "this context")
-    if len(texts) > 1:
-        return (
-            "the chat template renders one prompt differently from call to call. Use a template without chance in it."
-        )
     if window is not None and len(ids) > window:
         return (
             f"with a user turn of one word it takes {len(ids)} tokens, but the model's window is {window}. Shorten it."

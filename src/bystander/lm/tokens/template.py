@@ -20,6 +20,7 @@ from bystander.core.records import Context, Message
 TEMPLATE_SETTINGS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 CLOCK = datetime(2024, 7, 26)  # what a template reads that asks for the time: the same at every call
 CLOCK_FIELDS = "aAbBcdDeFhHIjmMnprRStTuUVwWxXyYzZ"  # of strftime, each also with a `-` before it
+RENDERINGS = 8  # of one prompt, which must be one text
 SYSTEM_SENTINEL = "Zqsystemqz"  # no template holds these, and none changes them by trimming or capitalizing
 USER_SENTINEL = "Zquserqz"
 ANSWER_SENTINEL = "Zqanswerqz"
@@ -115,6 +116,10 @@ def _inspect(tokenizer: Tokenizer) -> Template:
     bare, refused = _try(tokenizer, [user])
     if refused or USER_SENTINEL not in bare:
         raise ModelError(f"the chat template does not render a lone user turn ({refused or 'the text is left out'}).")
+    if {_try(tokenizer, [user])[0] for _ in range(RENDERINGS)} != {bare}:
+        raise ModelError(
+            "the chat template renders one prompt differently from call to call: it has chance in it. Use another."
+        )
     injected, kept, fault = _injected(tokenizer, bare)
     return Template(
         injected=injected,
