@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from bystander.core.records import StepLog
 from bystander.lm import decode as decoding
-from bystander.lm import model as models
+from bystander.lm import loaded as loading
 from bystander.lm.hidden import last_token_states
 from bystander.lm.layers import collect
 from bystander.lm.model import fresh_adapter, load
@@ -44,7 +44,7 @@ def fast(tiny_checkpoint):
 @pytest.fixture
 def packed(fast, monkeypatch):
     """The same model with the fast forward pass on, as on a GPU."""
-    monkeypatch.setattr(models, "has_flash", lambda _: True)
+    monkeypatch.setattr(loading, "has_flash", lambda _: True)
     fast.remove_adapter()
     assert fast.packed is not None, fast.plain_because
     return fast
@@ -152,7 +152,7 @@ def test_an_adapter_beyond_plain_lora_is_left_to_the_plain_pass(packed, more, re
 
 
 def test_a_pass_that_computes_something_else_is_found_out(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(models, "has_flash", lambda _: True)
+    monkeypatch.setattr(loading, "has_flash", lambda _: True)
     loaded = load(str(tiny_checkpoint))
     monkeypatch.setattr("bystander.lm.layers.rotate", lambda x, *_: x)
     assert loaded.packed is None

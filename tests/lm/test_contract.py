@@ -16,7 +16,7 @@ import torch
 from bystander.core.hashing import seed_for
 from bystander.core.records import Completion, Context, StepLog
 from bystander.lm import decode as decoding
-from bystander.lm import model as models
+from bystander.lm import loaded as loading
 from bystander.lm.engine_vllm import VllmEngine
 from bystander.lm.hidden import last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load
@@ -80,7 +80,7 @@ def adapt(loaded: LoadedModel) -> torch.nn.Module:
 def the_way(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, *, fast: bool) -> Iterator[None]:
     """The model with its packed forward pass, or without."""
     with monkeypatch.context() as patch:
-        patch.setattr(models, "has_flash", lambda _: fast)
+        patch.setattr(loading, "has_flash", lambda _: fast)
         loaded._packed = None
         assert (loaded.packed is not None) == fast, loaded.plain_because
         try:

@@ -26,7 +26,7 @@ from peft import PeftModel
 from bystander.core.errors import ModelError
 from bystander.core.records import Completion
 from bystander.lm.adapters import read_adapter, save_adapter
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.sample import SampleRequest, completion, end_tokens, through_end
 from bystander.lm.tokens import encode, render_prompt
 
@@ -173,7 +173,7 @@ class VllmEngine:
     def serve(self, adapter: Path, checked: Canary) -> str:
         """Put an adapter on by request and check its canary; returns the name it is served under, which carries the
         hash of its weights. Raises ModelError where vLLM answers as the base does, or as neither."""
-        files = read_adapter(adapter, [self._loaded.base_id, self._loaded.name])
+        files = read_adapter(adapter)
         name = f"{adapter.name}-{files.hash[:16]}"
         # vLLM tells adapters and their cached prefixes apart by a number: it comes from the weights' hash too.
         request = self._lora.LoRARequest(name, 1 + int(files.hash[:7], 16), str(adapter))
@@ -285,7 +285,7 @@ class VllmSampler:
             if checked is not None:
                 assert self._folder is not None
                 folder = Path(self._folder.name) / weights[:16]
-                save_adapter(cast(PeftModel, loaded.model), folder, loaded.base_id)
+                save_adapter(cast(PeftModel, loaded.model), folder, loaded.base_id, loaded.base_hash)
                 self._engine.serve(folder, checked)
             self._serves = weights
         yield from self._engine.sample(requests, temperature=temperature, max_tokens=max_tokens)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from bystander.core.errors import ModelError
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.packed import Packed, PackedForward, Segment, pack
 
 CPU_TOKENS = 512  # padded tokens a batch; ARC in label mode: 512 is 5 % faster than 1,024 and 16 % than 2,048

@@ -13,7 +13,7 @@ from torch import Tensor
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
 from bystander.lm.forward import Batch, Budget, Row, run
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import encode, render_texts
 
 

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from bystander.core.errors import ModelError
 from bystander.core.records import Completion, Context
 from bystander.lm.decode import decode
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import context_hash, encode, render_prompt, template_of
 
 CPU_BATCH = 96  # peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)

@@ -15,7 +15,7 @@ from torch import Tensor
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
 from bystander.lm.forward import Batch, Budget, Compute, Ints, Row, common_prefix, run, to_device
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import Continuation, Continuations, Tokenizer, context_hash, encode, render_texts
 
 # Logits held at a time, on a CPU and on a GPU (64 and 256 MiB in float32): memory does not grow with the batch.
