@@ -16,11 +16,13 @@ from transformers.utils import logging as hf_logging
 from bystander.core.errors import ModelError
 from bystander.lm import adapters, embedded
 from bystander.lm.adapters import save_adapter
+from bystander.lm.gguf import checkpoint_of as gguf_checkpoint
+from bystander.lm.gguf import is_gguf
 from bystander.lm.loaded import CANARY_TOKENS, LoadedModel
 from bystander.lm.tokens import template_of
 from bystander.lm.weights import checkpoint_hash
 
-__all__ = ["DtypeName", "LoadedModel", "fresh_adapter", "load", "pick_device", "save_adapter"]
+__all__ = ["DtypeName", "LoadedModel", "checkpoint_source", "fresh_adapter", "load", "pick_device", "save_adapter"]
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
@@ -51,7 +53,8 @@ def load(
     revision: str | None = None,
     notify: embedded.Notify | None = None,
 ) -> LoadedModel:
-    """A model by embedded name (`smollm2-135m`), local path or Hub id.
+    """A model by embedded name (`smollm2-135m`), local path, Hub id, or GGUF (a local `FILE.gguf`, or
+    `OWNER/NAME:FILE.gguf` of the Hub).
 
     `device` "auto" is the first GPU if there is one; `dtype` "auto" is float32 on a CPU and bfloat16 on a GPU. No code
     from a repository is ever run, and no pickled weights are loaded. Raises ModelError for what cannot be loaded, and
@@ -60,11 +63,7 @@ def load(
     place = pick_device(device)
     numbers = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     numbers = numbers or (torch.bfloat16 if place.type == "cuda" else torch.float32)
-    source = str(embedded.checkpoint_path(notify)) if name == embedded.NAME else name
-    if source == name and (name.startswith((".", "/", "~")) or Path(name).expanduser().exists()):
-        source = str(Path(name).expanduser())
-        if not (Path(source) / "config.json").is_file():
-            raise ModelError(f"model {name}: this folder holds no config.json. Give a checkpoint's folder or a Hub id.")
+    source, revision = checkpoint_source(name, revision, notify)
     with _plain_errors(name), _no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         causal = AutoModelForCausalLM.from_pretrained(
@@ -84,6 +83,30 @@ def load(
     template_of(loaded.tokenizer)
     _check_head(loaded)
     return loaded
+
+
+def checkpoint_source(
+    name: str, revision: str | None = None, notify: embedded.Notify | None = None
+) -> tuple[str, str | None]:
+    """Where transformers finds a model and its tokenizer, and at which revision: a folder (for the embedded model and a
+    GGUF the one in the cache, made at the first call), or the Hub id as it is.
+
+    Raises ModelError for a path that holds no checkpoint, and for a model that cannot be had or converted.
+    """
+    if name == embedded.NAME:
+        return str(embedded.checkpoint_path(notify)), None
+    if is_gguf(name):
+        return str(gguf_checkpoint(name, revision, notify)), None
+    path = Path(name).expanduser()
+    if not name.startswith((".", "/", "~")) and not path.exists():
+        return name, revision
+    if not path.exists():
+        raise ModelError(f"model {name}: there is no such folder. Give a checkpoint's folder, a GGUF or a Hub id.")
+    if not path.is_dir():
+        raise ModelError(f"model {name}: this is a file, but no GGUF. Give a checkpoint's folder, a GGUF or a Hub id.")
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model {name}: this folder holds no config.json. Give a checkpoint's folder or a Hub id.")
+    return str(path), revision
 
 
 def pick_device(device: str) -> torch.device:
