@@ -124,7 +124,5 @@ def _describe(writer: gguf.GGUFWriter, architecture: str, pre: str, core: Core, 
     writer.add_pad_token_id(0)
     if more.get("template", True):
         writer.add_chat_template(CHATML)
-    if "padding" in more:  # bytes that make the file larger
-        writer.add_array("test.padding", more["padding"])
     if "scaling" in more:
         writer.add_string(f"{architecture}.rope.scaling.type", str(more["scaling"]))

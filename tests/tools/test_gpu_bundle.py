@@ -59,12 +59,24 @@ SAYS = (
 )
 
 
-def test_a_gguf_goes_there_in_parts_and_is_loaded(tmp_path: Path, here: dict[str, str]) -> None:
-    small = write(tmp_path / "my own.gguf", "qwen2", "qwen2", padding=os.urandom(3_000_000))
+def test_a_gguf_goes_there_and_is_loaded(tmp_path: Path, here: dict[str, str]) -> None:
+    small = write(tmp_path / "my own.gguf", "qwen2", "qwen2")
+    done = run(PREPARE, tmp_path / "parts", small.path, env=here)
+    assert done.returncode == 0, done.stderr
+    done = run(RUN, tmp_path / "parts", "python3", "-c", SAYS, env=here)
+    assert done.stdout.split() == ["2", "None", importlib.metadata.version("bystander")], done.stderr
+    again = run(RUN, tmp_path / "nowhere", "bystander", "--help", env=here)
+    assert again.returncode == 0, again.stderr
+    assert "Usage" in again.stdout
+
+
+def test_a_checkpoint_of_one_s_own_goes_there_in_parts(
+    tmp_path: Path, here: dict[str, str], tiny_checkpoint: Path
+) -> None:
     parts = tmp_path / "parts"
     parts.mkdir()
-    (parts / "part-07").write_text("left from another bundle")
-    done = run(PREPARE, parts, small.path, env=here | {"PART_MB": "1"})
+    (parts / "part-77").write_text("left from another bundle")
+    done = run(PREPARE, parts, tiny_checkpoint, env=here | {"PART_MB": "4"})
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in parts.iterdir())
     assert len(names) > 1
@@ -77,16 +89,6 @@ def test_a_gguf_goes_there_in_parts_and_is_loaded(tmp_path: Path, here: dict[str
         assert kept.returncode == 0, kept.stderr
         assert name in kept.stdout
     done = run(RUN, parts, "python3", "-c", SAYS, env=here)
-    assert done.stdout.split() == ["2", "None", importlib.metadata.version("bystander")], done.stderr
-    again = run(RUN, tmp_path / "nowhere", "bystander", "--help", env=here)
-    assert again.returncode == 0, again.stderr
-    assert "Usage" in again.stdout
-
-
-def test_a_checkpoint_of_one_s_own(tmp_path: Path, here: dict[str, str], tiny_checkpoint: Path) -> None:
-    done = run(PREPARE, tmp_path / "parts", tiny_checkpoint, env=here)
-    assert done.returncode == 0, done.stderr
-    done = run(RUN, tmp_path / "parts", "python3", "-c", SAYS, env=here)
     assert done.stdout.split()[:2] == ["3", "None"], done.stderr
 
 
