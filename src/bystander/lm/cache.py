@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bystander.core.errors import ModelError
 
+Notify = Callable[[str], None]  # gets a line of text before each step that takes long
 STALE_SECONDS = 3600  # a partial folder this old belongs to a process that was killed
 
 

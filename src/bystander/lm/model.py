@@ -16,8 +16,6 @@ from transformers.utils import logging as hf_logging
 from bystander.core.errors import ModelError
 from bystander.lm import adapters, embedded
 from bystander.lm.adapters import save_adapter
-from bystander.lm.gguf import checkpoint_of as gguf_checkpoint
-from bystander.lm.gguf import is_gguf
 from bystander.lm.loaded import CANARY_TOKENS, LoadedModel
 from bystander.lm.tokens import template_of
 from bystander.lm.weights import checkpoint_hash
@@ -95,8 +93,10 @@ def checkpoint_source(
     """
     if name == embedded.NAME:
         return str(embedded.checkpoint_path(notify)), None
-    if is_gguf(name):
-        return str(gguf_checkpoint(name, revision, notify)), None
+    if name.lower().endswith(".gguf"):
+        from bystander.lm import gguf
+
+        return str(gguf.checkpoint_of(name, revision, notify)), None
     path = Path(name).expanduser()
     if not name.startswith((".", "/", "~")) and not path.exists():
         return name, revision
