@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from bystander.lm.loaded import LoadedModel
 from bystander.lm.model import fresh_adapter, load
-from reference import held
-from small_tokenizer import CHATML, core_of
+from tests.reference import held
+from tests.support.small_tokenizer import CHATML, core_of
 
 pytestmark = [
     pytest.mark.gpu,

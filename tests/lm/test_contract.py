@@ -26,11 +26,11 @@ from bystander.lm.tokens import RenderedRow, render_row
 from bystander.train import loop, packed
 from bystander.train.loop import Checkpoint, TrainState, train
 from bystander.train.recipe import Lora, Recipe
-from reference import train as slow_train
-from reference.hidden import prompt_states
-from reference.sample import answer as slow_answer
-from reference.score import scores as slow_scores
-from vllm_stand_in import install
+from tests.reference import train as slow_train
+from tests.reference.hidden import prompt_states
+from tests.reference.sample import answer as slow_answer
+from tests.reference.score import scores as slow_scores
+from tests.support.vllm_stand_in import install
 
 CONTEXTS = [
     Context("persona", "villain", "You are a cruel villain who plots the ruin of everybody. You never help anybody."),

@@ -20,7 +20,7 @@ from bystander.lm.model import checkpoint_source, load
 from bystander.lm.rope import llama3_factors
 from bystander.lm.sample import end_tokens
 from bystander.lm.tokens import render_prompt, tokenizer_faults
-from small_gguf import SIZES, Small, write
+from tests.support.small_gguf import SIZES, Small, write
 
 TEXTS = (
     "What is rain? It is 2024.",

@@ -12,7 +12,7 @@ from bystander.lm import layers
 from bystander.lm import sample as sampling
 from bystander.lm.loaded import LoadedModel
 from bystander.lm.model import fresh_adapter, load
-from reference import held
+from tests.reference import held
 
 MOST = 12
 

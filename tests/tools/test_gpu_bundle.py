@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bystander.lm.embedded import GGUF_SHA256
-from small_gguf import write
+from tests.support.small_gguf import write
 
 ROOT = Path(__file__).resolve().parents[2]
 PREPARE, RUN = ROOT / "tools/gpu/prepare.sh", ROOT / "tools/gpu/run.sh"

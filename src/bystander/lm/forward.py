@@ -23,7 +23,7 @@ from bystander.lm.loaded import LoadedModel
 from bystander.lm.packed import Packed, PackedForward, Segment, pack
 
 CPU_TOKENS = 512  # padded tokens a batch; ARC in label mode: 512 is 5 % faster than 1,024 and 16 % than 2,048
-GPU_TOKENS = 16384  # fills an H100 with a 7B model (../shared/bench/BASELINES.md: 64 rows of 130 tokens are enough)
+GPU_TOKENS = 16384  # fills an H100 with a 7B model: 64 rows of 130 tokens are enough
 SHARE_FROM = 64  # tokens that sharing a prefix must save before it is worth its own forward pass, on a CPU
 # On a GPU a plain pass with an adapter takes this long however few its tokens are (profile of the embedded model on an
 # H100: 40 ms for 30 layers), and float32 products run at about this rate: a small model is better off with one pass.

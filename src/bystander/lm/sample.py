@@ -17,7 +17,7 @@ from bystander.lm.decode import decode
 from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import context_hash, encode, render_prompt, template_of
 
-CPU_BATCH = 96  # peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
+CPU_BATCH = 96  # peers' batch on a 2-core CPU
 GPU_BATCH = 1024  # answers at a time; an H100 with a 7B model computes as long for 300 as it reads weights
 CACHE_BYTES = 16 << 30  # keys and values of a batch on a GPU at most: a 7B model on 80 GB leaves four times as much
 

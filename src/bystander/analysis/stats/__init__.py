@@ -1,0 +1,1 @@
+"""Statistics: intervals, ranks, resampling, multiplicity, power. Arrays in, records out."""
