@@ -156,7 +156,8 @@ def _check_tensors(peft: PeftModel, files: AdapterFiles) -> None:
     places = {name: value.shape for name, value in peft.state_dict().items()}
     own = {name: value.shape for name, value in state_of(peft).items()}
     places |= own
-    here = f"adapter {files.path} does not fit this model: "
+    called = files.config.base_model_name_or_path
+    here = f"adapter {files.path} (of {called or 'a base without a name'}) does not fit this model: "
     strange = sorted(files.tensors.keys() - places.keys())
     if strange:
         raise ModelError(
