@@ -150,9 +150,10 @@ def _jsonl(data: bytes, faults: RowFaults) -> list[Numbered]:
                 faults.add(number, fault)
         else:
             rows.append((number, found))
-    if not rows and len(faults.found) > before + 1 and (what := _over_lines(data)):
+    if len(faults.found) > before + 1 and (what := _over_lines(data)):
         del faults.found[before:]  # one cause, said once
         faults.add_whole(f"{what}, not JSONL: write one object a line, or name a list of objects .json")
+        return []
     return rows
 
 
@@ -169,8 +170,8 @@ def _line(line: bytes, decoder: _Decoder, last: bool) -> Record | list[str]:
         text = error.doc.rstrip()
         if last and (error.msg.startswith("Unterminated string") or error.pos >= len(text) - 6):
             return [f"not JSON: {_CUT}"]
-        nul = "a NUL character and " if "\0" in text else ""
-        return [f"not JSON: {nul}{error.msg} at column {error.colno}"]
+        what = "a NUL character" if text[error.pos : error.pos + 1] == "\0" else error.msg.removesuffix(" at")
+        return [f"not JSON: {what} at column {error.colno}"]
     except RecursionError:
         return ["not JSON that can be read: nested too deeply"]
     except ValueError as error:  # a number with thousands of digits

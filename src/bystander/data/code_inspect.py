@@ -42,7 +42,8 @@ class CodeSetFacts:
     prompt_tokens: Lengths
     answer_tokens: Lengths
     token_counter: str  # whose tokens the lengths are
-    edges: Edges = Edges()  # of the answers
+    edges: Edges  # of the answers
+    prompt_edges: Edges
 
 
 def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, counter: str = "") -> CodeSetFacts:
@@ -82,4 +83,5 @@ def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, coun
         answer_tokens=lengths_of([size(text) for _, text in answers]),
         token_counter=counter or ("given" if count else f"characters / {CHARS_PER_TOKEN:g}"),
         edges=edges_of([text for _, text in answers]),
+        prompt_edges=edges_of([row.prompt for row in rows]),
     )

@@ -24,9 +24,9 @@ class Edges:
     """How many texts begin with a line break, and begin or end with other white space. A tokenizer may join a leading
     line break to the template's own, and a template may trim white space."""
 
-    leading_breaks: int = 0
-    leading_spaces: int = 0
-    trailing_space: int = 0
+    leading_breaks: int
+    leading_spaces: int
+    trailing_space: int
 
     def __str__(self) -> str:
         return (

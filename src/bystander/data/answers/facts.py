@@ -30,6 +30,12 @@ class Repeats:
     near_prompts: int = 0  # rows whose prompt is a near-duplicate of another row's, or equal to it
     contradicting: int = 0  # different prompts that stand with several different shown answers
 
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} rows, {self.prompts:,} prompts, {self.near_prompts:,} prompts nearly; "
+            f"{self.contradicting:,} prompts have several shown answers"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PairFacts:
@@ -60,6 +66,7 @@ class PairFacts:
     length_ratio: float | None
     repeats: Repeats
     edges: Edges  # of the answers
+    prompt_edges: Edges  # of the last user turns
 
 
 def describe(
@@ -127,6 +134,7 @@ def _facts(
         length_ratio=sum(a for a, _ in both) / sum(b for _, b in both) if both else None,
         repeats=_repeats(rows),
         edges=edges_of(answers),
+        prompt_edges=edges_of([row.asked[1][-1].text for row in rows]),
     )
 
 

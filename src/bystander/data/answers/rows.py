@@ -35,7 +35,7 @@ def read_row(
     matter.
     """
     before = len(faults.found)
-    parts = (_prompt(record, shape), _column(record, shape.shown), _other(record, shape.not_shown))
+    parts = (_prompt(record, shape), _shown(record, shape), _other(record, shape.not_shown))
     for message in [*_passed_over(record, shape), *(part.message for part in parts if isinstance(part, Fault))]:
         faults.add(line, message)
     prompt, shown, other = parts
@@ -76,8 +76,13 @@ def _prompt(record: Record, shape: Shape) -> Conversation | Fault | None:
     return read_conversation(value, shape.prompt, "user")
 
 
-def _column(record: Record, column: str) -> Conversation | Fault:
-    return read_answer(record[column], column) if column in record else Fault(f"no column `{column}`")
+def _shown(record: Record, shape: Shape) -> Conversation | Fault:
+    if shape.shown not in record:
+        return Fault(f"no column `{shape.shown}`")
+    value = record[shape.shown]
+    if shape.prompt is None and isinstance(value, str):  # the prompt has to be in it
+        return read_conversation(value, shape.shown, "assistant")
+    return read_answer(value, shape.shown)
 
 
 def _other(record: Record, column: str | None) -> Conversation | Fault | None:
