@@ -177,7 +177,7 @@ def _line(line: bytes, decoder: _Decoder, last: bool) -> Record | list[str]:
     except ValueError as error:  # a number with thousands of digits
         return [f"not JSON that can be read: {error}"]
     if not isinstance(value, dict):
-        kind = "null" if value is None else type(cast(object, value)).__name__
+        kind = "null" if value is None else type(value).__name__
         return [f"a JSON {kind} where an object belongs"]
     wrong = [f"the key {key!r} stands twice in one object; keep one" for key in dict.fromkeys(decoder.repeated)]
     if _SUSPECT.search(text):

@@ -105,7 +105,7 @@ def _messages(line: int, record: Record, key: str) -> CodeRow | Fault:
     roles = ", ".join(found.roles)
     if found.system is not None:
         return Fault(f"`{key}` has the roles {roles}: {_OTHERWISE} can keep the system turn (`system: keep`)")
-    if len(found.turns) > 2:
+    if len(found.turns) != 2:
         return Fault(
             f"`{key}` has the roles {roles}: {_OTHERWISE} takes what comes before the last answer as its prompt"
         )
