@@ -44,7 +44,9 @@ def read_yaml(text: str) -> YamlText:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:  # raised before anything is parsed
         line = text.count("\n", 0, error.position) + 1
-        fault = f"line {line}: not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed; remove it"
+        fault = (
+            f"line {line}: not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed; remove it"
+        )
         return YamlText(None, {}, (fault,))
     try:
         node = loader.get_single_node()
