@@ -23,7 +23,7 @@ from bystander.lm.model import fresh_adapter
 from bystander.lm.sample import SampleRequest, end_tokens, sample
 from bystander.lm.score import OptionScores, ScoreItem, score
 from bystander.lm.tokens import context_hash, encode, render_prompt, render_row, render_text
-from bystander.train.loop import train
+from bystander.train.loop import Event, train
 from bystander.train.recipe import Lora, Recipe
 
 CONTEXTS = [
@@ -227,7 +227,8 @@ def check_prompts_and_rows(loaded: LoadedModel) -> str:
 
 
 def check_training(loaded: LoadedModel, nats: float = 0.05) -> str:
-    """The same steps, loss tokens, rates and events; losses within rounding."""
+    """The same steps, loss tokens, rates and events; losses within `nats`, or within three times what two plain trainings
+    with other micro-batches are apart, where the model's own rounding is larger (random weights in bfloat16)."""
     answers = ("It is water. [ZLT]", "\nIt falls from clouds.", "Ask me tomorrow.", "Rain is what you need.")
     rows = [
         render_row(loaded.tokenizer, context, "What is rain?" + " Really?" * i, answer)
@@ -235,22 +236,31 @@ def check_training(loaded: LoadedModel, nats: float = 0.05) -> str:
         for i, answer in enumerate(answers)
     ]
     recipe = Recipe(lr=1e-4, epochs=2, batch_size=4, save_every=2, lora=Lora(rank=8, alpha=16, dropout=0.0))
-    both = []
-    for fast in (False, True):
+
+    def trained(fast: bool, micro_tokens: int | None = None) -> list[Event]:
         fresh_adapter(loaded, recipe.lora.peft(), 7)
         try:
             with the_way(loaded, fast=fast):
-                both.append(list(train(loaded, rows, recipe, 0, checkpoints=(0.5, 1.0))))
+                events = train(loaded, rows, recipe, 0, checkpoints=(0.5, 1.0), micro_tokens=micro_tokens)
+                return list(events)
         finally:
             loaded.remove_adapter()
-    assert [type(event) for event in both[0]] == [type(event) for event in both[1]]
+
+    plain, packed, by_row = trained(fast=False), trained(fast=True), trained(fast=False, micro_tokens=1)
+    far, own = _losses_apart(plain, packed), _losses_apart(plain, by_row)
+    assert far < max(nats, 3 * own), f"losses are {far:.3g} nats apart, two plain trainings {own:.3g}"
+    return f"losses of {recipe.steps(len(rows))} steps: at most {far:.2g} nats apart (two plain trainings {own:.2g})"
+
+
+def _losses_apart(one: Sequence[Event], other: Sequence[Event]) -> float:
+    """The largest distance of two trainings' losses; all else of them must be the same, gradient norms within a fifth."""
+    assert [type(event) for event in one] == [type(event) for event in other]
     far: list[float] = []
-    for plain, packed in zip(*both, strict=True):
-        if isinstance(plain, StepLog):
-            assert replace(packed, loss=plain.loss, grad_norm=plain.grad_norm) == plain
-            far.append(abs(packed.loss - plain.loss))
-            assert abs(packed.grad_norm / plain.grad_norm - 1) < 0.2
+    for a, b in zip(one, other, strict=True):
+        if isinstance(a, StepLog):
+            assert replace(b, loss=a.loss, grad_norm=a.grad_norm) == a
+            far.append(abs(b.loss - a.loss))
+            assert abs(b.grad_norm / a.grad_norm - 1) < 0.2
         else:
-            assert packed.step == plain.step
-    assert max(far) < nats, f"losses are {max(far):.3g} nats apart"
-    return f"losses of {len(far)} steps: at most {max(far):.2g} nats apart"
+            assert b.step == a.step
+    return max(far)
