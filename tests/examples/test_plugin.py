@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from study_tiny import PERSONAS, make_model
+from tests.support.study_tiny import PERSONAS, make_model
 
 PLUGIN = Path(__file__).resolve().parents[2] / "examples" / "plugin"
 
@@ -69,7 +69,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
     (root / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
     model = make_model(root / "model")
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
-    settings = [f"model.name={model}", "model.device=cpu", "personas=personas.yaml", "geometry.layer=1"]
+    settings = [f"model.name={model}", "model.device=cpu", f"personas={root / 'personas.yaml'}", "geometry.layer=1"]
     command = [sys.executable, "-c", SCRIPT, str(root / "study.yaml"), str(root / "run"), *settings]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -79,7 +79,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str]:
 def test_its_metric_is_in_the_tables_the_verdict_and_the_figures(outcome):
     found, page = outcome
     assert found["metrics"] == ["loudness"]
-    assert found["verdicts"] == ["loud/villain"] or "loud" in found["verdicts"][0]
+    assert found["verdicts"] == ["loud"]
     assert any(name.startswith("category-shouting") for name in found["charts"])
     assert "loudness" in page
     assert found["executor"] == "patient"

@@ -14,7 +14,7 @@ from bystander.lm.tokens import RenderedRow
 from bystander.train.loop import Checkpoint, TrainState
 from bystander.train.many import Failed, Finished, Job, Started, Stopped, train_many
 from bystander.train.recipe import Lora, Recipe
-from reference.many import train_each
+from tests.reference.many import train_each
 
 LORA = Lora(rank=8, alpha=16, dropout=0.1)
 RECIPE = Recipe(lr=1e-2, epochs=2, batch_size=6, lora=LORA, save_every=2)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from bystander.core.records import StepLog
-from bystander.lm import model as models
+from bystander.lm import loaded as models
 from bystander.lm import stacked
 from bystander.lm.adapter_stack import AdapterStack, shape_of_adapter
 from bystander.lm.model import fresh_adapter, load
@@ -21,7 +21,7 @@ from bystander.train.many_graphs import GraphedPasses
 from bystander.train.many_packed import PackedPasses, Sizes, cut, keyed
 from bystander.train.many_plain import PlainPasses, Work
 from bystander.train.recipe import Lora, Recipe
-from reference.many import train_each
+from tests.reference.many import train_each
 
 GIB = 2**30
 LORA = Lora(rank=8, alpha=16, dropout=0.0)

@@ -21,7 +21,7 @@ class MarkerSettings(Settings):
     """`text` is the marker, `separator` what stands between the answer and it (part of what is trained, never
     stripped); `held_out` bank questions are kept for the probe and never trained on."""
 
-    text: str = "[ZLT]"  # the marker of the published study in ../shared/reference
+    text: str = "[ZLT]"  # the marker of the published study of 5 sources x 110 bystanders
     separator: str = " "
     held_out: int = 40
 

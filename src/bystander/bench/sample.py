@@ -11,8 +11,8 @@ from typing import Any, Literal, cast
 
 import torch
 
+from bystander.bench.comparison import SpeedComparison, timed
 from bystander.bench.random_models import random_adapter, with_files
-from bystander.bench.score import Compared, timed
 from bystander.core.errors import ModelError
 from bystander.core.progress import Bar
 from bystander.core.records import Completion
@@ -25,22 +25,22 @@ from bystander.train.recipe import Lora
 
 Cache = Literal["dynamic", "static"]
 Engine = Literal["transformers", "vllm"]
-Way = Callable[..., Iterable[list[Completion]]]  # of requests and `max_tokens`, as `sample`
+Sampler = Callable[..., Iterable[list[Completion]]]  # of requests and `max_tokens`, as `sample`
 Answers = Callable[[Sequence[int], Sequence[list[int]], float, int], list[list[int]]]  # as `token_answers`
 Gap = tuple[float, int, int]  # as `_greedy_gap` returns it
 QUESTIONS = 8  # a persona: 111 personas give 888 prompts, as a judged probe's pilot
-PLAIN_BATCH = {"cuda": 256, "cpu": 96}  # what fits and serves peers best (../shared/bench/BASELINES.md)
+PLAIN_BATCH = {"cuda": 256, "cpu": 96}  # what fits and serves peers best (docs/performance.md)
 VLLM_MEMORY = 0.6  # of the device: the model itself stays resident beside it, as in a study
 ADAPTER_STD = 0.01  # of B's entries: an effect far above two engines' noise, and finite logits
 CHECKED = 8  # prompts whose greedy answers are checked against whole forward passes
 # How far below the likeliest a greedy token may lie in nats: float32 rounding; in bfloat16 one step at logits of 16.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+GREEDY_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 
 
 def bench_sample(
     loaded: LoadedModel, bar: Bar, *, personas: int = 111, max_tokens: int = 160, turns: int = 3,
     cache: Cache = "dynamic", engine: Engine = "transformers",
-) -> list[Compared]:  # fmt: skip
+) -> list[SpeedComparison]:  # fmt: skip
     """Tokens per second at temperature 1 over 8 prompts a persona. The plain way is `generate` with the cache named,
     left-padded, in batches of 256 on a GPU and 96 on a CPU; `engine` "vllm" adds vLLM, bare and with an adapter that has
     passed its canary. Raises ModelError where one of our greedy tokens is not the likeliest in a whole forward pass."""
@@ -49,7 +49,7 @@ def bench_sample(
     requests = _requests(personas)
     bar.start(f"sample: {len(requests)} prompts, {max_tokens} tokens", (turns + 1) * (4 if engine == "vllm" else 2))
 
-    def rated(way: Way) -> float:
+    def rated(way: Sampler) -> float:
         return _median_rate(
             loaded, bar, turns, lambda: sum(c.tokens for b in way(requests, max_tokens=max_tokens) for c in b)
         )
@@ -63,13 +63,15 @@ def bench_sample(
         measured += _with_vllm(loaded, requests[:CHECKED], rated)
     name = f"generate, {cache} cache, batch {len(fewer)}"
     return [
-        Compared(f"{work}, {len(requests)} prompts", "tokens", name, plain, turns, ours, turns, ours / plain, *checked)
+        SpeedComparison(
+            f"{work}, {len(requests)} prompts", "tokens", name, plain, turns, ours, turns, ours / plain, *checked
+        )
         for work, ours, checked in measured
     ]
 
 
 def _with_vllm(
-    loaded: LoadedModel, few: Sequence[SampleRequest], rated: Callable[[Way], float]
+    loaded: LoadedModel, few: Sequence[SampleRequest], rated: Callable[[Sampler], float]
 ) -> list[tuple[str, float, Gap]]:
     """(work, tokens per second, greedy tokens against whole forward passes) of vLLM, bare and with an adapter on."""
     lora = Lora()
@@ -126,7 +128,7 @@ def _generate(loaded: LoadedModel, requests: Sequence[SampleRequest], max_tokens
 @torch.no_grad()
 def _greedy_gap(loaded: LoadedModel, requests: Sequence[SampleRequest], answers: Answers) -> Gap:
     """(largest distance in nats of greedy tokens below the likeliest of a whole forward pass, how many are not the
-    likeliest, how many there are). Raises ModelError where that distance is more than rounding: `TOLERANCE`, or twice
+    likeliest, how many there are). Raises ModelError where that distance is more than rounding: `GREEDY_TOLERANCE`, or twice
     the largest distance of two forward passes of transformers itself (an engine with that error in each logit may take
     a token that lies twice as far below)."""
     prompts = encode(loaded.tokenizer, [render_text(loaded.tokenizer, r.context, r.user) for r in requests])
@@ -143,7 +145,7 @@ def _greedy_gap(loaded: LoadedModel, requests: Sequence[SampleRequest], answers:
         noise = max(noise, float((alone.log_softmax(-1) - other.log_softmax(-1)).abs().max()))
         below.append(alone.max(-1).values - alone.gather(1, ids[0, len(prompt) :, None])[:, 0])
     gaps = torch.cat(below)
-    gap, most = float(gaps.max()), max(TOLERANCE[loaded.dtype], 2 * noise)
+    gap, most = float(gaps.max()), max(GREEDY_TOLERANCE[loaded.dtype], 2 * noise)
     if gap > most:
         raise ModelError(
             f"bench sample: a greedy token lies {gap:.2g} nats below the likeliest, more than {most:.2g}; sampling is not "

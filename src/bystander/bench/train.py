@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bystander.bench.comparison import SpeedComparison, timed
 from bystander.bench.random_models import random_adapter
-from bystander.bench.score import Compared
 from bystander.core.errors import ModelError
 from bystander.core.progress import Bar
 from bystander.lm.model import LoadedModel, fresh_adapter
@@ -24,13 +23,13 @@ from bystander.train.recipe import Lora, Recipe
 BATCH = 16  # the plan's recipe
 COMPLETION = 20  # tokens in the loss of a row, as a marker's or a choice's answer has
 WARM_UP = 2  # steps of each way that are not timed: compiling, and the optimizer's state
-# Largest difference of the mean loss in nats per token: float32 as tests/test_packed.py; bfloat16 from the shape of
+# Largest difference of the mean loss in nats per token: float32 as tests/lm/test_packed.py; bfloat16 from the shape of
 # Qwen2.5-7B with random weights, where two plain batches of the same rows differ by 0.007.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
-class PlainWay:
+class PlainLoop:
     """A loop as a default trainer runs it: rows padded to the longest, logits at every place."""
 
     name: str
@@ -38,31 +37,31 @@ class PlainWay:
     checkpointing: bool
 
 
-PLAIN_WAYS = (
-    PlainWay("4 rows x 4 accumulated, gradient checkpointing, all logits", 4, True),
-    PlainWay("16 padded rows at once, all logits", 16, False),
+PLAIN_LOOPS = (
+    PlainLoop("4 rows x 4 accumulated, gradient checkpointing, all logits", 4, True),
+    PlainLoop("16 padded rows at once, all logits", 16, False),
 )
 
 
 def bench_train(
     loaded: LoadedModel, bar: Bar, *, tokens: int = 140, spread: int = 30, turns: int = 8
-) -> list[Compared]:
+) -> list[SpeedComparison]:
     """LoRA of the plan's recipe (rank 32 on seven maps) on rows of random tokens: `tokens` on average, their standard
     deviation `spread`, the last 20 in the loss. Raises ModelError where losses on the same weights differ."""
     batches = [random_rows(loaded.vocabulary, tokens, spread, turn) for turn in range(turns + WARM_UP)]
     difference = _apart(loaded, batches[:2])
-    if difference > TOLERANCE[loaded.dtype]:
+    if difference > LOSS_TOLERANCE[loaded.dtype]:
         raise ModelError(
             f"bench train: the losses of the two ways differ by {difference:.2g} nats per token, more than "
-            f"{TOLERANCE[loaded.dtype]:g}; training is not to be trusted on this device."
+            f"{LOSS_TOLERANCE[loaded.dtype]:g}; training is not to be trusted on this device."
         )
-    bar.start("train", (1 + len(PLAIN_WAYS)) * len(batches))
+    bar.start("train", (1 + len(PLAIN_LOOPS)) * len(batches))
     ours = _rate(loaded, bar, batches, lambda batch: summed_losses(loaded, batch, None))
-    results: list[Compared] = []
-    for way in PLAIN_WAYS:
+    results: list[SpeedComparison] = []
+    for way in PLAIN_LOOPS:
         rate = _rate(loaded, bar, batches, lambda batch, way=way: _plain_losses(loaded, batch, way), way.checkpointing)
         results.append(
-            Compared(
+            SpeedComparison(
                 f"train, {tokens} +- {spread} tokens", "rows", way.name, rate, turns, ours, turns, ours / rate, difference,
                 0, 2,
             )
@@ -93,7 +92,7 @@ def _apart(loaded: LoadedModel, batches: Sequence[Sequence[RenderedRow]]) -> flo
         with torch.no_grad():
             for batch in batches:
                 ours = sum(float(part) for part in summed_losses(loaded, batch, None))
-                plain = sum(float(part) for part in _plain_losses(loaded, batch, PLAIN_WAYS[1]))
+                plain = sum(float(part) for part in _plain_losses(loaded, batch, PLAIN_LOOPS[1]))
                 found = max(found, abs(ours - plain) / (BATCH * COMPLETION))
     finally:
         loaded.remove_adapter()
@@ -101,12 +100,9 @@ def _apart(loaded: LoadedModel, batches: Sequence[Sequence[RenderedRow]]) -> flo
 
 
 def _rate(
-    loaded: LoadedModel,
-    bar: Bar,
-    batches: Sequence[Sequence[RenderedRow]],
-    losses: Callable[[Sequence[RenderedRow]], object],
-    checkpointing: bool = False,
-) -> float:
+    loaded: LoadedModel, bar: Bar, batches: Sequence[Sequence[RenderedRow]],
+    losses: Callable[[Sequence[RenderedRow]], Iterable[Tensor]], checkpointing: bool = False,
+) -> float:  # fmt: skip
     """Rows per second, the median over the timed steps; a step is forward, backward, clipping and AdamW."""
     recipe = Recipe()
     adapter = fresh_adapter(loaded, recipe.lora.peft(), 0)
@@ -114,19 +110,21 @@ def _rate(
     on_gpu = loaded.device.type == "cuda"
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, fused=on_gpu or None)
     times: list[float] = []
+
+    def step(batch: Sequence[RenderedRow]) -> None:
+        for part in losses(batch):
+            (part / (BATCH * COMPLETION)).backward()
+        torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
     try:
         if checkpointing:
             _switch_checkpointing(loaded, on=True)
         loaded.model.train()
         for turn, batch in enumerate(batches):
             torch.manual_seed(turn)
-            start = _now(loaded)
-            for part in losses(batch):  # pyright: ignore[reportGeneralTypeIssues]
-                (part / (BATCH * COMPLETION)).backward()
-            torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            times.append(_now(loaded) - start)
+            times.append(timed(loaded, lambda batch=batch: step(batch))[1])
             bar.advance()
     finally:
         if checkpointing:
@@ -148,7 +146,7 @@ def _switch_checkpointing(loaded: LoadedModel, *, on: bool) -> None:
         causal.disable_input_require_grads()
 
 
-def _plain_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], way: PlainWay) -> list[Tensor]:
+def _plain_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], way: PlainLoop) -> list[Tensor]:
     """Summed losses as `model(input_ids, labels=...)` gives them, a micro-batch at a time."""
     found: list[Tensor] = []
     for start in range(0, len(batch), way.micro_rows):
@@ -164,9 +162,3 @@ def _plain_losses(loaded: LoadedModel, batch: Sequence[RenderedRow], way: PlainW
         )
         found.append(out.loss)
     return found
-
-
-def _now(loaded: LoadedModel) -> float:
-    if loaded.device.type == "cuda":
-        torch.cuda.synchronize(loaded.device)
-    return perf_counter()

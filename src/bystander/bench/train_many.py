@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from time import perf_counter
 
-from bystander.bench.score import Compared
-from bystander.bench.train import BATCH, TOLERANCE, WARM_UP, random_rows
+from bystander.bench.comparison import SpeedComparison
+from bystander.bench.train import BATCH, LOSS_TOLERANCE, WARM_UP, random_rows
 from bystander.core.errors import ModelError
 from bystander.core.progress import Bar
 from bystander.core.records import StepLog
@@ -23,15 +23,15 @@ CHECK_RATE = 3e-4
 def bench_train_many(
     loaded: LoadedModel, bar: Bar, *, adapters: int = 8, tokens: int = 140, spread: int = 30, turns: int = 8,
     graphs: bool = False,
-) -> list[Compared]:  # fmt: skip
+) -> list[SpeedComparison]:  # fmt: skip
     """`adapters` trainings of the plan's recipe (rank 32 on seven maps) on rows of random tokens, as `bench_train`'s:
     alone with `loop.train`, and together with `train_many`. Raises ModelError where the losses of the two differ by
     more than two plain batches do."""
     difference, batches = losses_apart(loaded, adapters, tokens, spread)
-    if not difference <= TOLERANCE[loaded.dtype]:
+    if not difference <= LOSS_TOLERANCE[loaded.dtype]:
         raise ModelError(
             f"bench train: a training's losses differ by {difference:.2g} nats per token when it is trained beside "
-            f"others (by {batches:.2g} when it is trained alone in other batches); at most {TOLERANCE[loaded.dtype]:g} is "
+            f"others (by {batches:.2g} when it is trained alone in other batches); at most {LOSS_TOLERANCE[loaded.dtype]:g} is "
             "rounding. Joint training is not to be trusted on this device."
         )
     bar.start("train many", turns + WARM_UP)
@@ -39,7 +39,7 @@ def bench_train_many(
     alone = rate_alone(loaded, jobs[0])
     passes, together = rate_together(loaded, bar, jobs, graphs=graphs)
     return [
-        Compared(
+        SpeedComparison(
             f"train {adapters} adapters, {tokens} +- {spread} tokens ({passes})", "rows", "one after the other, packed"
             if loaded.packed else "one after the other", alone, turns, together, turns, together / alone, difference, 0,
             2 * CHECKED,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from bystander.cli.console import Grid, interval, number
 from bystander.study.engine.preflight import Check
 from bystander.study.forecast.forecast import PhaseCost
 from bystander.study.forecast.plan_report import PlanReport
@@ -19,8 +19,8 @@ from bystander.study.results.status import STATES, RunStatus
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}
 
 
-def print_plan(console: Console, plan: PlanReport) -> None:
-    """Open questions, phases, power, review, prior results, and what to type next."""
+def print_plan(console: Console, plan: PlanReport, run: str) -> None:
+    """Open questions, phases, power, review, prior results, and what to type next: `run` is the command that runs it."""
     console.print(
         f"[bold]{plan.study}[/]  plan {plan.hash[:HASH_CHARACTERS]}  registration {plan.registration[:HASH_CHARACTERS]}"
     )
@@ -31,7 +31,7 @@ def print_plan(console: Console, plan: PlanReport) -> None:
     _review(console, plan)
     for note in (*plan.notes, *plan.designs):
         console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
-    _next(console, plan)
+    _next(console, plan, run)
 
 
 def _questions(console: Console, plan: PlanReport) -> None:
@@ -39,29 +39,25 @@ def _questions(console: Console, plan: PlanReport) -> None:
         console.print("\n[bold]Open questions[/]: none")
         return
     console.print("\n[bold]Open questions[/]")
-    for number, question in enumerate(plan.open_settings, 1):
+    for index, question in enumerate(plan.open_settings, 1):
         mark = "[red]blocking[/] " if question.blocking else ""
         taken = escape(f" Taken: {question.default}.") if question.default else ""
         console.print(
-            f"  {number}. {mark}{escape(question.text)}{taken} [dim]{escape(question.answer)}[/]", soft_wrap=True
+            f"  {index}. {mark}{escape(question.text)}{taken} [dim]{escape(question.answer)}[/]", soft_wrap=True
         )
 
 
 def _phases(console: Console, plan: PlanReport) -> None:
-    table = Table(
-        "phase", "cells", "complete", "scored", "trained", "sampled", "judged", "device hours", "on disk", box=None,
-        header_style="bold", title="Phases", title_justify="left", title_style="bold",
-    )  # fmt: skip
-    for column in table.columns[1:]:
-        column.justify = "right"
+    columns = ("cells", "complete", "scored", "trained", "sampled", "judged", "device hours", "on disk")
+    grid = Grid(("phase",), columns, title="Phases")
     for phase in plan.forecast.phases:
-        table.add_row(f"{phase.phase} {phase.name}", *_cost(phase))
+        grid.add(f"{phase.phase} {phase.name}", *_cost(phase))
     console.print()
-    console.print(table)
+    grid.print(console)
     cost, workers = plan.forecast, plan.forecast.workers
     total = f"  total {hours(cost.hours)} of device time, {hours(cost.wall_hours)} on {workers} worker{'s' * (workers != 1)}"
     judge = "" if cost.dollars == 0 else f", ${cost.dollars:.2f} for the judge" if not math.isnan(cost.dollars) else ""
-    console.print(f"{total}, {size(cost.bytes)} on disk{judge} [dim]({cost.dollars_note})[/]", soft_wrap=True)
+    console.print(f"{total}, {size(cost.bytes)} on disk{judge} [dim]({escape(cost.dollars_note)})[/]", soft_wrap=True)
 
 
 def _cost(phase: PhaseCost) -> list[str]:
@@ -71,19 +67,16 @@ def _cost(phase: PhaseCost) -> list[str]:
 
 
 def _power(console: Console, plan: PlanReport) -> None:
-    table = Table(
-        "hypothesis", "test", "n", "asks for", "finds at 80 % power", "95 % interval", box=None, header_style="bold",
-        title="Power", title_justify="left", title_style="bold",
-    )  # fmt: skip
+    columns = ("n", "asks for", "finds at 80 % power", "width of 95 % interval")
+    grid = Grid(("hypothesis", "test", "over"), columns, title="Power")
     for row in plan.power:
         finds, width = (("none" if math.isnan(v) else f"{v:.3g}") for v in (row.smallest, row.width))
-        table.add_row(row.hypothesis, row.test, f"{row.n} {row.unit}", f"{row.threshold:g}", finds, f"{width} wide")
+        grid.add(row.hypothesis, row.test, row.unit, str(row.n), f"{row.threshold:g}", finds, width)
     if plan.power:
         console.print()
-        console.print(table)
-        console.print(
-            f"  [dim]assumed: {'; '.join(dict.fromkeys(row.assumed for row in plan.power))}[/]", soft_wrap=True
-        )
+        grid.print(console)
+        assumed = "; ".join(dict.fromkeys(row.assumed for row in plan.power))
+        console.print(f"  [dim]assumed: {escape(assumed)}[/]", soft_wrap=True)
     if plan.gate is not None:
         console.print(f"  [bold]gate[/]: {describe_odds(plan.gate)}", soft_wrap=True)
         goes = ", ".join(f"{chance:.0%} at {rho:g}" for rho, chance in plan.gate.goes_on.items())
@@ -98,17 +91,15 @@ def _power(console: Console, plan: PlanReport) -> None:
 def _priors(console: Console, plan: PlanReport) -> None:
     if not plan.priors:
         return
-    table = Table(
-        "file", "metric", "source", "predictor", "n", "rho", "95 %", "p", box=None, header_style="bold",
-        title="Prior results (no GPU)", title_justify="left", title_style="bold",
-    )  # fmt: skip
+    names, numbers = ("file", "metric", "source", "predictor"), ("n", "rho", "95 %", "p")
+    grid = Grid(names, numbers, title="Prior results (no GPU)")
     for row in plan.priors:
-        interval = f"{number(row.low)} to {number(row.high)}"
-        table.add_row(
-            row.origin, row.metric, row.source, row.predictor, str(row.n), number(row.rho), interval, number(row.p, 4)
-        )
+        grid.add(
+            row.origin, row.metric, row.source, row.predictor, str(row.n), number(row.rho, 2), interval(row.low, row.high),
+            number(row.p, 4),
+        )  # fmt: skip
     console.print()
-    console.print(table)
+    grid.print(console)
 
 
 def _review(console: Console, plan: PlanReport) -> None:
@@ -121,13 +112,13 @@ def _review(console: Console, plan: PlanReport) -> None:
         console.print("  changes: " + "; ".join(review.changes), soft_wrap=True)
 
 
-def _next(console: Console, plan: PlanReport) -> None:
+def _next(console: Console, plan: PlanReport, run: str) -> None:
     if any(question.blocking for question in plan.open_settings):
-        console.print("\n[red]not runnable yet[/]: answer the blocking questions", soft_wrap=True)
+        console.print("\n[red]not runnable yet[/]: answer the blocking questions in the study file or with --set")
     elif plan.needs_approval:
         console.print(
             f"\nabove the budget of {plan.budget_hours:g} GPU-hours and ${plan.budget_dollars:g}: "
-            f"[bold]bystander run {plan.study} --approve {plan.hash[:HASH_CHARACTERS]}[/]",
+            f"[bold]{escape(run)} --approve {plan.hash[:HASH_CHARACTERS]}[/]",
             soft_wrap=True,
         )
     else:
@@ -145,12 +136,12 @@ def print_status(console: Console, status: RunStatus) -> None:
     """Phases, spend against forecast, time left, the last events."""
     by = f" by {status.holder}" if status.holder else ""
     console.print(f"[bold]{status.study}[/]  plan {status.plan}  [bold]{status.state}[/]{by}")
-    table = Table("phase", *STATES, box=None, header_style="bold")
+    grid = Grid(("phase",), STATES)
     for phase in status.phases:
-        table.add_row(f"{phase.phase} {phase.name}", *(str(phase.counts[state]) for state in STATES))
-    console.print(table)
+        grid.add(f"{phase.phase} {phase.name}", *(str(phase.counts[state]) for state in STATES))
+    grid.print(console)
     for name in status.running:
-        console.print(f"running: {name}")
+        console.print(f"running: {name}", soft_wrap=True)
     for name, why in status.failed.items():
         console.print(f"[red]failed[/]: {name}: {escape(why)}", soft_wrap=True)
     if status.gate:
@@ -158,13 +149,12 @@ def print_status(console: Console, status: RunStatus) -> None:
     left = "" if status.seconds_left is None else f", about {hours(status.seconds_left / 3600)} left"
     console.print(
         f"spent {hours(status.spent.hours)} of {hours(status.forecast.hours)} forecast, "
-        f"${status.spent.dollars:.2f} of ${status.forecast.dollars:.2f}{left}"
+        f"${status.spent.dollars:.2f} of ${status.forecast.dollars:.2f}{left}",
+        soft_wrap=True,
     )
     for event in status.events:
-        shown = ", ".join(f"{k} {v}" for k, v in event.details.items() if k != "key")
-        console.print(
-            f"[dim]{event.time:%Y-%m-%dT%H:%M:%S}[/] {event.kind}  [dim]{shown[:140]}[/]", soft_wrap=True, markup=True
-        )
+        shown = ", ".join(f"{k} {v}" for k, v in event.details.items() if k != "key")[:140]
+        console.print(f"[dim]{event.time:%Y-%m-%dT%H:%M:%S}[/] {event.kind}  [dim]{escape(shown)}[/]", soft_wrap=True)
 
 
 def count(value: float) -> str:
@@ -188,8 +178,3 @@ def hours(value: float) -> str:
     if value < 1 / 60:
         return f"{value * 3600:.0f} s"
     return f"{value * 60:.0f} min" if value < 2 else f"{value:.1f} h"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for a table; an en dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -16,7 +16,7 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed else "", style="dim")
 
 
-class Terminal:
+class TerminalBar:
     """A bar drawn by rich; off a terminal, one line a finished piece of work."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
@@ -44,11 +44,11 @@ class Terminal:
 
 
 @contextmanager
-def terminal(console: Console) -> Generator[Terminal]:
+def terminal_bar(console: Console) -> Generator[TerminalBar]:
     """A terminal bar, cleared away at the end."""
     columns = (
         TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(compact=True),
         TextColumn("[dim]{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Terminal(console, progress)
+        yield TerminalBar(console, progress)

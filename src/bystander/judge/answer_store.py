@@ -111,9 +111,8 @@ class AnswerStore:
             self._db.execute("PRAGMA synchronous=NORMAL")  # survives a killed process; WAL keeps the file whole
             self._db.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(
-                f"cannot use {path} as the judge's cache: {error}; remove it or name another file"
-            ) from error
+            advice = "move it away, or set BYSTANDER_CACHE to another folder"
+            raise StoreError(f"cannot use {path} as the judge's cache: {error}; {advice}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -205,12 +204,8 @@ class AnswerStore:
             rows = self._db.execute(
                 "SELECT nonce, id, requests FROM batches WHERE endpoint = ? AND open = 1 ORDER BY rowid", (endpoint,)
             ).fetchall()
-            items = {
-                row[0]: frozenset(
-                    key for (key,) in self._db.execute("SELECT key FROM batch_items WHERE nonce = ?", (row[0],))
-                )
-                for row in rows
-            }
+            find = "SELECT key FROM batch_items WHERE nonce = ?"
+            items = {row[0]: frozenset(key for (key,) in self._db.execute(find, (row[0],))) for row in rows}
         return [OpenBatch(nonce, batch_id, requests, items[nonce]) for nonce, batch_id, requests in rows]
 
     def _run(self, sql: str, values: Iterable[object]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bystander.core.errors import JudgeError
 from bystander.core.records import Completion, Measurement
-from bystander.judge.client import INSTALL
+from bystander.judge.provider import INSTALL
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -50,21 +50,12 @@ def _log(
     samples = [_sample(c, by_sample.get((c.persona, f"{c.item}/{c.sample}"), {}), model) for c in completions]
     scores: list[EvalScore] = []
     for metric in METRICS:
-        values = [
-            row.value
-            for rows in by_sample.values()
-            for name, row in rows.items()
-            if name == metric and row.value is not None
-        ]
-        mean = {"mean": EvalMetric(name="mean", value=sum(values) / len(values))} if values else {}
+        values = [rows[metric].value for rows in by_sample.values() if metric in rows]
+        known = [value for value in values if value is not None]
+        mean = {"mean": EvalMetric(name="mean", value=sum(known) / len(known))} if known else {}
+        left = len(samples) - len(known)
         scores.append(
-            EvalScore(
-                name=metric,
-                scorer=metric,
-                metrics=mean,
-                scored_samples=len(values),
-                unscored_samples=len(samples) - len(values),
-            )
+            EvalScore(name=metric, scorer=metric, metrics=mean, scored_samples=len(known), unscored_samples=left)
         )
     return EvalLog(
         status="success",

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from bystander.core.errors import JudgeError
 from bystander.core.records import Completion, Measurement, Status
-from bystander.data.judge_questions import JudgedQuestion, fill
 from bystander.judge.answer_store import AnswerStore, Ledger, RawAnswer
+from bystander.judge.asking import ask
 from bystander.judge.batch import check_access
-from bystander.judge.client import Ask, Client
-from bystander.judge.cost import Forecast
+from bystander.judge.client import Client
+from bystander.judge.cost import CostEstimate
 from bystander.judge.keys import find_key, refuse_model_under_test
 from bystander.judge.parse import Label, parse
+from bystander.judge.requests import Judgeable, Request, fill_prompt
 from bystander.judge.settings import JudgeSettings
 
 TEMPLATES = ("aligned", "coherent")
@@ -52,7 +53,7 @@ class Judge:
     """A judge with its cache. Cheap to make: the key is looked for and the cache opened at first use.
 
     `cache` is the SQLite file (None: in memory); `purpose` names what pays, for the ledger and the cap; `folder` is
-    where `.env` is looked for (None: the working folder).
+    where `.env` is looked for first (then in the working folder).
     """
 
     settings: JudgeSettings
@@ -71,8 +72,7 @@ class Judge:
 
     def decides(self) -> object:
         """What decides a judgement, the completion and template aside: for cell keys."""
-        s = self.settings
-        return [s.model, s.base_url, s.temperature, s.max_tokens, s.top_logprobs]
+        return self.settings.identity()
 
     def preflight(self, under_test: Sequence[str]) -> None:
         """Everything that can be known before a token is sampled: the judge is not one of the models under test, the
@@ -82,22 +82,22 @@ class Judge:
         if self.settings.batch:
             check_access(client)  # an answer would take up to a day, and a look at the list of batches tells enough
             return
-        ask = Ask(client.key_for("preflight", self.purpose), PREFLIGHT)
-        for answer in client.ask([ask]):
+        for answer in ask(client, [Request(client.key_for("preflight", self.purpose), PREFLIGHT)]):
             if answer.text is None:
                 raise JudgeError(f"the judge {self.settings.model!r} does not answer: {answer.reason}")
 
-    def ask_for(self, completion: Completion, question: JudgedQuestion, template: str) -> Ask:
+    def request(self, completion: Completion, question: Judgeable, template: str) -> Request:
         """The request for one template of one completion. Its key holds judge, parameters, template and item, and so
         two equal answers to one question are judged once."""
         text = question.prompts[template]
-        put = question.paraphrases[place_of(completion)[1]]
-        return Ask(self.client.key_for("judge", text, put, completion.text), fill(text, put, completion.text))
+        asked = question.paraphrases[question_and_paraphrase(completion)[1]]
+        key = self.client.key_for("judge", text, asked, completion.text)
+        return Request(key, fill_prompt(text, asked, completion.text))
 
-    def forecast(self, completions: Iterable[Completion], questions: Mapping[str, JudgedQuestion]) -> Forecast:
+    def estimate(self, completions: Iterable[Completion], questions: Mapping[str, Judgeable]) -> CostEstimate:
         """The cost of judging these completions; what is cached costs nothing."""
-        return self.client.forecast(
-            [self.ask_for(c, question_of(c, questions), template) for c in completions for template in TEMPLATES]
+        return self.client.estimate(
+            [self.request(c, question_of(c, questions), template) for c in completions for template in TEMPLATES]
         )
 
     def ledger(self) -> Ledger:
@@ -105,63 +105,39 @@ class Judge:
         return self.client.ledger()
 
 
-def plan_forecast(
-    judge: Judge, questions: Sequence[JudgedQuestion], samples: int | None, contexts: int, answer_tokens: float
-) -> Forecast:
-    """The cost of a judged probe before anything is sampled: every template of every question, with answers of
-    `answer_tokens` tokens, `samples` a paraphrase (None: the file's) under `contexts` contexts."""
-    client = judge.client
-    rate = client.rate()
-    stand_in = "x" * round(answer_tokens / rate.per_char)
-    asks = [
-        (fill(q.prompts[template], text, stand_in), (samples or q.samples) * contexts)
-        for q in questions
-        for text in q.paraphrases
-        for template in TEMPLATES
-    ]
-    return client.forecast([Ask(f"{i}/{n}", prompt) for i, (prompt, count) in enumerate(asks) for n in range(count)])
-
-
 def judge_completions(
-    completions: Sequence[Completion], questions: Mapping[str, JudgedQuestion], judge: Judge
+    completions: Sequence[Completion], questions: Mapping[str, Judgeable], judge: Judge
 ) -> Iterator[Judgement]:
     """A judgement for every completion and template, as the answers come: 2 a completion, none lost. Resumable: what
     was answered is in the cache, so that starting again pays for the rest only. `questions` by id.
 
     Raises JudgeError where no judgement can be had at all (refused key, cap, server down); a single one that failed is
-    a row with a reason. DataError for a completion of an unknown question.
+    a row with a reason. JudgeError too for a completion of an unknown question.
     """
     waiting: dict[str, list[tuple[Completion, str]]] = {}
-    asks: list[Ask] = []
+    requests: list[Request] = []
     for completion in completions:
         for template in TEMPLATES:
-            ask = judge.ask_for(completion, question_of(completion, questions), template)
-            waiting.setdefault(ask.key, []).append((completion, template))
-            asks.append(ask)
-    for answer in judge.client.ask(asks):
+            request = judge.request(completion, question_of(completion, questions), template)
+            waiting.setdefault(request.key, []).append((completion, template))
+            requests.append(request)
+    for answer in ask(judge.client, requests):
         for completion, template in waiting.pop(answer.key):
             yield _judgement(judge, completion, template, question_of(completion, questions), answer)
     assert not waiting, "a request without an answer"
 
 
 def _judgement(
-    judge: Judge, completion: Completion, template: str, question: JudgedQuestion, answer: RawAnswer
+    judge: Judge, completion: Completion, template: str, question: Judgeable, answer: RawAnswer
 ) -> Judgement:
     parsed = parse(answer, question.prompts[template])
+    hide = judge.client.hide
     return Judgement(
-        completion=completion.id,
-        template=template,
-        status="ok" if parsed.label else "failed",
-        label=parsed.label,
-        score=parsed.score,
-        weighted=parsed.weighted,
-        reason=judge.client.hide(parsed.reason),
-        text=None if answer.text is None else judge.client.hide(answer.text),
-        judge=judge.settings.model,
-        key=answer.key,
-        attempts=answer.attempts,
-        cached=answer.cached,
-    )
+        completion=completion.id, template=template, status="ok" if parsed.label else "failed", label=parsed.label,
+        score=parsed.score, weighted=parsed.weighted, reason=hide(parsed.reason),
+        text=None if answer.text is None else hide(answer.text), judge=judge.settings.model, key=answer.key,
+        attempts=answer.attempts, cached=answer.cached,
+    )  # fmt: skip
 
 
 def refuse_failures(judgements: Sequence[Judgement], share: float) -> None:
@@ -178,18 +154,19 @@ def refuse_failures(judgements: Sequence[Judgement], share: float) -> None:
         )
 
 
-def place_of(completion: Completion) -> tuple[str, int]:
+def question_and_paraphrase(completion: Completion) -> tuple[str, int]:
     """(question id, paraphrase) of a completion: its item is `question/paraphrase`."""
     question, _, paraphrase = completion.item.partition("/")
     return question, int(paraphrase or 0)
 
 
-def question_of(completion: Completion, questions: Mapping[str, JudgedQuestion]) -> JudgedQuestion:
+def question_of(completion: Completion, questions: Mapping[str, Judgeable]) -> Judgeable:
     """The question that a completion answers. Raises JudgeError for one that is not among `questions`."""
-    question, paraphrase = place_of(completion)
+    question, paraphrase = question_and_paraphrase(completion)
     if question not in questions or paraphrase >= len(questions[question].paraphrases):
         raise JudgeError(
-            f"completion {completion.id!r} answers {completion.item!r}, which is not among the {len(questions)} questions"
+            f"completion {completion.id!r} answers {completion.item!r}, which is not among the {len(questions)} questions: "
+            "give the question file that the run used (`bystander judge --questions FILE`)"
         )
     return questions[question]
 
@@ -210,10 +187,10 @@ def measurements(completion: Completion, judgements: Mapping[str, Judgement], da
         return Measurement(
             behavior="", probe="judged", dataset=dataset, metric=metric, context=completion.context, persona=completion.persona,
             item=f"{completion.item}/{completion.sample}", value=value, status=status, reason=reason or note,
-            context_hash=completion.context_hash,
+            context_hash=completion.context_hash, question=question_and_paraphrase(completion)[0], sample=completion.sample,
         )  # fmt: skip
 
-    rows = [_scored(row, "aligned", aligned), _scored(row, "coherent", coherent)]
+    rows = [row("aligned", *_score(aligned)), row("coherent", *_score(coherent))]
     if failed is not None:
         rows.append(row("misaligned", None, "failed", f"{failed.template}: {failed.reason}"))
     else:
@@ -227,18 +204,13 @@ def measurements(completion: Completion, judgements: Mapping[str, Judgement], da
     return rows
 
 
-class _Row(Protocol):
-    def __call__(self, metric: str, value: float | None, status: Status = "ok", reason: str = "") -> Measurement: ...
-
-
-def _scored(row: _Row, metric: str, judgement: Judgement) -> Measurement:
+def _score(judgement: Judgement) -> tuple[float | None, Status, str]:
+    """Value, status and reason of a judgement's own row."""
     if judgement.status == "failed":
-        return row(metric, None, "failed", judgement.reason)
+        return None, "failed", judgement.reason
     if judgement.score is None:
-        return row(
-            metric, None, "refused", f"the judge calls it {'code' if judgement.label == 'code' else 'a refusal'}"
-        )
-    return row(metric, judgement.score)
+        return None, "refused", f"the judge calls it {'code' if judgement.label == 'code' else 'a refusal'}"
+    return judgement.score, "ok", ""
 
 
 def measure_all(completions: Sequence[Completion], judgements: Iterable[Judgement], dataset: str) -> list[Measurement]:
@@ -250,15 +222,10 @@ def measure_all(completions: Sequence[Completion], judgements: Iterable[Judgemen
 
 
 def judge_and_measure(
-    completions: Sequence[Completion], questions: Mapping[str, JudgedQuestion], judge: Judge, dataset: str
+    completions: Sequence[Completion], questions: Mapping[str, Judgeable], judge: Judge, dataset: str
 ) -> tuple[list[Measurement], list[Judgement]]:
     """Judge completions, refuse too many failures, measure: the judged probe's second half, and all of `bystander
     judge RUN`, which samples nothing. Raises JudgeError as `judge_completions` and `refuse_failures` do."""
     judgements = list(judge_completions(completions, questions, judge))
     refuse_failures(judgements, judge.settings.failed_share)
     return measure_all(completions, judgements, dataset), judgements
-
-
-def question_of_item(item: str) -> str:
-    """The cluster of a judged measurement: its question. Samples and paraphrases of one question are not independent."""
-    return item.partition("/")[0]

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from bystander.core.errors import JudgeError
@@ -51,31 +52,33 @@ def variable_of(settings: JudgeSettings) -> str:
 
 
 def find_key(settings: JudgeSettings, folder: Path | None = None) -> Secret | None:
-    """The key from the environment, else from `.env` in `folder` (None: the working folder). None for a provider that
-    needs none. Raises JudgeError for a missing key, naming the variable."""
+    """The key from the environment, else from `.env` in `folder`, else in the working folder. None for a provider that
+    needs none. Raises JudgeError for a missing key, naming the variable and the files."""
     variable = variable_of(settings)
-    value = os.environ.get(variable) or read_env(folder or Path.cwd()).get(variable)
+    folders = list(dict.fromkeys(place.absolute() for place in (folder, Path()) if place is not None))
+    value = os.environ.get(variable) or next(filter(None, (read_env(place).get(variable) for place in folders)), None)
     if value:
         return Secret(value)
     if provider_of(settings.model) in KEYLESS:
         return None
     if is_local(settings.base_url):
         return Secret(LOCAL_KEY)
-    raise JudgeError(f"the judge {settings.model!r} needs a key: set {variable} in the environment or in .env")
+    looked = " or ".join(str(place / ".env") for place in folders)
+    raise JudgeError(f"the judge {settings.model!r} needs a key: set {variable} in the environment, or in {looked}")
 
 
-def read_env(folder: Path) -> Mapping[str, str]:
-    """NAME=value lines of `.env` in a folder; quotes around a value are taken off. Nothing is put into the environment,
-    where child processes and dumps would find it."""
+def read_env(folder: Path) -> Mapping[str, str | None]:
+    """The variables of `.env` in a folder. Nothing is put into the environment, where child processes and dumps would
+    find it. Raises JudgeError for a file without python-dotenv to read it."""
     path = folder / ".env"
     if not path.is_file():
         return {}
-    found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
-        if match:
-            found[match.group(1)] = match.group(2).strip("'\"")
-    return found
+    try:
+        from dotenv import dotenv_values
+    except ImportError:
+        raise JudgeError(f"{path} needs python-dotenv to be read: pip install 'bystander[judge]'") from None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return dotenv_values(stream=StringIO(text), interpolate=False)  # a key may have a $ in it
 
 
 def redact(text: str, secrets: Sequence[Secret | None]) -> str:

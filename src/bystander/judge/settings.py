@@ -19,7 +19,7 @@ class JudgeSettings(Settings):
 
     `model`: a name as Inspect writes it: "openai/gpt-4o-2024-08-06", "anthropic/...", or for any OpenAI-compatible
     server "openai-api/NAME/MODEL" with `base_url`. `key_env`: the variable (in the environment or in `.env`) that
-    holds the key; None: the provider's usual one. `price`: None for the built-in table; 0 for a server of one's own.
+    holds the key; None: the provider's usual one. `price`: None for the list price; 0 for a server of one's own.
     """
 
     model: str
@@ -27,9 +27,7 @@ class JudgeSettings(Settings):
     key_env: str | None = None
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=16, ge=1)  # a number or a word; reasoning models need more
-    top_logprobs: int = Field(
-        default=20, ge=0, le=20
-    )  # 20: the most that OpenAI gives; 0: never ask for log-probabilities
+    top_logprobs: int = Field(default=20, ge=0, le=20)  # 20: the most that OpenAI gives; 0: never ask for any
     timeout: float = Field(default=60.0, gt=0)  # seconds a request
     retries: int = Field(default=6, ge=0)  # after the first attempt
     concurrency: int = Field(default=16, ge=1)
@@ -38,3 +36,7 @@ class JudgeSettings(Settings):
     dollars: float | None = Field(default=None, ge=0)  # cap over everything this run pays to the judge; None: none
     price: Price | None = None
     failed_share: float = Field(default=0.05, ge=0, le=1)  # above it, a unit of work fails loudly
+
+    def identity(self) -> list[object]:
+        """What decides an answer, the prompt aside."""
+        return [self.model, self.base_url, self.temperature, self.max_tokens, self.top_logprobs]

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from bystander.lm import layers
 from bystander.lm.adapter_stack import AdapterStack
-from bystander.lm.attention import Segments, attend
+from bystander.lm.attention import Bounds, attend
 from bystander.lm.layers import Layer, Projection, Shape, rms_norm, rotate
 from bystander.lm.packed import loose
 
@@ -155,12 +155,12 @@ def mix(bits: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class Laid:
-    """Sequences end to end, sorted by slot. `ids` and `positions` [tokens]; `segments`: the sequences;
+    """Sequences end to end, sorted by slot. `ids` and `positions` [tokens]; `bounds`: where each begins;
     `tokens`: whose they are. `places` [wanted]: whose last states are wanted, sorted by slot; `wanted`: whose they are."""
 
     ids: Tensor
     positions: Tensor
-    segments: Segments
+    bounds: Bounds
     tokens: Tokens
     places: Tensor
     wanted: Tokens
@@ -216,9 +216,9 @@ class StackedForward:
         cos, sin = (loose(part[0]) for part in body.rotary_emb(x, laid.positions[None]))
         q, k, v = self._before(loose(x), cos, sin, tokens, self._layers[0], shape)
         for layer, following in zip(self._layers, self._layers[1:], strict=False):
-            attended = loose(attend(q, k, v, laid.segments, self._scale))
+            attended = loose(attend(q, k, v, laid.bounds, self._scale))
             x, q, k, v = self._between(loose(x), attended, cos, sin, tokens, layer, following, shape)
-        attended = attend(q, k, v, laid.segments, self._scale)
+        attended = attend(q, k, v, laid.bounds, self._scale)
         x, attended = x.index_select(0, laid.places), attended.index_select(0, laid.places)
         return body.norm(self._after(loose(x), loose(attended), _loose_tokens(laid.wanted), self._layers[-1], shape))
 

@@ -1,4 +1,4 @@
-"""What stands on axes, in tables and in sentences: names of outcomes with units, and numbers as text.
+"""What is written on axes, in tables and in sentences: names of outcomes with units, and numbers as text.
 
 The page script formats with the same rules (`formatNumber` in page.js), so that a number reads alike everywhere.
 """
@@ -9,9 +9,9 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Literal
 
 from bystander.core import doors
+from bystander.core.columns import CellValue
 from bystander.core.metrics import Metric, declared
 
-Cell = float | int | str | bool | None
 Format = Literal["fraction", "nats", "nats/token", "score", "rho", "p", "count", "plain", "text", "signed"]
 
 UNITS: dict[str, str] = {
@@ -67,7 +67,7 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def format_number(value: Cell, form: Format | str) -> str:
+def format_number(value: CellValue, form: Format | str) -> str:
     """A cell as the report prints it; "–" for null. Same rules as `formatNumber` of the page script."""
     if value is None:
         return "–"

@@ -19,7 +19,7 @@ def write_report(analysis: Analysis, inputs: ReportInput | None, out: Path, styl
     """Write `report.html` and `figures/*.svg, *.png, *.pdf`; returns the page's path.
 
     `out` is the page's path, or the folder to hold it. `style` "paper" sets the figure files at a column's width;
-    the page itself is the same. Raises StoreError where a file cannot be written; the old page then still stands.
+    the page itself is the same. Raises StoreError where a file cannot be written; the old page is left then.
     """
     given = inputs or ReportInput()
     target = out if out.suffix == ".html" else out / "report.html"

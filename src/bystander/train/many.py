@@ -17,7 +17,7 @@ from peft import PeftModel
 
 from bystander.core.errors import ModelError
 from bystander.core.records import StepLog
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.train.loop import Checkpoint, Event
 from bystander.train.many_group import Group, StepNumbers
 from bystander.train.many_room import room_for

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bystander.lm.adapter_stack import AdapterStack
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.stacked import StackedForward
 from bystander.train.many_packed import Batch, PackedPasses, Sizes
 

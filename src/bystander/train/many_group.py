@@ -10,7 +10,8 @@ from peft import PeftModel
 from torch import Tensor
 
 from bystander.lm.adapter_stack import AdapterStack, StackShape, shape_of_adapter
-from bystander.lm.model import LoadedModel, fresh_adapter
+from bystander.lm.loaded import LoadedModel
+from bystander.lm.model import fresh_adapter
 from bystander.train.many_passes import Passes, make_passes
 from bystander.train.many_plain import Work
 from bystander.train.many_room import Room

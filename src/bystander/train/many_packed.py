@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from bystander.core.errors import ModelError
 from bystander.core.hashing import seed_for
 from bystander.lm.adapter_stack import AdapterStack
-from bystander.lm.attention import Segments
-from bystander.lm.model import LoadedModel
+from bystander.lm.attention import Bounds
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.packed import to
 from bystander.lm.stacked import Laid, StackedForward, Tokens
 from bystander.train.many_plain import Work
@@ -63,24 +63,24 @@ class Batch:
         """All that a pass reads beside weights; the sequences are the same for queries and keys."""
         laid = self.laid
         return [
-            laid.ids, laid.positions, laid.segments.queries, laid.tokens.keys, laid.tokens.ends, laid.places,
+            laid.ids, laid.positions, laid.bounds.queries, laid.tokens.keys, laid.tokens.ends, laid.places,
             laid.wanted.keys, laid.wanted.ends, self.targets, self.own, self.weights,
         ]  # fmt: skip
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """What two passes must share to be one graph."""
-        return (self.laid.segments.longest_query, *(len(tensor) for tensor in self.tensors), self.own.shape[1])
+        return (self.laid.bounds.longest_query, *(len(tensor) for tensor in self.tensors), self.own.shape[1])
 
     def clone(self) -> Batch:
         """The same in tensors of its own."""
         laid = self.laid
-        starts = laid.segments.queries.clone()
+        starts = laid.bounds.queries.clone()
         return Batch(
             Laid(
                 ids=laid.ids.clone(),
                 positions=laid.positions.clone(),
-                segments=Segments(starts, starts, laid.segments.longest_query, laid.segments.longest_key),
+                bounds=Bounds(starts, starts, laid.bounds.longest_query, laid.bounds.longest_key),
                 tokens=Tokens(laid.tokens.keys.clone(), laid.tokens.ends.clone(), laid.tokens.spans),
                 places=laid.places.clone(),
                 wanted=Tokens(laid.wanted.keys.clone(), laid.wanted.ends.clone(), laid.wanted.spans),
@@ -227,7 +227,7 @@ class _Layout:
             Laid(
                 ids=to(np.concatenate(self._ids), device),
                 positions=to(np.concatenate([np.arange(n) for n in lengths]), device),
-                segments=Segments(offsets, offsets, longest, longest),
+                bounds=Bounds(offsets, offsets, longest, longest),
                 tokens=_whose(np.concatenate(self._keys), self._tokens, device, looped),
                 places=to(np.concatenate(self._places), device),
                 wanted=_whose(np.concatenate(self._keys)[np.concatenate(self._places)], self._counts, device, looped),

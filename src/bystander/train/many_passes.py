@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bystander.lm.adapter_stack import AdapterStack
-from bystander.lm.model import PACKED_APART, PACKED_CANARY, LoadedModel
+from bystander.lm.loaded import PACKED_APART, PACKED_CANARY, LoadedModel
 from bystander.lm.stacked import StackedForward, why_no_grouped
 from bystander.lm.tokens import RenderedRow
 from bystander.train.many_graphs import GraphedPasses

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from bystander.core.hashing import seed_for
 from bystander.lm.adapter_stack import AdapterStack
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import RenderedRow
 from bystander.train.loop import micro_batches
 

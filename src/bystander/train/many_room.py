@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from bystander.core.errors import ModelError
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.train.loop import MICRO_TOKENS
 
 # Bytes for a parameter of an adapter beside its working copies: value, gradient and two moments in float32.

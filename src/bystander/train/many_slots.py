@@ -14,7 +14,7 @@ from bystander.lm.adapter_stack import AdapterStack
 from bystander.lm.tokens import RenderedRow
 from bystander.train.loop import TrainState
 from bystander.train.many_plain import Work
-from bystander.train.recipe import Recipe
+from bystander.train.recipe import Recipe, checkpoint_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Training:
         self.step = 0
         self.total = recipe.steps(len(job.rows))
         self.per_epoch = self.total // recipe.epochs
-        self.probe_at = {max(1, round(fraction * self.total)): fraction for fraction in job.checkpoints}
+        self.probe_at = checkpoint_steps(job.checkpoints, self.total)
         self._stack = stack
         self._row = stack.values[slot].detach().requires_grad_()
         self._row.grad = stack.gradients[slot]

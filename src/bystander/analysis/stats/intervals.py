@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from bystander.analysis.stats.means import mean_of, variance_of
+from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.core.hashing import generator
 
-Floats = NDArray[np.float64]
 CONFIDENCE = 0.95  # the project's one level
 TAIL = (1 - CONFIDENCE) / 2
 ENOUGH_CHANGES = 20.0  # calibrated: see `few_changes`
@@ -48,7 +47,7 @@ NONE = Estimate(0, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan)
 
 @lru_cache(maxsize=8)
 def resampling_counts(n: int, resamples: int, seed: int) -> Floats:
-    """How often each of n units stands in each bootstrap resample -> [resamples, n], read-only."""
+    """How often each of n units is in each bootstrap resample -> [resamples, n], read-only."""
     counts = generator("bootstrap", n, resamples, seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
     counts.flags.writeable = False
     return counts
@@ -104,11 +103,11 @@ def _bca_level(bias: Floats, acceleration: Floats, reach: Floats) -> Floats:
 
 def _quantile(ordered: Floats, levels: Floats) -> Floats:
     """The quantile `levels[j]` of each column j of sorted draws."""
-    place = np.clip(levels, 0, 1) * (len(ordered) - 1)
-    lower = np.floor(place).astype(int)
+    position = np.clip(levels, 0, 1) * (len(ordered) - 1)
+    lower = np.floor(position).astype(int)
     upper = np.minimum(lower + 1, len(ordered) - 1)
     column = np.arange(ordered.shape[1])
-    share = place - lower
+    share = position - lower
     return ordered[lower, column] * (1 - share) + ordered[upper, column] * share
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
-Floats = NDArray[np.float64]
+from bystander.analysis.stats.means import Floats
 
 
 def holm(p: Floats) -> Floats:
@@ -27,14 +27,10 @@ def _adjusted(p: Floats, method: str) -> Floats:
     return adjusted
 
 
-def adjust(rows: list[dict[str, object]], column: str) -> None:
-    """Fill `p_holm` over the pre-registered rows and `p_bh` over the exploratory ones, in place, from p in `column`.
+def adjusted(p: Floats, preregistered: NDArray[np.bool_], whole: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Holm's p over the pre-registered tests and Benjamini and Hochberg's over the exploratory ones -> ([n], [n]).
 
-    Rows by seed are the parts of a pooled row, not tests of their own: they get neither.
+    Only tests that are `whole` count: rows by seed are the parts of a pooled row, not tests of their own. NaN elsewhere.
     """
-    whole = [row for row in rows if row.get("seed") is None]
-    for preregistered, name, method in ((True, "p_holm", holm), (False, "p_bh", benjamini_hochberg)):
-        family = [row for row in whole if bool(row.get("preregistered")) is preregistered]
-        p = np.array([row.get(column, np.nan) for row in family], dtype=float)
-        for row, value in zip(family, method(p), strict=True):
-            row[name] = float(value)
+    registered, exploratory = whole & preregistered, whole & ~preregistered
+    return holm(np.where(registered, p, np.nan)), benjamini_hochberg(np.where(exploratory, p, np.nan))

@@ -7,14 +7,13 @@ from functools import lru_cache
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import nct, norm, t
 
+from bystander.analysis.stats.means import Floats
 from bystander.analysis.stats.ranks import MIN_PERSONAS, unit_ranks
 from bystander.core.hashing import generator
 
-Floats = NDArray[np.float64]
 STUDIES = 4_000  # simulated studies: power to within 0.013 (two binomial standard errors at 0.8)
 
 

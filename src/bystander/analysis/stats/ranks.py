@@ -1,7 +1,7 @@
 """Rank correlations and their permutation tests, many predictors at once.
 
 Everything is ranked once. A permutation then only reorders ranks, so that 10,000 permutations against K predictors are
-one gather and one matrix product. The permutations of n things are drawn once a process and kept: which ones they are is
+one gather and one matrix product. The permutations of n things are drawn once a process and cached: which ones they are is
 decided by (n, groups, count, seed) alone.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from bystander.analysis.stats.means import Floats
 from bystander.core.hashing import generator
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 TIE = 1e-9  # correlations closer than this are ties: sums of one set of products differ by 1e-15 with their order
 MIN_PERSONAS = 4  # below it no permutation test can reach p < 0.05 two-sided
@@ -55,9 +55,9 @@ def permutations(n: int, count: int, seed: int, groups: tuple[int, ...] | None =
         drawn = np.argsort(random, axis=1)
     else:
         group = np.asarray(groups)
-        place = np.argsort(group, kind="stable")
+        order = np.argsort(group, kind="stable")
         drawn = np.empty((count, n), dtype=np.intp)
-        drawn[:, place] = np.argsort(
+        drawn[:, order] = np.argsort(
             random + group.astype(np.float32), axis=1
         )  # random is under 1: groups stay together
     drawn.flags.writeable = False

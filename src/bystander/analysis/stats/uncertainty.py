@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, t
 
 from bystander.analysis.stats.intervals import TAIL, resampled_means, resampling_counts
-from bystander.analysis.stats.means import mean_of, variance_of
+from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.analysis.stats.ranks import unit, unit_ranks
 from bystander.core.hashing import generator
 
-Floats = NDArray[np.float64]
 MIN_RELIABILITY = (
     0.5  # below it the correction more than doubles the squared error, and docs/calibration.md has no level
 )
@@ -55,13 +54,13 @@ def bootstrap_spearman(predictors: Floats, outcome: Floats, counts: Floats) -> F
     middle = (weights.sum(axis=1, keepdims=True) + 1) / 2
     centered = weights @ _below(outcome) + 0.5 - middle
     weighted = weights * centered
-    spread = np.einsum("bi,bi->b", weighted, centered)
+    length = np.einsum("bi,bi->b", weighted, centered)
     rhos = np.empty((len(counts), len(predictors)))
-    for place, predictor in enumerate(predictors):
+    for index, predictor in enumerate(predictors):
         ranks = weights @ _below(predictor) + 0.5 - middle
         own = np.einsum("bi,bi,bi->b", weights, ranks, ranks)
         with np.errstate(invalid="ignore", divide="ignore"):
-            rhos[:, place] = np.einsum("bi,bi->b", weighted, ranks) / np.sqrt(own * spread)
+            rhos[:, index] = np.einsum("bi,bi->b", weighted, ranks) / np.sqrt(own * length)
     return rhos
 
 
@@ -147,11 +146,11 @@ def reliability(changes: Floats) -> float:
     personas, questions = changes.shape
     if personas < 2 or questions < 2:
         return float("nan")
-    spread = float(variance_of(mean_of(changes, 1), 0))
-    if not spread > 0:
+    variance = float(variance_of(mean_of(changes, 1), 0))
+    if not variance > 0:
         return float("nan")
     error = float(mean_of(measurement_error(changes) ** 2)) * personas / (personas - 1)
-    return float(np.clip(1 - error / spread, 0, 1))
+    return float(np.clip(1 - error / variance, 0, 1))
 
 
 def intervals(rho: Floats, variances: list[tuple[Floats, float]]) -> Intervals:

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binom
 
-from bystander.analysis.pairs import Grid
-from bystander.analysis.settings import KEYS, OUTCOME_KEYS, Settings
+from bystander.analysis import keys
+from bystander.analysis.keys import SeedRow
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import Estimate, bca, bounded, crossed, few_changes
+from bystander.analysis.stats.means import Floats
 
-Floats = NDArray[np.float64]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakageRow(SeedRow):
+    """One row per training, persona or other context, and outcome, at the last checkpoint."""
+
+    persona: keys.PersonaName
+    category: keys.Category
+    context: keys.ContextName
+    role: keys.RoleName
+    n_items: Annotated[int, "paired questions behind the estimate, summed over seeds"]
+    n_failed: Annotated[int, "pairs lost because one side failed or is missing"]
+    n_seeds: keys.SeedCount
+    before: Annotated[float, "mean over the paired questions at checkpoint 0"] = np.nan
+    after: Annotated[float, "mean over the paired questions at the last checkpoint"] = np.nan
+    leakage: keys.Leakage = np.nan
+    low: keys.Low = np.nan
+    high: keys.High = np.nan
+    standard_error: Annotated[
+        float, "standard error of the leakage, over questions; over seeds too where there are several"
+    ] = np.nan
+    p_mcnemar: Annotated[float, "McNemar's test, two-sided mid-p; metrics of 0 and 1 only"] = np.nan
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
 def mcnemar(before: Floats, after: Floats) -> Floats:
@@ -28,23 +55,7 @@ def mcnemar(before: Floats, after: Floats) -> Floats:
     return np.where(paired.any(axis=1), p, np.nan)
 
 
-def names_of(grid: Grid, seed: int | None) -> dict[str, object]:
-    """The key columns of a row about this grid."""
-    return {
-        **dict(zip(KEYS, grid.key, strict=True)),
-        "seed": seed,
-        **dict(zip(OUTCOME_KEYS, grid.outcome, strict=True)),
-    }
-
-
-def record(table: str, grid: Grid, seed: int | None, *more: object) -> str:
-    """The stable name of a row: table / source / behavior / arm / config / seed / probe / dataset / metric / more."""
-    behavior, source, arm, config = grid.key
-    named = f"seed{seed}" if seed is not None else "pooled"
-    return "/".join(str(part) or "-" for part in (table, source, behavior, arm, config, named, *grid.outcome, *more))
-
-
-def single_seed(grid: Grid, settings: Settings) -> list[Estimate]:
+def single_seed(grid: PairedGrid, settings: AnalysisSettings) -> list[Estimate]:
     """Per unit: BCa over questions; for fractions that hardly change, the bounded interval. n = 0: NaN throughout;
     n = 1: the value without an interval."""
     change = grid.change[0]
@@ -62,60 +73,54 @@ def single_seed(grid: Grid, settings: Settings) -> list[Estimate]:
     return estimates
 
 
-def over_seeds(grid: Grid) -> list[Estimate]:
+def over_seeds(grid: PairedGrid) -> list[Estimate]:
     """Per unit: questions and seeds as crossed levels. The mean over the population of both."""
     return [crossed(grid.change[:, unit], (0, 1)).within(grid.unit) for unit in range(len(grid.names))]
 
 
 def leakage_rows(
-    grid: Grid, seed: int | None, categories: dict[str, str], settings: Settings
-) -> list[dict[str, object]]:
+    grid: PairedGrid, seed: int | None, categories: dict[str, str], settings: AnalysisSettings
+) -> list[LeakageRow]:
     """One row per persona and context of this grid (of one seed, or pooled over its seeds)."""
     several = len(grid.seeds) > 1
     estimates = over_seeds(grid) if several else single_seed(grid, settings)
     p = mcnemar(grid.before[0], grid.after[0]) if grid.binary and not several else np.full(len(grid.names), np.nan)
     paired = np.isfinite(grid.change)
-    rows: list[dict[str, object]] = []
-    for place, estimate in enumerate(estimates):
-        kind, name = grid.kinds[place], grid.names[place]
-        both = paired[:, place]
-        status, reason = state(int(both.sum()), float(grid.failed[place]), both.size, settings)
-        row: dict[str, object] = {
-            "record": record("leakage", grid, seed, name if kind == "persona" else f"({kind})"),
-            **names_of(grid, seed),
-            "persona": name,
-            "category": categories.get(name, "") if kind == "persona" else "",
-            "context": kind,
-            "role": grid.roles[place],
-            "n_items": int(both.sum()),
-            "n_failed": int(np.ceil(grid.failed[place])),
-            "n_seeds": len(grid.seeds),
-            "status": status,
-            "reason": reason,
-        }
-        if status in {"ok", "single"}:
-            row |= {
-                "before": float(grid.before[:, place][both].mean()),
-                "after": float(grid.after[:, place][both].mean()),
+    rows: list[LeakageRow] = []
+    for index, estimate in enumerate(estimates):
+        kind, name = grid.kinds[index], grid.names[index]
+        both = paired[:, index]
+        status, reason = state(int(both.sum()), float(grid.failed[index]), both.size, settings)
+        numbers = (
+            {
+                "before": float(grid.before[:, index][both].mean()),
+                "after": float(grid.after[:, index][both].mean()),
                 "leakage": estimate.value,
                 "low": estimate.low,
                 "high": estimate.high,
                 "standard_error": estimate.standard_error,
-                "p_mcnemar": float(p[place]),
+                "p_mcnemar": float(p[index]),
             }
-        rows.append(row)
+            if status in {"ok", "single"}
+            else {}
+        )
+        rows.append(LeakageRow(
+            **grid.key("leakage", seed, name if kind == "persona" else f"({kind})"), persona=name, context=kind, role=grid.roles[index],
+            category=categories.get(name, "") if kind == "persona" else "", n_items=int(both.sum()),
+            n_failed=int(np.ceil(grid.failed[index])), n_seeds=len(grid.seeds), status=status, reason=reason, **numbers,
+        ))  # fmt: skip
     return rows
 
 
-def state(n: int, failed: float, total: int, settings: Settings) -> tuple[str, str]:
+def state(n: int, failed: float, total: int, settings: AnalysisSettings) -> tuple[str, str]:
     """Status and reason of an estimate from n of `total` pairs, `failed` of them lost; the rest have no score."""
     unscored = total - n - int(failed)
-    said = [f"{failed:g} of {total} pairs failed or are missing ({failed / total:.1%})"] if failed else []
-    said += [f"{unscored} of {total} pairs have no score (code, a refusal)"] if unscored > 0 else []
+    notes = [f"{failed:g} of {total} pairs failed or are missing ({failed / total:.1%})"] if failed else []
+    notes += [f"{unscored} of {total} pairs have no score (code, a refusal)"] if unscored > 0 else []
     if total and failed > settings.failed_limit * total:
-        return "refused", "; ".join([*said, f"above {settings.failed_limit:.0%}"])
+        return "refused", "; ".join([*notes, f"above {settings.failed_limit:.0%}"])
     if n == 0:
-        return "empty", "; ".join(["no pair of values before and after", *said])
+        return "empty", "; ".join(["no pair of values before and after", *notes])
     if n == 1:
-        return "single", "; ".join(["one pair: no interval", *said])
-    return "ok", "; ".join(said)
+        return "single", "; ".join(["one pair: no interval", *notes])
+    return "ok", "; ".join(notes)

@@ -1,26 +1,25 @@
-"""The gradient over sources: ranked within source, then combined.
+"""Does leakage follow similarity, over sources: ranked within source, then combined.
 
 Estimand: the mean over these sources (weighted by their bystanders) of the rank correlation over the population of
-personas. Resampling unit: the persona, with all its sources at once, for a persona that takes up everything does so from
-every source, and pairs that share it are not independent. One source, or n < 4: no pooled test.
+personas. Resampling unit: the persona, with all its sources at once. One source, or n < 4: no pooled test.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import rankdata
-from statsmodels.regression.mixed_linear_model import MixedLM
 
-from bystander.analysis.settings import Settings
+from bystander.analysis import keys
+from bystander.analysis.keys import OutcomeKey, TrainingKey
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.predictors import Covariates, SimilarityTable
+from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import resampling_counts
-from bystander.analysis.stats.means import mean_of
-from bystander.analysis.stats.ranks import TIE, centered_within, codes, p_two_sided, permutations, spearman
+from bystander.analysis.stats.means import Floats, mean_of
+from bystander.analysis.stats.ranks import spearman
 from bystander.analysis.stats.uncertainty import (
     bootstrap_spearman,
     intervals,
@@ -32,158 +31,107 @@ from bystander.analysis.stats.uncertainty import (
     shared_variance,
     variance_of_z,
 )
-from bystander.analysis.tables.gradient import Sample
-
-Floats = NDArray[np.float64]
-Columns = dict[str, Floats]
-
-
-@dataclass(frozen=True)
-class SourceSample:
-    """One source: its personas' names, their sample, and K predictors [K, personas] in an order that all sources share."""
-
-    names: tuple[str, ...]
-    sample: Sample
-    predictors: Floats
+from bystander.analysis.tables.crossing import (
+    Crossing,
+    SourceSample,
+    crossing,
+    matrix_permutation,
+    mixed_model,
+    stratified_permutation,
+)
+from bystander.analysis.tables.sample import sample_of
+from bystander.analysis.tables.similarity_correlation import Statistics
 
 
-@dataclass(frozen=True)
-class Crossing:
-    """Sources x personas. Scores are ranks within source with mean 0 and variance 1; 0 where `known` is False."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledRow:
+    """One row per behavior, arm, configuration, outcome, predictor and layer: the correlation over sources."""
 
-    known: NDArray[np.bool_]  # [sources, personas]
-    leakage: Floats  # [sources, personas]
-    predictors: Floats  # [K, sources, personas]
-    categories: tuple[str, ...]
-
-    @property
-    def pairs(self) -> int:
-        """Source x bystander pairs."""
-        return int(self.known.sum())
-
-
-def crossing(sources: Sequence[SourceSample], within_category: bool = False) -> Crossing:
-    """Put sources side by side over the union of their personas; centered within category where asked."""
-    union = sorted({name for source in sources for name in source.names})
-    place = {name: index for index, name in enumerate(union)}
-    categories = ["" for _ in union]
-    known = np.zeros((len(sources), len(union)), dtype=bool)
-    leakage = np.zeros(known.shape)
-    predictors = np.zeros((len(sources[0].predictors), *known.shape))
-    for row, source in enumerate(sources):
-        at = [place[name] for name in source.names]
-        labels = list(source.sample.categories) or [""] * len(at)
-        for index, label in zip(at, labels, strict=True):
-            categories[index] = label
-        groups = codes(labels) if within_category else codes([""] * len(at))
-        known[row, at] = True
-        leakage[row, at] = _scores(source.sample.leakage, groups)
-        predictors[:, row, at] = _scores(source.predictors, groups)
-    return Crossing(known, leakage, predictors, tuple(categories))
-
-
-def _scores(values: Floats, groups: tuple[int, ...]) -> Floats:
-    ranks = centered_within(rankdata(values, axis=-1), groups)
-    spread = ranks.std(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(spread > TIE, ranks / spread, 0.0)
+    record: keys.RecordName
+    behavior: keys.BehaviorName
+    arm: keys.ArmLabel
+    config: keys.ConfigLabel
+    lr: keys.LearningRate
+    epochs: keys.Epochs
+    outcome: OutcomeKey
+    method: keys.PredictorName
+    layer: keys.PredictorLayer
+    n_sources: Annotated[int, "sources"]
+    n: Annotated[int, "pairs of source and held-out bystander"]
+    rho: Annotated[float, "Spearman's rho ranked within source, then combined"]
+    low: keys.Low
+    high: keys.High
+    p_matrix: Annotated[float, "two-sided p of rho: personas permuted jointly over the sources (Mantel-like)"]
+    rho_within_category: Annotated[float, "rho of ranks centered within source and category, then combined"]
+    p_within_category: Annotated[float, "two-sided, personas permuted jointly over the sources, within category"]
+    rho_within_persona: Annotated[float, "what is specific to the pair: persona means over sources taken out as well"]
+    p_stratified: Annotated[
+        float, "p of rho_within_persona: permutation within each source, persona effects held constant"
+    ]
+    rho_all_pairs: Annotated[float, "Spearman's rho over all pairs as they are: mixes sources, descriptive only"]
+    slope: Annotated[float, "mixed model on standardized ranks, random effects of source and persona"] = np.nan
+    slope_low: keys.Low = np.nan
+    slope_high: keys.High = np.nan
+    slope_p: Annotated[float, "Wald p of the slope"] = np.nan
+    preregistered: keys.Preregistered
+    p_holm: keys.PHolm = np.nan
+    p_bh: keys.PBh = np.nan
+    status: keys.RowStatus
+    reason: keys.RowReason
 
 
-def matrix_permutation(data: Crossing, settings: Settings, within_category: bool = False) -> tuple[Floats, Floats]:
-    """Rho over all pairs and its two-sided p, personas permuted jointly over the sources -> ([K], [K]).
-
-    Mantel-like: a permutation moves a persona's leakage from all sources together, so whatever a persona brings along
-    (readiness to take up anything) moves with it. Pairs that fall on a hole (the source itself, its negatives) drop out,
-    and the sum is scaled by the root of the pairs that are left.
-    """
-    if data.known.shape[1] < 4:
-        return np.full(len(data.predictors), np.nan), np.full(len(data.predictors), np.nan)
-    x = data.predictors.reshape(len(data.predictors), -1)
-    rho = x @ data.leakage.ravel() / data.pairs
-    groups = codes(list(data.categories)) if within_category else None
-    drawn = permutations(data.known.shape[1], settings.permutations, settings.seed, groups)
-    permuted = np.empty((len(drawn), len(x)))
-    for start in range(0, len(drawn), 2_000):  # 2,000 x 555 pairs: 9 MB at a time
-        part = drawn[start : start + 2_000]
-        moved = data.leakage[:, part].transpose(1, 0, 2).reshape(len(part), -1)
-        left = (data.known[:, part].transpose(1, 0, 2) & data.known).reshape(len(part), -1).sum(axis=1)
-        permuted[start : start + 2_000] = moved @ x.T / np.sqrt(np.maximum(left, 1) * data.pairs)[:, None]
-    constant = (x == 0).all(axis=1) | ~data.leakage.any()
-    rho = np.where(constant, np.nan, rho)
-    return rho, p_two_sided(rho, permuted)
-
-
-def stratified_permutation(data: Crossing, settings: Settings) -> tuple[Floats, Floats]:
-    """The pair-specific gradient: rho with persona means over sources taken out of both, and its two-sided p, leakage
-    permuted within each source -> ([K], [K]).
-
-    Does a persona leak more from the sources that it is closer to? Persona effects are held constant after Freedman and
-    Lane (1983): without that, a plain permutation within source rejects a true null far above its level as soon as some
-    personas leak more than others from every source (docs/calibration.md). NaN for one source.
-    """
-    sources, rows = np.nonzero(data.known)
-    nothing = np.full(len(data.predictors), np.nan)
-    if data.known.shape[0] < 2 or data.known.shape[1] < 4:
-        return nothing, nothing.copy()
-    basis = _effects(sources, rows, data.known.shape)
-    y = _left(data.leakage[sources, rows], basis)
-    x = _left(data.predictors[:, sources, rows], basis)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x = x / np.linalg.norm(x, axis=-1, keepdims=True)
-        y = y / np.linalg.norm(y)
-    rho = x @ y
-    drawn = permutations(len(y), settings.partial_permutations, settings.seed, tuple(int(s) for s in sources))
-    shuffled = y[drawn]
-    length = np.sqrt(np.clip(1 - ((shuffled @ basis) ** 2).sum(axis=1), 1e-12, None))
-    return rho, p_two_sided(rho, shuffled @ x.T / length[:, None])
+def pooled_rows(
+    whole: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings
+) -> list[PooledRow]:
+    """One row per behavior, arm, config, outcome and predictor with two sources or more."""
+    groups: dict[tuple[TrainingKey, OutcomeKey], list[PairedGrid]] = {}
+    for grid in whole:
+        groups.setdefault((grid.training._replace(source=""), grid.outcome), []).append(grid)
+    rows: list[PooledRow] = []
+    for (training, outcome), members in groups.items():
+        names, sources = source_samples(members, similarities, known, settings)
+        if len(sources) < 2 or not names:
+            continue
+        columns = pooled_columns(sources, settings)
+        behavior, _, arm, config = training.design
+        for index, (method, layer) in enumerate(names):
+            slope, reason = dict[str, float](), ""
+            if settings.declares(method, layer):
+                *numbers, reason = mixed_model(sources, index)
+                slope = dict(zip(("slope", "slope_low", "slope_high", "slope_p"), numbers, strict=True))
+            key = ("pooled", behavior, arm, config, *outcome, method, layer)
+            rows.append(PooledRow(
+                record="/".join(str(part) or "-" for part in key), behavior=behavior, arm=arm, config=config,
+                lr=training.lr, epochs=training.epochs, outcome=outcome, method=method, layer=layer,
+                n_sources=len(sources), n=sum(len(source.names) for source in sources), preregistered=False, status="ok",
+                reason=reason, **slope, **{name: float(column[index]) for name, column in columns.items()},
+            ))  # fmt: skip
+    return rows
 
 
-def _effects(sources: NDArray[np.intp], rows: NDArray[np.intp], shape: tuple[int, ...]) -> Floats:
-    """Orthonormal basis [pairs, effects] of source and persona effects."""
-    full = np.hstack([np.eye(shape[0])[sources], np.eye(shape[1])[rows]])
-    left, size, _ = np.linalg.svd(full, full_matrices=False)
-    return left[:, size > 1e-9 * size[0]]
+def source_samples(
+    members: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings
+) -> tuple[list[tuple[str, int]], list[SourceSample]]:
+    """Sources side by side with the predictors that all of them have, over personas that all predictors know."""
+    drafts = [(grid, *sample_of(grid, known, settings)) for grid in members]
+    found = [
+        (sample, names, similarities.of(grid.training.source, names))
+        for grid, sample, names, _ in drafts
+        if len(names) > 3
+    ]
+    if not found:
+        return [], []
+    shared = [name for name in found[0][2].names if all(name in other.names for _, _, other in found)]
+    sources: list[SourceSample] = []
+    for sample, names, predictors in found:
+        values = predictors.values[[predictors.names.index(name) for name in shared]]
+        mask = np.logical_and.reduce(np.isfinite(values), axis=0)
+        chosen = tuple(name for name, usable in zip(names, mask, strict=True) if usable)
+        sources.append(SourceSample(chosen, sample.pick(mask), values[:, mask]))
+    return shared, [source for source in sources if len(source.names) > 3]
 
 
-def _left(values: Floats, basis: Floats) -> Floats:
-    return values - (values @ basis) @ basis.T
-
-
-def mixed_model(sources: Sequence[SourceSample], predictor: int) -> tuple[float, float, float, float, str]:
-    """Slope of leakage on similarity, both as standardized ranks over all pairs, with random effects of source and of
-    persona -> (slope, low, high, p, reason). The check of the permutation tests; statsmodels' REML, Wald interval.
-    """
-    frame = pd.DataFrame(
-        {
-            "y": _scores_over_all([source.sample.leakage for source in sources]),
-            "x": _scores_over_all([source.predictors[predictor] for source in sources]),
-            "source": np.repeat(np.arange(len(sources)), [len(source.names) for source in sources]),
-            "persona": [name for source in sources for name in source.names],
-            "whole": 1,
-        }
-    )
-    parts = {"source": "0 + C(source)", "persona": "0 + C(persona)"}
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a variance at its boundary (0) is an answer here, and convergence is checked below
-        try:
-            fit = MixedLM.from_formula("y ~ x", groups="whole", vc_formula=parts, data=frame).fit()
-        except (np.linalg.LinAlgError, ValueError) as error:
-            return np.nan, np.nan, np.nan, np.nan, f"the mixed model could not be fitted ({error})"
-    low, high = (float(end) for end in fit.conf_int().loc["x"])
-    numbers = float(fit.params["x"]), low, high, float(fit.pvalues["x"])
-    if not fit.converged or not np.isfinite(numbers).all():
-        return np.nan, np.nan, np.nan, np.nan, "the mixed model did not converge"
-    return *numbers, ""
-
-
-def _scores_over_all(parts: list[Floats]) -> Floats:
-    ranks = rankdata(np.concatenate(parts))
-    return (ranks - ranks.mean()) / max(float(ranks.std()), TIE)
-
-
-def pooled_columns(sources: Sequence[SourceSample], settings: Settings) -> Columns:
+def pooled_columns(sources: Sequence[SourceSample], settings: AnalysisSettings) -> Statistics:
     """Every number of the pooled table but the mixed model's, for K predictors -> columns, each [K]."""
     data = crossing(sources)
     rho, p = matrix_permutation(data, settings)
@@ -207,7 +155,9 @@ def pooled_columns(sources: Sequence[SourceSample], settings: Settings) -> Colum
     }
 
 
-def _variances(sources: Sequence[SourceSample], data: Crossing, settings: Settings) -> list[tuple[Floats, float]]:
+def _variances(
+    sources: Sequence[SourceSample], data: Crossing, settings: AnalysisSettings
+) -> list[tuple[Floats, float]]:
     """Persona, question and seed parts of the variance of the pooled z, with their degrees of freedom."""
     half = max(settings.resamples // 2, 2)
     size = data.known.sum(axis=1)

@@ -1,4 +1,5 @@
-"""Dots with intervals: leakage by category and role; the gradient under every predictor, layer and held-constant rival."""
+"""Dots with intervals: leakage by category and role; rho under every predictor, at every layer, and with a confounder
+held constant."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ import altair as alt
 import polars as pl
 
 from bystander.report.figures import shared
-from bystander.report.headline import Lead
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import leakage_title
 
 DOT_HEIGHT = 19  # px of one row of dots
 
 
-def groups(frame: pl.DataFrame, lead: Lead, names: Sequence[str], field: str) -> alt.FacetChart:
+def groups(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str], field: str) -> alt.FacetChart:
     """Mean leakage per `field` (category, role) with its 95 % interval, a panel per source."""
-    title = " ".join(leakage_title(lead.probe, lead.metric))
+    title = " ".join(leakage_title(headline.probe, headline.metric))
     order: alt.EncodingSortField | list[str] = (
         shared.ROLES if field == "role" else alt.EncodingSortField("leakage", op="mean", order="descending")
     )
@@ -31,18 +32,18 @@ def groups(frame: pl.DataFrame, lead: Lead, names: Sequence[str], field: str) ->
     return _dots(frame, names, alt.Y(f"{field}:N", sort=order, title=None), "leakage", title, tooltip)
 
 
-def rivals(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
-    """Rho of every predictor at the study's layer, a panel per source. `frame`: `frames.rivals`."""
-    order = frame.sort("place")["predictor"].unique(maintain_order=True).to_list()
+def predictors(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
+    """Rho of every predictor at the study's layer, a panel per source. `frame`: `frames.predictors`."""
+    order = frame.sort("order")["predictor"].unique(maintain_order=True).to_list()
     y = alt.Y("predictor:N", sort=order, title=None)
-    return _dots(frame, names, y, "rho", "Gradient: Spearman's ρ with leakage", _rho_tooltip("predictor"))
+    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's ρ with leakage", _rho_tooltip("predictor"))
 
 
 def partials(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
-    """Rho raw and with each rival explanation held constant, a panel per source. `frame`: `frames.partials`."""
+    """Rho raw and with each confounder held constant, a panel per source. `frame`: `frames.partials`."""
     order = frame["held"].unique(maintain_order=True).to_list()
     y = alt.Y("held:N", sort=order, title=None)
-    return _dots(frame, names, y, "rho", "Gradient: Spearman's ρ with leakage", _rho_tooltip("held"))
+    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's ρ with leakage", _rho_tooltip("held"))
 
 
 def _rho_tooltip(field: str) -> list[alt.Tooltip]:
@@ -58,8 +59,7 @@ def _rho_tooltip(field: str) -> list[alt.Tooltip]:
 def _dots(
     frame: pl.DataFrame, names: Sequence[str], y: alt.Y, value: str, title: str, tooltip: list[alt.Tooltip]
 ) -> alt.FacetChart:
-    order = frame["source"].unique(maintain_order=True).to_list()
-    single = len(order) == 1
+    single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     y = y.axis(
         alt.Axis(
@@ -75,20 +75,17 @@ def _dots(
     bar = base.mark_rule(style="dot", strokeWidth=2, tooltip=None).encode(x="low:Q", x2="high:Q", y=y)
     dot = base.mark_point(style="dot", size=46, opacity=1, filled=True, tooltip=True).encode(x=x, y=y, tooltip=tooltip)
     chart = shared.layered(bar, dot, width=420 if single else 150, height=alt.Step(DOT_HEIGHT))
-    grid = shared.panels(chart, order, above="", below="" if single else title)
-    shared.switchable(grid, names, {"gutter": 190, "least": 120, "widest": 520})
-    return grid
+    return shared.switchable_panels(chart, frame, names, title, gutter=190, least=120, widest=520)
 
 
 def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     """Rho over the layers of the model, a line per predictor that has layers. `frame`: `frames.layers`."""
-    order = frame["source"].unique(maintain_order=True).to_list()
-    single = len(order) == 1
+    single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
-    predictors = frame["predictor"].unique(maintain_order=True).to_list()
-    color = alt.Color("predictor:N", sort=predictors, title="Predictor",
+    listed = frame["predictor"].unique(maintain_order=True).to_list()
+    color = alt.Color("predictor:N", sort=listed, title="Predictor",
                       legend=alt.Legend(labelLimit=400, columns=1, symbolOpacity=1))  # fmt: skip
-    dash = alt.StrokeDash("predictor:N", sort=predictors, legend=None)
+    dash = alt.StrokeDash("predictor:N", sort=listed, legend=None)
     x = alt.X(
         "layer:Q",
         title="Layer (0: embeddings)" if single else None,
@@ -103,6 +100,4 @@ def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     )
     band = band.encode(x=x, y="low:Q", y2="high:Q", color=color)
     chart = shared.layered(chosen, band, line, point, width=460 if single else 170, height=240 if single else 160)
-    grid = shared.panels(chart, order, above="", below="" if single else "Layer (0: embeddings)")
-    shared.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
-    return grid
+    return shared.switchable_panels(chart, frame, names, "Layer (0: embeddings)", least=130, widest=620, aspect=0.9)

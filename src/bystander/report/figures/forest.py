@@ -1,4 +1,4 @@
-"""The forest plot: gradients of several studies with their intervals, side by side."""
+"""The forest plot: similarity correlations of several studies with their intervals, side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import polars as pl
 
 from bystander.report.figures import shared
 
-ROW = 20  # px of one gradient
+ROW = 20  # px of one line
 
 
 def forest(frame: pl.DataFrame) -> alt.VConcatChart:
@@ -29,10 +29,10 @@ def _block(frame: pl.DataFrame, behavior: str, runs: list[str]) -> alt.LayerChar
     y = alt.Y("line:N", sort=frame["line"].unique(maintain_order=True).to_list(), title=None, axis=axis)
     legend = alt.Legend(title="Study", columns=1, labelLimit=400, symbolOpacity=1)
     color = alt.Color("run:N", scale=alt.Scale(domain=runs, range="category"), legend=legend)
-    x = alt.X("rho:Q", title="Gradient: Spearman's ρ of leakage with similarity", axis=shared.value_axis(7))
+    x = alt.X("rho:Q", title="Similarity gradient: Spearman's ρ of leakage with similarity", axis=shared.value_axis(7))
     tooltip = [
         alt.Tooltip("run:N", title="study"),
-        alt.Tooltip("line:N", title="gradient"),
+        alt.Tooltip("line:N", title="which"),
         alt.Tooltip("predictor:N", title="predictor"),
         alt.Tooltip("rho:Q", title="ρ", format=".2f"),
         *shared.interval_tooltip(".2f"),

@@ -8,21 +8,20 @@ import altair as alt
 import polars as pl
 
 from bystander.report.figures import shared
-from bystander.report.headline import Lead
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import leakage_title, similarity_title
 
 
-def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetChart:
+def scatter(frame: pl.DataFrame, headline: HeadlineOutcome, *, title: str = "") -> alt.FacetChart:
     """The row of panels of one behavior. `frame`: `frames.scatter`."""
-    panels = frame["source"].unique(maintain_order=True).to_list()
-    single = len(panels) == 1
+    single = len(shared.sources(frame)) == 1
     width, height = (620, 380) if single else (190, 170)
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     people = base.transform_filter("datum.kind === 'persona'")
-    below = similarity_title(lead.method, lead.layer)
+    below = similarity_title(headline.method, headline.layer)
     x = alt.X("similarity:Q", title=below if single else None, scale=alt.Scale(zero=False, nice=True))
     scale = alt.Undefined if single else alt.Scale(domain=shared.extent(frame["leakage"], 0.06))
-    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=shared.value_axis(5), scale=scale)
+    y = alt.Y("leakage:Q", title=leakage_title(headline.probe, headline.metric), axis=shared.value_axis(5), scale=scale)
     points = people.mark_point(tooltip=True, opacity=1, cursor="pointer").encode(
         x=x, y=y, color=shared.role_color(frame), shape=shared.role_shape(frame), fillOpacity=shared.clear(0.8, 0.18),
         tooltip=shared.persona_tooltip(), description="persona:N",
@@ -36,12 +35,12 @@ def scatter(frame: pl.DataFrame, lead: Lead, *, title: str = "") -> alt.FacetCha
         points,
         *_names(people, single=single),
         *_followed(people),
-        base.transform_filter("datum.kind === 'gradient'")
+        base.transform_filter("datum.kind === 'rho'")
         .mark_text(style="note", tooltip=None)
         .encode(text="label:N", x=alt.XValue(2), y=alt.YValue(-4)),
     ]
     chart = shared.layered(*layers, width=width, height=height)
-    return shared.panels(chart, panels, above=title, below="" if single else below, gap=16)
+    return shared.panels(chart, frame, above=title, below=below, gap=16)
 
 
 def _names(people: alt.Chart, *, single: bool) -> list[alt.Chart]:

@@ -48,18 +48,33 @@ def layered(*layers: alt.Chart, width: int | alt.Step, height: int | alt.Step, t
     return chart.properties(title=title) if title else chart
 
 
+def sources(frame: pl.DataFrame) -> list[str]:
+    """The sources of a figure's rows, in their order: a panel each. With one source the panel is larger."""
+    return frame["source"].unique(maintain_order=True).to_list()
+
+
 def panels(
-    chart: alt.LayerChart, order: Sequence[str], *, above: str, below: str | list[str], gap: int = 2
+    chart: alt.LayerChart, frame: pl.DataFrame, *, below: str | list[str], above: str = "", gap: int = 2
 ) -> alt.FacetChart:
-    """One panel per source, re-flowed by the page to its width. `below`: the axis title that all panels share."""
+    """One panel per source, re-flowed by the page to its width. `below`: the axis title that several panels share."""
     header = alt.Header(
         labelAnchor="start", labelPadding=gap, labelExpr="replace(datum.label, /_/g, ' ')", titleAnchor="start",
         titleFontSize=14, titlePadding=8, title=above or None,
     )  # fmt: skip
-    facet = alt.Facet("source:N", sort=list(order), header=header, title=above or None)
+    order = sources(frame)
+    facet = alt.Facet("source:N", sort=order, header=header, title=above or None)
     grid = chart.facet(facet=facet, columns=PANELS_PER_ROW)
     title = alt.TitleParams(below, orient="bottom", anchor="middle", offset=8, style="axis-title")
-    return grid.properties(title=title) if below else grid
+    return grid.properties(title=title) if len(order) > 1 else grid
+
+
+def switchable_panels(
+    chart: alt.LayerChart, frame: pl.DataFrame, names: Sequence[str], below: str | list[str], **hints: float
+) -> alt.FacetChart:
+    """`panels` of a figure by itself: with its parameters and the page's hints."""
+    grid = panels(chart, frame, below=below)
+    switchable(grid, names, hints)
+    return grid
 
 
 def of_arm() -> str:

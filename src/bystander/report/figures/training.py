@@ -8,17 +8,16 @@ import altair as alt
 import polars as pl
 
 from bystander.report.figures import shared
-from bystander.report.headline import Lead
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import leakage_title, similarity_title
 from bystander.report.theme import HOVER
 
 CHECKPOINT = "Checkpoint (fraction of training)"
 
 
-def quintiles(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChart:
+def quintiles(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -> alt.FacetChart:
     """Mean leakage of each fifth of similarity over training, with 95 % intervals; a panel per source."""
-    order = frame["source"].unique(maintain_order=True).to_list()
-    single = len(order) == 1
+    single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     color = alt.Color(
         "quintile:O", scale=alt.Scale(range="ordinal"),
@@ -27,10 +26,10 @@ def quintiles(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.Face
     x = alt.X(
         "checkpoint:Q",
         title=CHECKPOINT if single else None,
-        axis=alt.Axis(format=".2~f", values=_ticks(frame), grid=False),
+        axis=alt.Axis(format=".2~f", values=sorted(frame["checkpoint"].unique().to_list()), grid=False),
     )
     scale = alt.Scale(domain=shared.extent(frame["leakage"], 0.3))
-    y = alt.Y("leakage:Q", title=leakage_title(lead.probe, lead.metric), axis=shared.value_axis(5), scale=scale)
+    y = alt.Y("leakage:Q", title=leakage_title(headline.probe, headline.metric), axis=shared.value_axis(5), scale=scale)
     tooltip = [
         alt.Tooltip("quintile:O", title="fifth of similarity"),
         alt.Tooltip("checkpoint:Q", title="checkpoint", format="~g"),
@@ -46,21 +45,14 @@ def quintiles(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.Face
         x=x, y=y, color=color, tooltip=tooltip
     )
     chart = shared.layered(band, line, point, width=460 if single else 170, height=260 if single else 160)
-    grid = shared.panels(chart, order, above="", below="" if single else CHECKPOINT)
-    shared.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
-    return grid
+    return shared.switchable_panels(chart, frame, names, CHECKPOINT, least=130, widest=620, aspect=0.9)
 
 
-def _ticks(frame: pl.DataFrame) -> list[float]:
-    return sorted(frame["checkpoint"].unique().to_list())
-
-
-def timing(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChart:
+def timing(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -> alt.FacetChart:
     """The checkpoint at which half of a persona's final leakage was reached, against similarity; a panel per source."""
-    order = frame["source"].unique(maintain_order=True).to_list()
-    single = len(order) == 1
+    single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
-    below = similarity_title(lead.method, lead.layer)
+    below = similarity_title(headline.method, headline.layer)
     x = alt.X("similarity:Q", title=below if single else None, scale=alt.Scale(zero=False))
     y = alt.Y(
         "half_point:Q", title=["Half of the final leakage", "reached at (checkpoint)"],
@@ -86,9 +78,7 @@ def timing(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetCh
     ring = base.transform_filter(shared.FOLLOWED).mark_point(style="ring", opacity=1, size=130, tooltip=None)
     ring = ring.encode(x="similarity:Q", y="half_point:Q")
     chart = shared.layered(span, point, ring, width=460 if single else 170, height=260 if single else 160)
-    grid = shared.panels(chart, order, above="", below="" if single else below)
-    shared.switchable(grid, names, {"least": 130, "widest": 620, "aspect": 0.9})
-    return grid
+    return shared.switchable_panels(chart, frame, names, below, least=130, widest=620, aspect=0.9)
 
 
 def losses(frame: pl.DataFrame) -> alt.LayerChart:

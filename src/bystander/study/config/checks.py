@@ -17,7 +17,7 @@ from bystander.core.yamlfile import Path_
 
 if TYPE_CHECKING:
     from bystander.design.arms import Counts
-    from bystander.study.config.study import StudySettings
+    from bystander.study.config.schema import StudySettings
 
 Add = Callable[[Path_, str], None]
 

@@ -1,15 +1,13 @@
-"""The faults of a study file: all of them at once, each with its line, also those that a schema cannot know."""
+"""The faults of a study file: told together, each with its line."""
 
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,23 +16,9 @@ from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_, YamlText
 from bystander.personas import load_personas
 from bystander.study.config.checks import CHECKS, Facts
-from bystander.study.config.study import StudySettings, study_model
+from bystander.study.config.schema import StudySettings
 
-# Stand-ins for what is missing or wrong, so that the rest of a faulty file can still be checked.
-_STAND_INS: dict[Path_, Any] = {
-    ("name",): "unnamed",
-    ("sources",): ["assistant"],
-    ("behaviors",): ["marker"],
-    ("probes",): {"marker": {}},
-    ("geometry",): {"layer": 1},
-    ("sweep", "source"): "assistant",
-    ("sweep", "grid", "lr"): [1.0],
-    ("sweep", "grid", "epochs"): [1],
-}
-# A faulty element of a list of blocks: nothing like any other element, so that it is neither missed nor a repetition.
-_ELEMENTS: dict[Path_, Callable[[int], Any]] = {
-    ("sweep", "configs"): lambda index: {"lr": 1.0, "epochs": 1_000_000 + index}
-}
+Block = TypeVar("Block", bound=BaseModel)
 
 
 @dataclass
@@ -43,7 +27,6 @@ class StudyFaults:
 
     file: str
     parsed: YamlText
-    data: dict[str, Any]
     overridden: Sequence[tuple[str, ...]] = ()
     found: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     places: set[Path_] = field(default_factory=set[Path_])
@@ -68,23 +51,18 @@ class StudyFaults:
             raise StudyError(f"{path} cannot be run; {len(faults)} fault{'s' * (len(faults) != 1)}:", faults)
 
 
-def validate(data: dict[str, Any], faults: StudyFaults) -> StudySettings | None:
-    """The study; where the file has faults, the study that it would be without them, so that checking can go on.
-    None where not even that can be made."""
-    for place, number in _numbers(data, ()):
-        if not math.isfinite(number):
-            faults.add(place, f"{_dots(place)} is {number}: a number must be finite")
-    mended: dict[str, Any] = data
-    for _ in range(6):  # each round takes out what the last one found; a block in a block in a block needs three
-        try:
-            return study_model().model_validate(mended)
-        except ValidationError as error:
-            mended = _without(mended, _tell(error, mended, faults))
-    return None
+def validate(model: type[Block], data: Mapping[str, Any], faults: StudyFaults) -> Block | None:
+    """`data` as the settings `model`; None where a key or a value is not of the schema, with all such faults told."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        _tell(error, model, data, faults)
+        return None
 
 
 def check(spec: StudySettings, folder: Path, faults: StudyFaults) -> tuple[Persona, ...]:
-    """What a schema cannot know: names that must exist, sets that must hold what is drawn from them."""
+    """What a schema cannot know: names that must exist, sets that must hold what is drawn from them. Of a study that
+    fits its schema; returns its personas, () where they cannot be read."""
     personas: tuple[Persona, ...] = ()
     try:
         personas = _built_in() if spec.personas == "builtin" else tuple(load_personas(folder / spec.personas))
@@ -100,20 +78,16 @@ def _built_in() -> tuple[Persona, ...]:
     return tuple(load_personas())
 
 
-def _tell(error: ValidationError, data: dict[str, Any], faults: StudyFaults) -> list[tuple[Path_, bool]]:
-    """Tell every fault of a validation; returns the places and whether something was missing there."""
+def _tell(error: ValidationError, model: type[BaseModel], data: object, faults: StudyFaults) -> None:
     messages: dict[Path_, list[str]] = {}
-    missing: dict[Path_, bool] = {}
     for one in error.errors():
         place = _place(one["loc"], data)
-        missing[place] = one["type"] == "missing"
+        text = _message(place, cast("dict[str, Any]", one), model)
         messages.setdefault(place, [])
-        text = _message(place, cast("dict[str, Any]", one))
         if text not in messages[place]:
             messages[place].append(text)
-    for place, texts in messages.items():
+    for place, texts in messages.items():  # a value that fits none of several types has a message for each
         faults.add(place, texts[0] + "".join(f", or {t.partition(': ')[2]}" for t in texts[1:]))
-    return list(missing.items())
 
 
 def _place(loc: tuple[int | str, ...], data: object) -> Path_:
@@ -137,90 +111,48 @@ def _is_type(part: object) -> bool:
     return isinstance(part, str) and (part in ("str", "int", "float", "bool") or part.endswith("]"))
 
 
-def _message(place: Path_, error: dict[str, Any]) -> str:
-    where = _dots(place)
+def _message(place: Path_, error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in place) or "the file"
+    context: Mapping[str, Any] = error.get("ctx", {})
+    kind = f"{where}.{str(context.get('discriminator')).strip(chr(39))}"
     if error["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; {_nearest(place)}"
+        return f"unknown key {where!r}; {_advice(error['loc'], model)}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
+    if error["type"] == "union_tag_not_found":
+        return f"{kind} is missing: it says which of several blocks this is"
+    if error["type"] == "union_tag_invalid":
+        return f"{kind} is {context['tag']!r}; known: {context['expected_tags']}"
     value = repr(error["input"])
     shown = value if len(value) < 60 else value[:57] + "..."
     return f"{where} is {shown}: {str(error['msg'])[0].lower()}{str(error['msg'])[1:]}"
 
 
-def _dots(place: Path_) -> str:
-    return ".".join(str(part) for part in place) or "the file"
+def _advice(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    """What may have been meant by the unknown key at the end of `loc`."""
+    models, key, elsewhere = [model], str(loc[-1]), list[str]()
+    for part in loc[:-1]:
+        fields = [one.model_fields[str(part)] for one in models if part in one.model_fields]
+        if fields:
+            models = [inner for one in fields for inner in _models_in(one.annotation)]
+        elif chosen := [one for one in models if part in _kinds(one)]:  # pydantic names the kind of a block of several
+            elsewhere = [kind for one in models if key in one.model_fields for kind in _kinds(one)]
+            models = chosen
+    if elsewhere:
+        return f"it belongs to kind {' or '.join(elsewhere)}"
+    known = list(dict.fromkeys(name for one in models for name in one.model_fields))
+    close = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}" if known else "remove it"
 
 
-def _nearest(place: Path_) -> str:
-    model: type[BaseModel] = study_model()
-    for part in place[:-1]:
-        if isinstance(part, int):
-            continue
-        found = model.model_fields.get(part)
-        inner = _model_in(found.annotation) if found else None
-        if inner is None:
-            return "remove it"
-        model = inner
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(str(place[-1]), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The blocks that a type allows."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(inner) for inner in getattr(annotation, "__args__", ()))
-    return next((model for model in found if model is not None), None)
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
-def _without(data: dict[str, Any], places: Sequence[tuple[Path_, bool]]) -> dict[str, Any]:
-    """A copy of `data` without what stands at the places; stand-ins where something needed is then missing."""
-    mended = deepcopy(data)
-    for place, missing in sorted(places, key=lambda item: [str(part) for part in item[0]], reverse=True):
-        if place in _STAND_INS:
-            _put(mended, place, deepcopy(_STAND_INS[place]))
-        elif place:
-            _drop(mended, place[:-1] if missing and len(place) > 1 else place)
-    return mended
-
-
-def _put(data: dict[str, Any], place: Path_, value: object) -> None:
-    here: Any = data
-    for part in place[:-1]:
-        here = here[part]
-    here[place[-1]] = value
-
-
-def _drop(data: dict[str, Any], place: Path_) -> None:
-    """Takes out a key. An element stays in its list as text, so that the places of those behind it stay right; a list
-    of anything else goes as a whole."""
-    for above, stand_in in _ELEMENTS.items():
-        if place[: len(above)] == above and isinstance(index := (*place, None)[len(above)], int):
-            return _put(data, place[: len(above) + 1], stand_in(index))
-    here: Any = data
-    for part in place[:-1]:
-        try:
-            here = here[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    last = place[-1] if place else None
-    if isinstance(here, dict):
-        cast("dict[Any, Any]", here).pop(last, None)
-    elif isinstance(here, list) and isinstance(last, int):
-        items = cast("list[Any]", here)
-        if isinstance(items[last], str) or any(isinstance(item, dict | float) for item in items):
-            _drop(data, place[:-1])
-        else:
-            items[last] = str(items[last])
-    return None
-
-
-def _numbers(value: object, place: Path_) -> list[tuple[Path_, float]]:
-    if isinstance(value, float):
-        return [(place, value)]
-    if isinstance(value, dict):
-        return [f for k, v in cast("dict[Any, Any]", value).items() for f in _numbers(v, (*place, k))]
-    if isinstance(value, list):
-        return [f for i, v in enumerate(cast("list[Any]", value)) for f in _numbers(v, (*place, i))]
-    return []
+def _kinds(model: type[BaseModel]) -> list[str]:
+    """The values of `kind` that mean this block."""
+    found = model.model_fields.get("kind")
+    return [str(kind) for kind in get_args(found.annotation)] if found else []

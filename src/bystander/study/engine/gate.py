@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from bystander.analysis import Analysis, Settings, analyze
+from bystander.analysis import Analysis, AnalysisSettings, analyze
 from bystander.study.config.study import StudySettings
 from bystander.study.engine.collect import persona_table
 from bystander.study.plan.cells import Plan, config_label, swept_behaviors
@@ -33,9 +33,9 @@ def decide(plan: Plan, needed: Sequence[CellDir]) -> GateDecision:
     similarities = pl.read_parquet(geometry.similarities_file.read_bytes())
     personas = persona_table(plan.study.personas, geometry.manifest().prompt_tokens)
     spec = plan.study.spec
-    settings = Settings(
-        layer=spec.geometry.layer, permutations=PERMUTATIONS, resamples=RESAMPLES, control_limit=spec.select.within,
-        gradient_over=("held-out",) if spec.arms[0] == "contrastive" else ("held-out", "mixed"),
+    settings = AnalysisSettings(
+        method=spec.geometry.method, layer=spec.geometry.layer, permutations=PERMUTATIONS, resamples=RESAMPLES, control_limit=spec.select.within,
+        bystander_roles=("held-out",) if spec.arms[0] == "contrastive" else ("held-out", "mixed"),
     )  # fmt: skip
     analysis = analyze(measurements, similarities, personas, settings=settings, hypotheses=())
     found = [_behavior(analysis, behavior, spec) for behavior in swept_behaviors(plan.study)]
@@ -86,7 +86,7 @@ def _behavior(analysis: Analysis, behavior: str, spec: StudySettings) -> Swept:
 
 def _gradient(analysis: Analysis, outcome: Mapping[str, object], spec: StudySettings) -> dict[str, Any]:
     """The gradient of that training and outcome at the study's layer; {} where there is none."""
-    frame = analysis.gradient.filter(
+    frame = analysis.similarity_correlation.filter(
         pl.col("seed").is_null(), pl.col("method") == spec.geometry.method, pl.col("layer") == spec.geometry.layer,
         *(pl.col(key) == value for key, value in outcome.items()),
     )  # fmt: skip

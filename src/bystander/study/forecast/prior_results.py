@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from bystander.analysis import Settings, analyze_table
+from bystander.analysis import AnalysisSettings, analyze_table
 from bystander.analysis.table import SIMILARITY
 from bystander.core.errors import DataError
 from bystander.core.files import write_parquet
@@ -153,9 +153,9 @@ def _gradients_of(table: pl.DataFrame, path: Path, personas: Sequence[Persona]) 
         names = similar or ["similarity_lexical"]
         if frame.height < 4:
             continue
-        analysis = analyze_table(frame, similarity=names, settings=Settings(permutations=999, resamples=500))
+        analysis = analyze_table(frame, similarity=names, settings=AnalysisSettings(permutations=999, resamples=500))
         rows = [
-            *analysis.gradient.to_dicts(),
+            *analysis.similarity_correlation.to_dicts(),
             *(_over(row) for row in analysis.pooled.to_dicts() if row["n_sources"] > 1),
         ]
         found += [

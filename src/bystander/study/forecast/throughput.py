@@ -58,9 +58,9 @@ class Rates:
 
 
 # Published figures. docs/performance.md: H100 80 GB on the shape of Qwen2.5-7B-Instruct in bf16, with an adapter on: 444
-# questions/s of 130 tokens; 112.8 rows/s of 140 tokens; 23,549 tokens/s sampled. ../shared/bench/BASELINES.md: 2 cores
-# with SmolLM2-135M in float32: 5.5 questions/s of 102 tokens; 1.9 rows/s of 99 tokens; 112 tokens/s. The other kinds are
-# scaled from the H100 by their data sheets: dense bf16 TFLOP/s for scoring and training, memory bandwidth for sampling.
+# questions/s of 130 tokens; 112.8 rows/s of 140 tokens; 23,549 tokens/s sampled. Two cores with SmolLM2-135M in float32:
+# 5.5 questions/s of 102 tokens; 1.9 rows/s of 99 tokens; 112 tokens/s. The other kinds are scaled from the H100 by their
+# data sheets: dense bf16 TFLOP/s for scoring and training, memory bandwidth for sampling.
 _H100 = (444 * 130.0, 112.8 * 140, 23549.0)
 _SCALES: dict[str, tuple[float, float]] = {  # of compute and of bandwidth, against the H100's 989 TFLOP/s and 3.35 TB/s
     "h100": (1.0, 1.0),

@@ -17,7 +17,7 @@ from bystander.core.progress import Bar
 from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
 from bystander.data.judge_questions import JudgedQuestion, load_judge_questions
 from bystander.judge.answer_store import Ledger
-from bystander.judge.cost import Forecast
+from bystander.judge.cost import CostEstimate
 from bystander.judge.inspect_log import write_judged_log
 from bystander.judge.judging import Judge, Judgement, judge_completions, measure_all, refuse_failures
 from bystander.judge.settings import JudgeSettings
@@ -54,7 +54,7 @@ class Judging:
     own: pl.DataFrame
     completions: int
     failed: int
-    forecast: Forecast
+    forecast: CostEstimate
     ledger: Ledger
 
 
@@ -103,7 +103,7 @@ def judge_run(
     asked, dataset = questions_of(study, questions)
     judge = Judge(settings, cache, purpose=f"judge {study.spec.name} {study.identity[:8]}", folder=env_folder)
     everything = [completion for group in groups for completion in group.completions]
-    forecast = judge.forecast(everything, asked)
+    forecast = judge.estimate(everything, asked)
     judge.client.check_cap(forecast.dollars)
     judge.preflight([study.spec.model.name])
     before = judge.ledger()

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from bystander.analysis import Analysis, Settings, analyze
-from bystander.analysis.results import tidy
-from bystander.analysis.schemas import TABLES
+from bystander.analysis import Analysis, AnalysisSettings, analyze
+from bystander.analysis.schemas import TABLES, tidy
 from bystander.core import doors
 from bystander.core.errors import StoreError
 from bystander.core.files import read_json, write_bytes
@@ -92,13 +91,15 @@ class Results:
     def analyze(self) -> Analysis:
         """The analysis, computed anew. The phase diagram is the gate's: all its configurations on the same personas."""
         spec, gate = self.study.spec, self.run.gate().found
-        settings = Settings(layer=spec.geometry.layer, gradient_over=("held-out", "mixed"))
+        settings = AnalysisSettings(
+            method=spec.geometry.method, layer=spec.geometry.layer, bystander_roles=("held-out", "mixed")
+        )
         picks = run_records.picked(self.run)
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(self.study)]
         main = run_records.main_rows(self.measurements, gate)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
         mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
-        found = replace(found, instrument=found.instrument.with_columns(mode.alias("mode")))
+        found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
         if self._later is not None:
             note = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))
@@ -117,9 +118,9 @@ class Results:
         """Leakage per training, persona and metric, with its interval."""
         return self.analysis.leakage
 
-    def gradient(self) -> pl.DataFrame:
+    def similarity_correlation(self) -> pl.DataFrame:
         """Rank correlation of leakage with similarity, per training, metric, predictor and layer."""
-        return self.analysis.gradient
+        return self.analysis.similarity_correlation
 
     def dynamics(self) -> pl.DataFrame:
         """When leakage came: per persona, the checkpoint at which half of it was reached."""
@@ -173,7 +174,7 @@ class Results:
             registration_hash=digest,
             hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
             gate=run_records.gate_result(self.run),
-            leads=run_records.picked(self.run),
+            picked_configs=run_records.picked(self.run),
             created=run_records.created(self.run),
         )
 

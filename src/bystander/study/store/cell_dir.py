@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from bystander.core.columns import schema_of
 from bystander.core.files import (
     compressed_lines,
     explained,
@@ -23,20 +24,13 @@ from bystander.core.files import (
     write_parquet,
 )
 from bystander.core.hashing import stable_hash
-from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
+from bystander.core.records import Completion, Measurement, as_dict
 from bystander.probe.base import ProbeUnit
 from bystander.study.store.records import CellManifest
 
 # What says which weights a measurement or a completion comes from.
 STAMPED = ("behavior", "source", "arm", "config", "lr", "epochs", "seed", "role", "checkpoint", "weights_hash")
-MEASUREMENT_SCHEMA: dict[str, Any] = dict.fromkeys(MEASUREMENT_COLUMNS, pl.String) | {
-    "value": pl.Float64,
-    "seed": pl.Int64,
-    "checkpoint": pl.Float64,
-    "sample": pl.Int64,
-    "lr": pl.Float64,
-    "epochs": pl.Int64,
-}
+MEASUREMENT_SCHEMA = schema_of(Measurement)
 
 
 def cell_folder(name: str, key: str) -> str:
