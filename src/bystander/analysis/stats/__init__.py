@@ -1,0 +1,1 @@
+"""Statistics as pure functions: arrays in, records out; no tables, no files."""
