@@ -91,7 +91,7 @@ class Answers:
     def __init__(self, rng: np.random.Generator, personas: int, questions: int) -> None:
         self.rng = rng
         self.question = rng.standard_normal(questions)
-        self.own = rng.standard_normal((personas, questions))
+        self.own = rng.standard_normal((personas, questions), dtype=np.float32)
         self.drift = 0.8 * self.question + 0.6 * rng.standard_normal(questions)  # what training does to questions
 
     def untrained(self, rate: Floats) -> Floats:
@@ -100,10 +100,10 @@ class Answers:
 
     def trained(self, rate: Floats) -> Floats:
         """The same after a training; every call is a training of its own on the same rows."""
-        new = self.rng.standard_normal(self.own.shape)
+        new = self.rng.standard_normal(self.own.shape, dtype=np.float32)
         return self._drawn(rate, self.drift, KEPT * self.own + (1 - KEPT**2) ** 0.5 * new)
 
     @staticmethod
-    def _drawn(rate: Floats, question: Floats, own: Floats) -> Floats:
+    def _drawn(rate: Floats, question: Floats, own: NDArray[np.float32]) -> Floats:
         latent = SHARED**0.5 * question + (1 - SHARED) ** 0.5 * own
         return (latent < norm.ppf(rate)[:, None]).astype(float)
