@@ -1,0 +1,208 @@
+"""Intervals and rules: the leakage ratio, a broken model, a picked configuration, matched dose, "no leakage", prediction
+skill, asymmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from bystander.analysis.groups import EVERYTHING, containment
+from bystander.analysis.intervals import crossed
+from bystander.analysis.stats.asymmetry import asymmetry
+from bystander.analysis.stats.control import control_fall, over_sources
+from bystander.analysis.stats.dose import Course, area_interval, matched_dose
+from bystander.analysis.stats.equivalence import equivalence
+from bystander.analysis.stats.ratio import leakage_ratio
+from bystander.analysis.stats.selection import pick_and_test, picking_items
+from bystander.analysis.stats.skill import skills
+from calibration import real
+from calibration.rows import Floats, Row, coverage, level
+
+ITEMS = tuple(f"q{i}" for i in range(200))
+
+
+def ratio_intervals(studies: int, seed: int = 41) -> Iterator[Row]:
+    """Seeds move questions (the interaction), for the source more than for bystanders; true ratio 0.2."""
+    for seeds, questions, by_seed, times in ((3, 50, 0.3, 3.0), (3, 24, 0.5, 2.0), (3, 50, 0.0, 1.0), (1, 60, 0.3, 1.0)):
+        rng = np.random.default_rng([seed, seeds, questions, int(10 * by_seed)])
+        old: list[bool] = []
+        new: list[bool] = []
+        for _ in range(studies):
+            changes, own = _seeds_move_questions(rng, seeds, questions, by_seed, times)
+            _, low, high = containment(own, changes)
+            old += [bool(low <= 0.2 <= high)] if np.isfinite(low) else []
+            found = leakage_ratio(changes, own)
+            new += [found.low <= 0.2 <= found.high] if np.isfinite(found.low) else []
+        scenario = f"{seeds} seeds, {questions} questions, seed x question {by_seed:g}, source {times:g} times"
+        yield coverage("leakage ratio", scenario, new)
+        if by_seed and seeds > 1:
+            yield coverage("leakage ratio, interaction left in the covariance", scenario, old, offered=False)
+
+
+def _seeds_move_questions(
+    rng: np.random.Generator, seeds: int, questions: int, by_seed: float, times: float
+) -> tuple[Floats, Floats]:
+    common = by_seed * rng.standard_normal((seeds, 1, questions))
+    changes = 0.1 + common + 0.1 * rng.standard_normal((1, 1, questions)) + 0.08 * rng.standard_normal((1, 108, 1))
+    changes = changes + 0.3 * rng.standard_normal((seeds, 108, questions))
+    own = 0.5 + times * common[:, 0] + 0.1 * rng.standard_normal((1, questions))
+    own = own + 0.3 * rng.standard_normal((seeds, questions))
+    if seeds > 1:  # one seed is that very training: its effect is part of the truth
+        changes = changes + 0.02 * rng.standard_normal((seeds, 1, 1))
+        own = own + 0.05 * rng.standard_normal((seeds, 1))
+    return changes, own
+
+
+def broken_model(studies: int, seed: int = 42) -> Iterator[Row]:
+    """A control that did not move, and one that fell by exactly its limit of 2 points."""
+    for questions in (25, 100, 300):
+        rng = np.random.default_rng([seed, questions])
+        point, spoiled, intact = 0, 0, 0
+        broke: list[float] = []
+        held: list[float] = []
+        for _ in range(studies):
+            changes = [_control(rng, questions, 0.0) for _ in range(5)]
+            falls = [control_fall(crossed(change[None], EVERYTHING), 0.02) for change in changes]
+            point += sum(fall.fall > 0.02 for fall in falls)
+            spoiled += "broke" in over_sources(falls)
+            intact += sum(fall.state == "intact" for fall in falls)
+            at_limit = control_fall(crossed(_control(rng, questions, 0.02)[None], EVERYTHING), 0.02)
+            broke.append(at_limit.p_broke)
+            held.append(at_limit.p_intact)
+        scenario = f"{questions} control questions"
+        unmoved = f"the control did not move, {scenario}"
+        yield Row("level", "model broke: point below the limit, each source", unmoved, studies * 5, point / studies / 5,
+                  0.0, 0.065, None, False)  # fmt: skip
+        yield Row("level", "model broke: interval, any of five sources (Holm)", unmoved, studies, spoiled / studies, 0.0, 0.065)
+        yield level("model broke: interval", f"it fell by the very limit, {scenario}", broke)
+        yield level("model intact: interval", f"it fell by the very limit, {scenario}", held)
+        if questions == 300:
+            yield Row("power", "model intact: interval", unmoved, studies * 5, intact / studies / 5, 0.6, 1.0)
+
+
+def _control(rng: np.random.Generator, questions: int, fall: float) -> Floats:
+    """Changes of HellaSwag answers [11 bystanders, questions]; what a training does to a question it does to nearly all."""
+    answers = real.Answers(rng, 11, questions)
+    return answers.trained(np.full(11, 0.4 - fall)) - answers.untrained(np.full(11, 0.4))
+
+
+def picked_configuration(studies: int, seed: int = 43) -> Iterator[Row]:
+    """Five configurations without any effect; the largest is picked and tested."""
+    rng = np.random.default_rng(seed)
+    same: list[float] = []
+    split: list[float] = []
+    for study in range(studies):
+        effects = rng.choice([-1.0, 0.0, 1.0], (5, len(ITEMS)), p=[0.15, 0.7, 0.15]) + 0.1 * rng.standard_normal(len(ITEMS))
+        same.append(crossed(effects[int(effects.mean(axis=1).argmax())][None], (0, 1)).p)
+        split.append(pick_and_test(effects, picking_items(ITEMS, study)).testing.p)
+    scenario = "five configurations without effect, 200 questions"
+    yield level("picked configuration, tested on other questions", scenario, split)
+    yield level("picked configuration, tested on the same questions", scenario, same, offered=False)
+
+
+def matched_doses(studies: int, seed: int = 44) -> Iterator[Row]:
+    """Two arms with one dose curve, the second trained half as far; and the area under the curve."""
+    rng = np.random.default_rng(seed)
+    hits: list[bool] = []
+    ends: list[float] = []
+    matched: list[float] = []
+    for _ in range(studies):
+        persona = 0.3 * rng.standard_normal(30)
+        question = rng.standard_normal(60)
+        far, near = (_course(rng, persona, question, most) for most in (1.0, 0.5))
+        found = area_interval(far)
+        hits.append(found.low <= CONTAINED * 2 / 3 <= found.high)
+        matched.append(matched_dose(far, near, 0.3).p)
+        apart = crossed(far.bystanders[:, -1] - near.bystanders[:, -1], EVERYTHING)
+        ends.append(2 * min(apart.p, 1 - apart.p))
+    scenario = "two arms on one dose curve, one trained half as far"
+    yield level("bystanders of two arms at matched dose", scenario, matched)
+    yield level("bystanders of two arms at the end of training", scenario, ends, offered=False)
+    yield coverage("area under the dose curve", "bystanders rise with the square of the dose", hits)
+
+
+CONTAINED = 0.5  # bystanders' leakage when the source's is 1; area 2/3 of it, since it goes with the square of the dose
+
+
+def _course(rng: np.random.Generator, persona: Floats, question: Floats, most: float) -> Course:
+    """Eight checkpoints up to a dose of `most`. Between them the curve is straight, so the truth is that of many."""
+    dose = most * np.arange(1, 9) / 8
+    source = dose[:, None] * (1 + 0.3 * question) + 0.3 * rng.standard_normal((8, question.size))
+    mean = CONTAINED * dose[:, None, None] ** 2 * (1 + persona[:, None] + 0.3 * question)
+    bystanders = mean + 0.3 * rng.standard_normal((8, persona.size, question.size))
+    return Course(source[None], bystanders[None])
+
+
+def no_leakage(studies: int, seed: int = 45) -> Iterator[Row]:
+    """The true mean lies at the bound of 2 points: how often is it called equivalent? And is the excluded bound beyond it?"""
+    rng = np.random.default_rng(seed)
+    p: list[float] = []
+    hits: list[bool] = []
+    for _ in range(studies):
+        persona, question = 0.03 * rng.standard_normal((108, 1)), 0.05 * rng.standard_normal(200)
+        leakage = 0.02 + persona + question + 0.3 * rng.standard_normal((108, 200))
+        found = equivalence(crossed(leakage[None], EVERYTHING), 0.02)
+        p.append(found.p)
+        hits.append(found.smallest > 0.02)
+    yield level("equivalence (two one-sided tests)", "true mean at the bound", p)
+    yield coverage("smallest bound excluded lies beyond the truth", "true mean at the bound", hits, high=1.0)
+
+
+def prediction_skill(studies: int, seed: int = 46) -> Iterator[Row]:
+    """Skill of a similarity that foretells nothing, some, and much, against its truth in a large population."""
+    known = np.ones((5, 111), dtype=bool)
+    for source in range(5):
+        known[source, [source * 20, source * 20 + 7, source * 20 + 13]] = False
+    for slope in (0.0, 0.5, 1.0):
+        rng = np.random.default_rng([seed, int(10 * slope)])
+        hits: dict[str, list[bool]] = {"prompt length": [], "the persona's mean": []}
+        for _ in range(studies):
+            x, y, length = _foretold(rng, slope, 111)
+            found = skills(x, y, length, known)
+            true = _true_skill(rng, slope, x, y, length, known)
+            for name, skill in (("prompt length", found.values_length), ("the persona's mean", found.values_persona)):
+                hits[name].append(skill.low <= true[name] <= skill.high)
+        for name, values in hits.items():
+            yield coverage(f"prediction skill against {name}", f"slope {slope:g}, five sources", values)
+
+
+def _foretold(rng: np.random.Generator, slope: float, personas: int) -> tuple[Floats, Floats, Floats]:
+    x = rng.standard_normal((5, personas))
+    y = 0.1 * np.arange(5)[:, None] + 0.5 * rng.standard_normal(personas) + slope * x
+    return x, y + rng.standard_normal(x.shape), rng.poisson(20, personas).astype(float)
+
+
+def _true_skill(
+    rng: np.random.Generator, slope: float, x: Floats, y: Floats, length: Floats, known: np.ndarray
+) -> dict[str, float]:
+    """What the very lines that were fitted reach in 3,000 other personas."""
+    new_x, new_y, new_length = _foretold(rng, slope, 3_000)
+    errors = np.zeros(3)
+    for left in range(5):
+        others = known.copy()
+        others[left] = False
+        model = np.polyval(np.polyfit(x[others], y[others], 1), new_x[left])
+        by_length = np.polyval(np.polyfit(np.broadcast_to(length, x.shape)[others], y[others], 1), new_length)
+        persona = (new_y.sum(axis=0) - new_y[left]) / 4
+        errors += [float(((new_y[left] - foretold) ** 2).mean()) for foretold in (model, by_length, persona)]
+    return {"prompt length": 1 - errors[0] / errors[1], "the persona's mean": 1 - errors[0] / errors[2]}
+
+
+def asymmetric_pairs(studies: int, seed: int = 47) -> Iterator[Row]:
+    """Five sources that leak to each other alike in both directions; and one pair that does not."""
+    rng = np.random.default_rng(seed)
+    p: list[float] = []
+    hits: list[bool] = []
+    for _ in range(studies):
+        mean = 0.2 * rng.random((5, 5))
+        question = 0.2 * rng.standard_normal((5, 5, 1, 100)) + 0.1 * rng.standard_normal(100)
+        seeds = 0.01 * rng.standard_normal((5, 5, 3, 1))
+        leakage = (mean + mean.T)[:, :, None, None] + question + seeds + 0.4 * rng.standard_normal((5, 5, 3, 100))
+        leakage[0, 1] += 0.1
+        found = asymmetry(leakage)
+        hits.append(bool(found.low[0] <= 0.1 <= found.high[0]))
+        leakage[0, 1] -= 0.1
+        p.append(asymmetry(leakage).p_any)
+    yield level("asymmetry of any pair (Holm)", "five sources that leak alike in both directions, three seeds", p, 0.02)
+    yield coverage("asymmetry of a pair", "10 points more one way, three seeds", hits)
