@@ -27,13 +27,17 @@ def benign_arm(studies: int, seed: int = 21) -> Iterator[Row]:
     p: dict[str, list[float]] = {}
     hits: list[bool] = []
     for study in range(studies):
-        source = real.SOURCES[study % 4]  # the fifth, the villain, is as similar to those who start high as to the others
+        source = real.SOURCES[
+            study % 4
+        ]  # the fifth, the villain, is as similar to those who start high as to the others
         held_out = real.bystanders(names.index(source))
         x = real.similarity_to(source)[held_out]
         answers = real.Answers(rng, len(names), QUESTIONS)
         before, after, benign = answers.untrained(rate), *(answers.trained(np.full(rate.size, LEVEL)) for _ in range(2))
         change, leakage = before - after, beyond_benign(after[None], benign[None], -1)[:, held_out]
-        missing = deficit(after[None][:, held_out], after[None][:, [names.index(source) - 37, names.index(source) - 74]], -1)
+        missing = deficit(
+            after[None][:, held_out], after[None][:, [names.index(source) - 37, names.index(source) - 74]], -1
+        )
         for name, values in (("change", change[None][:, held_out]), ("beyond benign", leakage), ("deficit", missing)):
             found = float(permutation_p(x[None], values[0].mean(axis=1), PERMUTATIONS, 0)[0])
             p.setdefault(f"{name}: gradient p", []).append(found)

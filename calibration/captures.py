@@ -33,6 +33,9 @@ WORLDS: dict[str, Rates] = {
     "14 of 107 captured": _captured(14),
     "14 of 107 captured, 6 half way": _captured(14, 6),
     "nobody captured, everyone shifted by 0.45 of the source": lambda _: np.full(PERSONAS, UNHARMED - 0.45 * 0.46),
+    "nobody captured, everyone shifted by just the half": lambda _: np.full(
+        PERSONAS, UNHARMED - 0.5 * (UNHARMED - SOURCE)
+    ),
     "a slope without groups": lambda rng: UNHARMED - (UNHARMED - SOURCE) * rng.random(PERSONAS),
 }
 
@@ -55,7 +58,7 @@ def captured_counts(studies: int, seed: int = 31) -> Iterator[Row]:
         for _ in range(studies):
             rate = rates(rng)
             leakage, source = _study(rng, rate, 200)
-            true = UNHARMED - rate > 0.5 * (UNHARMED - SOURCE)
+            true = UNHARMED - rate > 0.5 * (UNHARMED - SOURCE) + 1e-9
             found = captures(leakage, source)
             hits.append(found.low <= true.sum() <= found.high)
             if not true.all():

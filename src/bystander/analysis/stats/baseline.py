@@ -83,7 +83,9 @@ def slopes_given_baseline(predictors: Floats, before: Floats, change: Floats) ->
     moments = _cross_products(b, y)
     share = float(moments.bb.sum() / max(float((mean_of(b, 1) ** 2).sum()), 1e-300))
     if not np.isfinite(share) or share < MIN_RELIABILITY:
-        why = f"{share:.0%} of the baseline's variance over personas is more than error, less than {MIN_RELIABILITY:.0%}"
+        why = (
+            f"{share:.0%} of the baseline's variance over personas is more than error, less than {MIN_RELIABILITY:.0%}"
+        )
         return _nothing(len(predictors), share, f"{why}: ask more questions")
     return _solved(predictors, moments, share)
 

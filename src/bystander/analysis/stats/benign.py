@@ -34,7 +34,9 @@ def beyond_benign(trained: Floats, benign: Floats, direction: int) -> Floats:
     Raises DataError where personas, questions or seeds do not fit.
     """
     if trained.ndim != 3 or benign.shape not in {trained.shape, (1, *trained.shape[1:])}:
-        raise DataError(f"the benign arm {benign.shape} and the trained one {trained.shape} do not pair by seed and item")
+        raise DataError(
+            f"the benign arm {benign.shape} and the trained one {trained.shape} do not pair by seed and item"
+        )
     return direction * (trained - benign)
 
 

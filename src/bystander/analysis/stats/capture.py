@@ -65,7 +65,9 @@ def captures(leakage: Floats, source: Floats, share: float = SHARE) -> Captures:
     where an item is missing. Raises DataError where they do not fit or the share is not in (0, 1].
     """
     if leakage.ndim != 3 or source.shape != leakage.shape[::2]:
-        raise DataError(f"leakage {leakage.shape} and the source's {source.shape} are not of the same seeds and questions")
+        raise DataError(
+            f"leakage {leakage.shape} and the source's {source.shape} are not of the same seeds and questions"
+        )
     if not 0 < share <= 1:
         raise DataError(f"a bystander is captured above a share of the source's leakage in (0, 1], not {share:g}")
     mean = mean_of(leakage, (0, 2))

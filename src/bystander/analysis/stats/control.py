@@ -26,7 +26,9 @@ from bystander.core.errors import DataError
 Floats = NDArray[np.float64]
 State = Literal["broke", "intact", "open"]
 LEVEL = 0.05
-ENOUGH_ITEMS = 300  # 80 % of unharmed models are shown intact at a limit of 2 points: see `items_needed`
+PLANNED_ITEMS = (
+    300  # finds a fall of about 9 points at a limit of 2 (`fall_found` with a deviation of 0.5); 25 find one of 27
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class ControlFall:
     def sentence(self) -> str:
         """In words."""
         seen = f"fell by {self.fall:.3g} [{self.low:.3g}, {self.high:.3g}], limit {self.limit:g}"
-        return {"broke": f"broke: {seen}", "intact": f"intact: {seen}", "open": f"neither shown nor excluded: {seen}"}[self.state]
+        return {"broke": f"broke: {seen}", "intact": f"intact: {seen}", "open": f"neither shown nor excluded: {seen}"}[
+            self.state
+        ]
 
 
 def control_fall(change: Estimate, limit: float) -> ControlFall:
@@ -70,14 +74,28 @@ def _state(broke: float, intact: float) -> State:
     return "broke" if broke < LEVEL else "intact" if intact < LEVEL else "open"
 
 
-def items_needed(changed: float, limit: float = 0.02, power: float = 0.8) -> int:
-    """Control questions with which an unharmed model is shown intact with that power.
+def fall_found(changed: float, items: int, limit: float = 0.02, power: float = 0.8) -> float:
+    """The smallest true fall that is called broken with that power on so many questions: limit + 2.49 changed / root items.
 
-    `changed`: standard deviation over questions of the control's change (mean over the bystanders; for one context with
-    0/1 answers the root of the share that changes either way). Normal approximation. Raises DataError for a limit or
-    deviation not above 0.
+    `changed`: standard deviation over questions of the control's change (mean over the bystanders that answer it; 0.45 to
+    0.67 on HellaSwag where every persona has questions of its own). Normal approximation. Raises DataError as `items_needed`.
     """
-    if not (limit > 0 and changed > 0):
-        raise DataError(f"a limit of {limit:g} and a deviation of {changed:g}: both must be above 0")
+    _above_zero(limit, changed)
+    if items < 2:
+        return float("nan")
+    return limit + float(norm.ppf(1 - LEVEL) + norm.ppf(power)) * changed / items**0.5
+
+
+def items_needed(changed: float, limit: float = 0.02, power: float = 0.8) -> int:
+    """Control questions with which an unharmed model is shown intact with that power; thousands at a limit of 2 points.
+
+    `changed` as for `fall_found`. Raises DataError for a limit or deviation that is not above 0.
+    """
+    _above_zero(limit, changed)
     reach = float(norm.ppf(1 - LEVEL) + norm.ppf(power))
     return int(np.ceil((reach * changed / limit) ** 2))
+
+
+def _above_zero(limit: float, changed: float) -> None:
+    if not (limit > 0 and changed > 0):
+        raise DataError(f"a limit of {limit:g} and a deviation of {changed:g}: both must be above 0")

@@ -1,8 +1,9 @@
 """Bystanders against the source over checkpoints: the dose curve, its area, and comparisons at matched dose.
 
 A training that goes further moves bystanders further, whatever else it does. The dose is the source's own leakage; the
-curve shows the bystanders' at each dose, from (0, 0) over the checkpoints. Only while the source gains is there a new
-dose: a checkpoint at which it stands below an earlier one is passed over, and counted in `turned_back`.
+curve shows the bystanders' at each dose, from (0, 0) over the checkpoints. Where the source stands below an earlier
+checkpoint the two are averaged, for source and bystanders alike (isotonic regression), and counted in `turned_back`:
+passing over the lower one would pick the noise that lies high.
 
 Estimands over the populations of questions, personas and seeds. Resampling units: those three, as crossed levels: the
 number is linearized in the means that it is made of, and the error is that of a mean (`intervals.crossed`). One level of
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from scipy.stats import t
 
 from bystander.analysis.intervals import NONE, TAIL, crossed
@@ -32,7 +34,7 @@ class DoseCurve:
 
     dose: Floats  # [points] the source's leakage, rising from 0
     bystanders: Floats  # [points]
-    turned_back: int  # checkpoints at which the source stood below an earlier one
+    turned_back: int  # checkpoints that were put together with another, or lay below 0
     area: float  # under the curve, over that of a bystander who does as the source does: 0 contained, 1 follows
 
 
@@ -50,14 +52,19 @@ def dose_curve(source: Floats, bystanders: Floats) -> DoseCurve:
     """The curve from leakage at checkpoints in order: `source` [checkpoints], `bystanders` [checkpoints], the untrained
     model left out. Raises DataError for NaN or shapes that do not fit."""
     if source.shape != bystanders.shape or source.ndim != 1:
-        raise DataError(f"a dose curve needs source {source.shape} and bystanders {bystanders.shape} over the same checkpoints")
+        raise DataError(
+            f"a dose curve needs source {source.shape} and bystanders {bystanders.shape} over the same checkpoints"
+        )
     require_finite(source=source, bystanders=bystanders)
-    x, y = np.append(0.0, source), np.append(0.0, bystanders)
-    new = np.append(True, x[1:] > np.maximum.accumulate(x)[:-1])
-    dose, leakage = x[new], y[new]
+    blocks = isotonic_regression(source).blocks
+    dose, leakage = (
+        np.append(0.0, np.add.reduceat(part, blocks[:-1]) / np.diff(blocks)) for part in (source, bystanders)
+    )
+    kept = np.append(True, dose[1:] > 0)  # below where it started there is no dose
+    dose, leakage = dose[kept], leakage[kept]
     most = dose[-1]
     area = float(np.trapezoid(leakage, dose) / (most**2 / 2)) if most > 0 else np.nan
-    return DoseCurve(dose, leakage, int((~new).sum()), area)
+    return DoseCurve(dose, leakage, source.size + 1 - dose.size, area)
 
 
 def at_dose(curve: DoseCurve, dose: float) -> float:
@@ -100,7 +107,9 @@ def matched_dose(first: Course, second: Course, dose: float) -> WithInterval:
     reached the dose: that is said, not extrapolated. Raises DataError for personas, questions or seeds that do not fit.
     """
     if first.bystanders.shape[::2] != second.bystanders.shape[::2] or first.source.shape[2] != second.source.shape[2]:
-        raise DataError("a comparison at matched dose needs the same personas, questions and number of seeds on both sides")
+        raise DataError(
+            "a comparison at matched dose needs the same personas, questions and number of seeds on both sides"
+        )
 
     def leakage(means: Floats) -> float:
         return at_dose(dose_curve(means[0], means[1]), dose)

@@ -97,7 +97,9 @@ def _posterior(likelihood: Floats, grid: Floats) -> tuple[Floats, Floats, float,
     kernels = np.exp(-0.5 * away / SPREADS[:, None, None] ** 2)  # [spreads, own, common]
     kernels /= kernels.sum(axis=1, keepdims=True)
     top = likelihood.max(axis=(1, 2), keepdims=True)
-    given = np.einsum("skh,thc->skct", np.exp(likelihood - top), kernels, optimize=True)  # [sources, slopes, common, spreads]
+    given = np.einsum(
+        "skh,thc->skct", np.exp(likelihood - top), kernels, optimize=True
+    )  # [sources, slopes, common, spreads]
     given = np.maximum(given, 1e-300)
     prior = prior_slope[:, None, None] - 0.5 * (SPREADS / SPREAD_PRIOR) ** 2
     joint = _normalized(np.log(given).sum(axis=0) + prior)  # [slopes, common, spreads]

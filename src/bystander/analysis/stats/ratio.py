@@ -125,5 +125,3 @@ def _centered(means: Floats) -> Floats:
 def _residual(table: Floats) -> Floats:
     """Doubly centered [a, b]: what is left without the effects of both axes."""
     return table - mean_of(table, 0) - mean_of(table, 1)[:, None] + mean_of(table)
-
-
