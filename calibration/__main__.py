@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from calibration.checks import CHECKS
+from calibration.checks import CHECKS, run_check
 from calibration.rows import Row
 
 HEAD = """# Calibration
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # of the workers: the checks share the cores, not their matrix products
     with ProcessPoolExecutor(min(len(chosen), os.cpu_count() or 1), get_context("spawn")) as pool:
-        for found in pool.map(_checked, chosen, [options.studies] * len(chosen)):
+        for found in pool.map(run_check, chosen, [options.studies] * len(chosen)):
             rows += found
             for row in found:
                 print(_line(row), flush=True)
@@ -59,12 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in failed:
         print(f"does not keep its level: {_line(row)}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _checked(name: str, studies: int | None) -> list[Row]:
-    """One check, in a process of its own: each draws from its own seed, so that their order decides nothing."""
-    check, most = CHECKS[name]
-    return list(check(studies or most))
 
 
 def _table(rows: Sequence[Row]) -> str:

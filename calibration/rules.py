@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 
 from bystander.analysis.groups import EVERYTHING, containment
 from bystander.analysis.intervals import crossed
@@ -125,7 +126,7 @@ def matched_doses(studies: int, seed: int = 44) -> Iterator[Row]:
     ends: list[float] = []
     matched: list[float] = []
     dose = np.arange(9) / 8
-    true = float(np.trapezoid(CONTAINED * dose**2, dose)) * 2
+    true = float(trapezoid(CONTAINED * dose**2, dose)) * 2
     for _ in range(studies):
         persona = 0.3 * rng.standard_normal(30)
         question = rng.standard_normal(100)

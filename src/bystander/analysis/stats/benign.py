@@ -20,7 +20,6 @@ from scipy.stats import binom, norm, t
 from bystander.analysis.intervals import TAIL, bounded, few_changes
 from bystander.analysis.means import mean_of, variance_of
 from bystander.analysis.multiplicity import holm
-from bystander.analysis.stats.finite import require_shape
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

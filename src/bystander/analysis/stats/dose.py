@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 from scipy.optimize import isotonic_regression
 from scipy.stats import t
 
@@ -63,7 +64,7 @@ def dose_curve(source: Floats, bystanders: Floats) -> DoseCurve:
     kept = np.append(True, dose[1:] > 0)  # below where it started there is no dose
     dose, leakage = dose[kept], leakage[kept]
     most = dose[-1]
-    area = float(np.trapezoid(leakage, dose) / (most**2 / 2)) if most > 0 else np.nan
+    area = float(trapezoid(leakage, dose) / (most**2 / 2)) if most > 0 else np.nan
     return DoseCurve(dose, leakage, source.size + 1 - dose.size, area)
 
 
