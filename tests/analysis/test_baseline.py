@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from reference.claims import slope_over_all_splits
 
 from bystander.analysis.stats.baseline import confounding, slopes_given_baseline
 from bystander.core.errors import DataError
+from reference.claims import slope_over_all_splits
 
 
 def study(personas=12, questions=8, noise=0.3, seed=0):

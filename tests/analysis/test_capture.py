@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from reference.claims import area_by_pairs, dip_by_linear_program, true_nulls_by_closure
 
 from bystander.analysis.stats.bimodality import dip, dip_test, uniform_dips
 from bystander.analysis.stats.capture import area, captures, true_nulls
 from bystander.analysis.stats.half_capture import half_capture
 from bystander.core.errors import DataError
+from reference.claims import area_by_pairs, dip_by_linear_program, true_nulls_by_closure
 
 
 def two_groups(rng, captured=5, personas=30, items=120, seeds=1):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from reference.claims import area_by_pairs, pseudo_source_rhos
 
 from bystander.analysis.stats.specificity import source_labels, specificity, specificity_of_area
 from bystander.core.errors import DataError
+from reference.claims import area_by_pairs, pseudo_source_rhos
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.standard_normal((30, 4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from scipy.optimize import linprog
@@ -33,7 +33,7 @@ def area_by_pairs(similarity, captured):
 
 def slope_over_all_splits(predictor, before, change):
     """Instrumental-variables slope with moments averaged over every split of the questions into two halves."""
-    personas, questions = before.shape
+    _personas, questions = before.shape
     b, y = before - before.mean(axis=0), change - change.mean(axis=0)
     x = rankdata(predictor)
     x = (x - x.mean()) / x.std()
@@ -87,7 +87,7 @@ def dip_by_linear_program(values):
         after = [jump, *range(mode + 1, n)]
         for chain, sign in ((before, 1), (after, -1)):
             at = [x[mode] if place == jump else x[place] for place in chain]
-            for a, b in zip(chain, chain[1:], strict=False):
+            for a, b in pairwise(chain):
                 ask([(a, 1), (b, -1)], 0)
             for i in range(len(chain) - 2):
                 first, second = at[i + 1] - at[i], at[i + 2] - at[i + 1]
