@@ -91,8 +91,8 @@ def slopes_given_baseline(predictors: Floats, before: Floats, change: Floats) ->
 
 
 def _nothing(k: int, share: float, reason: str) -> BaselineSlopes:
-    nan = [np.full(k, np.nan) for _ in range(6)]
-    return BaselineSlopes(*nan, share, reason)
+    nan = np.full(k, np.nan)
+    return BaselineSlopes(nan, nan, nan, nan, nan, nan, share, reason)
 
 
 def _question_effects_out(values: Floats) -> Floats:

@@ -70,8 +70,15 @@ def half_capture(similarity: Sequence[Floats], captured: Sequence[Flags]) -> Hal
     low, half, high = _quantiles(grid, common)
     unit = middle + scale * ends
     return HalfCapture(
-        *(middle + scale * np.array([half, low, high])).tolist(), unit[:, 1], unit[:, 0], unit[:, 2], slope / scale, spread * scale
-    )  # fmt: skip
+        middle + scale * half,
+        middle + scale * low,
+        middle + scale * high,
+        unit[:, 1],
+        unit[:, 0],
+        unit[:, 2],
+        slope / scale,
+        spread * scale,
+    )
 
 
 def _nothing(sources: int, reason: str) -> HalfCapture:
@@ -117,4 +124,5 @@ def _normalized(logs: Floats) -> Floats:
 def _quantiles(grid: Floats, weights: Floats) -> tuple[float, float, float]:
     """Lower end, median and upper end of a distribution on the grid."""
     cumulative = np.cumsum(weights) - weights / 2
-    return tuple(float(np.interp(level, cumulative, grid)) for level in (TAIL, 0.5, 1 - TAIL))  # type: ignore[return-value]
+    low, middle, high = np.interp([TAIL, 0.5, 1 - TAIL], cumulative, grid)
+    return float(low), float(middle), float(high)

@@ -89,7 +89,7 @@ def _end(reach: Callable[[float], float], start: float, step: float) -> float:
     while abs(size) <= FARTHEST * abs(step):
         outer = start + size
         if reach(outer) > 0:
-            return cast("float", brentq(reach, *sorted((inner, outer))))
+            return cast("float", brentq(reach, min(inner, outer), max(inner, outer)))
         inner, size = outer, 2 * size
     return float("nan")
 

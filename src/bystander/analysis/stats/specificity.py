@@ -95,8 +95,7 @@ def _checked(similarity: Floats, outcome: Floats, source: int, bystanders: Flags
 
 
 def _others(bystanders: Flags) -> NDArray[np.intp]:
-    """[personas, n]: the bystanders of each (pseudo-)source, itself left out; a row of all but the last for the others,
-    who have one bystander more and forgo none: see `_fill`."""
+    """[personas, n]: the bystanders' places for each (pseudo-)source, -1 for itself, which is no bystander of its own."""
     at = np.flatnonzero(bystanders)
     rows = np.tile(at, (bystanders.size, 1))
     rows[rows == np.arange(bystanders.size)[:, None]] = -1
@@ -153,8 +152,8 @@ def _area(layer: Floats, y: Floats, others: NDArray[np.intp], bystanders: Flags)
 def _ranked(values: Floats, source: int, alternative: Alternative) -> Specificity:
     """Rank the source among the rest of `values` [layers, personas]."""
     size = np.abs(values) if alternative == "two-sided" else values
-    known = np.isfinite(size).all(axis=0)
-    known[source] = False
+    known = np.array(np.isfinite(size).all(axis=0), dtype=bool)
+    known = known & (np.arange(known.size) != source)
     references, own = size[:, known], size[:, source]
     n = int(known.sum())
     nothing = np.full(len(values), np.nan)
