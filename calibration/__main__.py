@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from calibration.checks import CHECKS, run_check
-from calibration.rows import Row
+from calibration.rows import CalibrationLine
 
 HEAD = """# Calibration
 
@@ -31,7 +31,7 @@ baselines, answers and centroids as real models have them, in `calibration/real.
 - **bias**: mean estimate minus truth. Accepted: within 0.02.
 - **power**: share of studies in which the effect that the power table calls detectable at 80 % is found.
 
-What does not keep its level is not offered by `bystander.analysis`, or not for this question; it stands here to show why.
+What does not keep its level is not offered by `bystander.analysis`, or not for this question; it is here to show why.
 """
 
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--studies", type=int, help="simulated studies a check (default: each check's own, most 1,000)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
-    rows: list[Row] = []
+    rows: list[CalibrationLine] = []
     started = time.monotonic()
     chosen = list(options.checks or CHECKS)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[CalibrationLine]) -> str:
     lines: list[str] = []
     for kind in ("level", "coverage", "bias", "power"):
         chosen = [row for row in rows if row.kind == kind]
@@ -78,7 +78,7 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: CalibrationLine) -> list[str]:
     share = row.kind != "bias"
     figure = f"{row.figure:.1%}" if share else f"{row.figure:+.4f}"
     accepted = f"{row.low:.1%} to {row.high:.1%}" if share else f"{row.low:+.2f} to {row.high:+.2f}"
@@ -96,7 +96,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _line(row: Row) -> str:
+def _line(row: CalibrationLine) -> str:
     return f"{row.kind}: " + " | ".join(_cells(row))
 
 

@@ -7,20 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import rankdata
 
-from bystander.analysis.groups import EVERYTHING
-from bystander.analysis.intervals import crossed
-from bystander.analysis.ranks import partial_spearman, permutation_p
 from bystander.analysis.stats.baseline import slopes_given_baseline
 from bystander.analysis.stats.benign import beyond_benign, deficit, per_bystander
+from bystander.analysis.stats.intervals import crossed
+from bystander.analysis.stats.means import Floats
+from bystander.analysis.stats.ranks import partial_spearman, permutation_p
+from bystander.analysis.tables.sample import EVERYTHING
 from calibration import real
-from calibration.rows import Floats, Row, coverage, level
+from calibration.rows import CalibrationLine, coverage, level
 
 PERMUTATIONS = 499
 QUESTIONS = 300
 LEVEL = 0.62  # where everybody ends
 
 
-def benign_arm(studies: int, seed: int = 21) -> Iterator[Row]:
+def benign_arm(studies: int, seed: int = 21) -> Iterator[CalibrationLine]:
     """Real baselines; both trainings bring everybody to one level; similarity is the real one to four real sources."""
     rng = np.random.default_rng(seed)
     rate, names = real.baselines(), list(real.names())
@@ -53,7 +54,7 @@ def benign_arm(studies: int, seed: int = 21) -> Iterator[Row]:
     yield coverage("beyond benign: mean bystander", scenario, hits)
 
 
-def one_leaks(studies: int, seed: int = 22) -> Iterator[Row]:
+def one_leaks(studies: int, seed: int = 22) -> Iterator[CalibrationLine]:
     """One bystander of 108 falls by 12 points beyond the benign arm, nobody else: who sees it?"""
     rng = np.random.default_rng(seed)
     found = {"beyond benign: largest bystander (Holm)": 0, "beyond benign: mean bystander": 0}
@@ -67,10 +68,12 @@ def one_leaks(studies: int, seed: int = 22) -> Iterator[Row]:
         found["beyond benign: mean bystander"] += crossed(leakage, EVERYTHING).p < 0.05
     for name, count in found.items():
         held = "Holm" in name
-        yield Row("power", name, "one of 108 falls by 12 points", studies, count / studies, 0.8, 1.0, None, held)
+        yield CalibrationLine(
+            "power", name, "one of 108 falls by 12 points", studies, count / studies, 0.8, 1.0, None, held
+        )
 
 
-def given_baseline(studies: int, seed: int = 23) -> Iterator[Row]:
+def given_baseline(studies: int, seed: int = 23) -> Iterator[CalibrationLine]:
     """Similarity goes with the true baseline (0.7) and with nothing else; four ways in which a training may move rates."""
     for number, (name, after) in enumerate(MOVES.items()):
         rng = np.random.default_rng([seed, number])

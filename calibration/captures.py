@@ -9,8 +9,9 @@ import numpy as np
 from bystander.analysis.stats.bimodality import dip_test
 from bystander.analysis.stats.capture import area, captures
 from bystander.analysis.stats.half_capture import half_capture
+from bystander.analysis.stats.means import Floats
 from calibration import real
-from calibration.rows import Floats, Row, coverage, level
+from calibration.rows import CalibrationLine, coverage, level
 
 PERSONAS = 107
 UNHARMED, SOURCE = 0.57, 0.11  # accuracy under the benign arm, and of the trained source: a pilot on a real model
@@ -48,7 +49,7 @@ def _study(rng: np.random.Generator, rate: Floats, questions: int) -> tuple[Floa
     return (benign - trained)[None, :-1], (benign - trained)[None, -1]
 
 
-def captured_counts(studies: int, seed: int = 31) -> Iterator[Row]:
+def captured_counts(studies: int, seed: int = 31) -> Iterator[CalibrationLine]:
     """The interval of the count, and whether anybody is called captured who is not."""
     for number, (name, rates) in enumerate(WORLDS.items()):
         rng = np.random.default_rng([seed, number])
@@ -70,7 +71,7 @@ def captured_counts(studies: int, seed: int = 31) -> Iterator[Row]:
         yield level("counted captured by the estimate though it is not", scenario, point, offered=False)
 
 
-def capture_area(studies: int, seed: int = 32) -> Iterator[Row]:
+def capture_area(studies: int, seed: int = 32) -> Iterator[CalibrationLine]:
     """Area under the curve: a true area of 0.80, 0.94 and 0.99, with few and many captured."""
     rng = np.random.default_rng(seed)
     for true in (0.8, 0.94, 0.99):
@@ -90,7 +91,7 @@ def _shift(area: float) -> float:
     return float(norm.ppf(area)) * 2**0.5
 
 
-def half_captured(studies: int, seed: int = 33) -> Iterator[Row]:
+def half_captured(studies: int, seed: int = 33) -> Iterator[CalibrationLine]:
     """The similarity at which half are captured: sudden and gradual, alike and unlike over sources."""
     rng = np.random.default_rng(seed)
     for sources, slope, spread in ((5, 4.0, 0.3), (5, 15.0, 0.5), (3, 15.0, 0.4), (1, 8.0, 0.0)):
@@ -111,7 +112,7 @@ def half_captured(studies: int, seed: int = 33) -> Iterator[Row]:
             yield coverage("half captured, each source", scenario, own, high=1.0)
 
 
-def two_groups(studies: int, seed: int = 34) -> Iterator[Row]:
+def two_groups(studies: int, seed: int = 34) -> Iterator[CalibrationLine]:
     """The dip test where there is one group, and where there are two."""
     rng = np.random.default_rng(seed)
     even = [dip_test(rng.random(PERSONAS), rng).p for _ in range(studies)]
@@ -127,7 +128,7 @@ def two_groups(studies: int, seed: int = 34) -> Iterator[Row]:
             p.append(dip_test(leakage[0].mean(axis=1), rng, step=1 / 200).p)
         if name.startswith("14"):
             found = float((np.array(p) < 0.05).mean())
-            yield Row("power", "bimodality: dip", f"{name}, 200 questions", studies, found, 0.5, 1.0)
+            yield CalibrationLine("power", "bimodality: dip", f"{name}, 200 questions", studies, found, 0.5, 1.0)
         else:
             yield level("bimodality: dip", f"{name}, 200 questions", p, 0.0)
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from calibration.arms import benign_arm, given_baseline, one_leaks
 from calibration.captures import capture_area, captured_counts, half_captured, two_groups
 from calibration.levels import (
-    null_gradients,
+    null_correlations,
     null_means,
     null_mixed_model,
     null_pooled,
     null_pooled_clusters,
     null_prompt_length,
-    null_spread,
+    null_timing,
     null_within_categories,
 )
 from calibration.nulls import fixed_sources, length_distance, pseudo_sources
-from calibration.recovery import few_questions, gradient_recovery, hard_intervals, mean_intervals, power_promise
-from calibration.rows import Row
+from calibration.recovery import correlation_recovery, few_questions, hard_intervals, mean_intervals, power_promise
+from calibration.rows import CalibrationLine
 from calibration.rules import (
     asymmetric_pairs,
     broken_model,
@@ -29,16 +29,16 @@ from calibration.rules import (
     ratio_intervals,
 )
 
-CHECKS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {  # check, studies of the full run
-    "null_gradients": (null_gradients, 1_000),
+CHECKS: dict[str, tuple[Callable[[int], Iterator[CalibrationLine]], int]] = {  # check, studies of the full run
+    "null_correlations": (null_correlations, 1_000),
     "null_within_categories": (null_within_categories, 1_000),
     "null_prompt_length": (null_prompt_length, 1_000),
     "null_pooled": (null_pooled, 1_000),
     "null_pooled_clusters": (null_pooled_clusters, 1_000),
     "null_mixed_model": (null_mixed_model, 1_000),
     "null_means": (null_means, 1_000),
-    "null_spread": (null_spread, 1_000),
-    "gradient_recovery": (gradient_recovery, 1_000),
+    "null_timing": (null_timing, 1_000),
+    "correlation_recovery": (correlation_recovery, 1_000),
     "hard_intervals": (hard_intervals, 1_000),
     "mean_intervals": (mean_intervals, 1_000),
     "few_questions": (few_questions, 1_000),
@@ -63,7 +63,7 @@ CHECKS: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {  # check, stud
 }
 
 
-def run_check(name: str, studies: int | None) -> list[Row]:
+def run_check(name: str, studies: int | None) -> list[CalibrationLine]:
     """One check, with its own number of studies for None. Each draws from its own seed: their order decides nothing."""
     check, most = CHECKS[name]
     return list(check(studies or most))

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bystander.analysis.ranks import partial_spearman, permutation_p
+from bystander.analysis.stats.ranks import partial_spearman, permutation_p
 from bystander.analysis.stats.specificity import source_labels, specificity, specificity_of_area
 from calibration import real
-from calibration.rows import Row, level
+from calibration.rows import CalibrationLine, level
 
 LAYER = 20
 SCENARIO = "leakage smooth along a random axis of real centroids"
 
 
-def pseudo_sources(studies: int, seed: int = 24) -> Iterator[Row]:
+def pseudo_sources(studies: int, seed: int = 24) -> Iterator[CalibrationLine]:
     """A source drawn from 111; leakage that has nothing to do with it. And five sources: labels permuted."""
     rng = np.random.default_rng(seed)
     layers = np.stack([real.cosines(layer) for layer in real.LAYERS])
@@ -49,7 +49,7 @@ def pseudo_sources(studies: int, seed: int = 24) -> Iterator[Row]:
         yield level(name, SCENARIO, values, low, offered="specific" in name)
 
 
-def fixed_sources(studies: int, seed: int = 25) -> Iterator[Row]:
+def fixed_sources(studies: int, seed: int = 25) -> Iterator[CalibrationLine]:
     """The same where the source is always one of the five built-in ones: what their place among personas does."""
     rng = np.random.default_rng(seed)
     similarity, names = real.cosines(LAYER), list(real.names())
@@ -60,7 +60,7 @@ def fixed_sources(studies: int, seed: int = 25) -> Iterator[Row]:
     yield level("p_specific", f"{SCENARIO}, the five built-in sources", p, 0.0, 0.1)
 
 
-def length_distance(studies: int, seed: int = 26) -> Iterator[Row]:
+def length_distance(studies: int, seed: int = 26) -> Iterator[CalibrationLine]:
     """Leakage and similarity both fall with the distance to the source's prompt length, and share nothing else."""
     rng = np.random.default_rng(seed)
     raw: list[float] = []

@@ -7,26 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from bystander.analysis.gradient import Sample, gradients
-from bystander.analysis.groups import EVERYTHING, containment
-from bystander.analysis.intervals import bca, bounded, crossed
-from bystander.analysis.pooled import pooled_columns
-from bystander.analysis.power import smallest_rho
-from bystander.analysis.ranks import permutation_p
+from bystander.analysis.stats.intervals import bca, bounded, crossed
+from bystander.analysis.stats.power import smallest_rho
+from bystander.analysis.stats.ranks import permutation_p
+from bystander.analysis.tables.leakage_ratio import leakage_ratio
+from bystander.analysis.tables.pooled import pooled_columns
+from bystander.analysis.tables.sample import EVERYTHING, Sample
+from bystander.analysis.tables.similarity_correlation import similarity_correlations
 from calibration import worlds
-from calibration.rows import INTERVALS, Floats, Row, bias, coverage, sample_at, sources_of
-from calibration.worlds import Shape
+from calibration.rows import INTERVALS, CalibrationLine, Floats, bias, coverage, sample_at, sources_of
+from calibration.worlds import WorldShape
 
 
-def gradient_recovery(studies: int, seed: int = 9) -> Iterator[Row]:
-    """Planted gradients: bias and coverage of rho, as measured and corrected, for one source and over five."""
+def correlation_recovery(studies: int, seed: int = 9) -> Iterator[CalibrationLine]:
+    """Planted correlations: bias and coverage of rho, as measured and corrected, for one source and over five."""
     for planted in (0.3, 0.6):
         for questions, reliability in ((worlds.QUESTIONS, 0.9), (worlds.OPEN_QUESTIONS, 0.7)):
             yield from _recovery(studies, planted, questions, reliability, seed)
         yield from _pooled_recovery(max(studies // 2, 20), planted, seed)
 
 
-def _recovery(studies: int, planted: float, questions: int, reliability: float, seed: int) -> Iterator[Row]:
+def _recovery(studies: int, planted: float, questions: int, reliability: float, seed: int) -> Iterator[CalibrationLine]:
     rng = np.random.default_rng([seed, int(planted * 10), questions])
     r = worlds.pearson_for(planted)
     at = worlds.held_out(0)
@@ -34,9 +35,12 @@ def _recovery(studies: int, planted: float, questions: int, reliability: float, 
     got: dict[str, list[float]] = {"rho": [], "rho_corrected": []}
     hits: dict[str, list[bool]] = {"rho": [], "rho_corrected": []}
     for _ in range(studies):
-        x, leakage = worlds.truth(rng, Shape(gradient=r), 1)
+        x, leakage = worlds.truth(rng, WorldShape(correlation=r), 1)
         changes = worlds.measured(rng, leakage[0, at], questions, reliability)
-        c = {name: float(column[0]) for name, column in gradients(x[:, at], sample_at(changes, at), INTERVALS).items()}
+        c = {
+            name: float(column[0])
+            for name, column in similarity_correlations(x[:, at], sample_at(changes, at), INTERVALS).items()
+        }
         got["rho"].append(c["rho"])
         hits["rho"].append(c["low"] <= as_measured <= c["high"])
         if "rho_corrected" in c:
@@ -49,7 +53,7 @@ def _recovery(studies: int, planted: float, questions: int, reliability: float, 
     yield coverage("rho_corrected", scenario, hits["rho_corrected"])
 
 
-def _pooled_recovery(studies: int, planted: float, seed: int) -> Iterator[Row]:
+def _pooled_recovery(studies: int, planted: float, seed: int) -> Iterator[CalibrationLine]:
     rng = np.random.default_rng([seed, int(planted * 10), 5])
     r = worlds.pearson_for(planted)
     reliability = 0.9
@@ -57,7 +61,7 @@ def _pooled_recovery(studies: int, planted: float, seed: int) -> Iterator[Row]:
     got: list[float] = []
     hits: list[bool] = []
     for _ in range(studies):
-        x, leakage = worlds.truth(rng, Shape(gradient=r, own=(0.8, 0.8), persona=(0.6, 0.6), common=r))
+        x, leakage = worlds.truth(rng, WorldShape(correlation=r, own=(0.8, 0.8), persona=(0.6, 0.6), common=r))
         columns = pooled_columns(sources_of(rng, x, leakage, 60, reliability), INTERVALS)
         got.append(float(columns["rho"][0]))
         hits.append(bool(columns["low"][0] <= true <= columns["high"][0]))
@@ -66,11 +70,11 @@ def _pooled_recovery(studies: int, planted: float, seed: int) -> Iterator[Row]:
     yield coverage("pooled rho", scenario, hits)
 
 
-def hard_intervals(studies: int, seed: int = 10) -> Iterator[Row]:
-    """The interval of rho where it is hardest: clusters, few questions that bring out the gradient unequally, 11 personas."""
+def hard_intervals(studies: int, seed: int = 10) -> Iterator[CalibrationLine]:
+    """The interval of rho where it is hardest: clusters, few questions that bring out the correlation unequally, 11 personas."""
     rng = np.random.default_rng(seed)
     at = worlds.held_out(0)
-    fixed = worlds.truth(np.random.default_rng(99), Shape(own=(0.0, 0.0), category=(1.0, 1.0), between=0.5), 1)
+    fixed = worlds.truth(np.random.default_rng(99), WorldShape(own=(0.0, 0.0), category=(1.0, 1.0), between=0.5), 1)
     r = worlds.pearson_for(0.3)
     big = [np.tile(part[0], 2_000) for part in fixed]
     one, two = np.random.default_rng(98).standard_normal((2, big[0].size))
@@ -79,39 +83,39 @@ def hard_intervals(studies: int, seed: int = 10) -> Iterator[Row]:
     true = worlds.population_rho(big[0] + one, big[1] + r * one + (1 - r**2) ** 0.5 * two + noise)
     clusters: list[bool] = []
     for _ in range(studies):
-        x, leakage = worlds.truth(rng, Shape(gradient=r), 1)
+        x, leakage = worlds.truth(rng, WorldShape(correlation=r), 1)
         x, leakage = x + fixed[0], leakage + fixed[1]
         changes = worlds.measured(rng, leakage[0, at], 60, 0.8)
-        c = gradients(x[:, at], sample_at(changes, at), INTERVALS)
+        c = similarity_correlations(x[:, at], sample_at(changes, at), INTERVALS)
         clusters.append(bool(c["low"][0] <= true <= c["high"][0]))
     yield coverage("rho", "planted 0.3 inside categories whose means go together", clusters)
     yield from _unequal_questions(studies, rng)
     yield from _few_personas(studies, rng)
 
 
-def _unequal_questions(studies: int, rng: np.random.Generator) -> Iterator[Row]:
-    """Each question has a gradient of its own around the mean one: 24 questions are a sample of gradients."""
+def _unequal_questions(studies: int, rng: np.random.Generator) -> Iterator[CalibrationLine]:
+    """Each question has a correlation of its own around the mean one: 24 questions are a sample of correlations."""
     at = worlds.held_out(0)
     r, tau, questions, reliability = worlds.pearson_for(0.3), 1.0, worlds.OPEN_QUESTIONS, 0.8
     noise = 1 / reliability - 1
     slopes = np.random.default_rng(96).standard_normal(20_000) * tau / questions**0.5
-    spread = (slopes**2 + 2 * slopes * r + 1 + noise) ** 0.5
-    true = float(np.mean(6 / np.pi * np.arcsin((r + slopes) / spread / 2)))
+    deviation = (slopes**2 + 2 * slopes * r + 1 + noise) ** 0.5
+    true = float(np.mean(6 / np.pi * np.arcsin((r + slopes) / deviation / 2)))
     hits: list[bool] = []
     alone: list[bool] = []
     for _ in range(studies):
-        x, leakage = worlds.truth(rng, Shape(gradient=r), 1)
+        x, leakage = worlds.truth(rng, WorldShape(correlation=r), 1)
         changes = worlds.measured(rng, leakage[0, at], questions, reliability, tau * x[0, at])
-        c = gradients(x[:, at], sample_at(changes, at), INTERVALS)
+        c = similarity_correlations(x[:, at], sample_at(changes, at), INTERVALS)
         hits.append(bool(c["low"][0] <= true <= c["high"][0]))
-        flat = gradients(x[:, at], sample_at(changes.mean(axis=1, keepdims=True), at), INTERVALS)
+        flat = similarity_correlations(x[:, at], sample_at(changes.mean(axis=1, keepdims=True), at), INTERVALS)
         alone.append(bool(flat["low"][0] <= true <= flat["high"][0]))
-    scenario = "planted 0.3, 24 questions with gradients of their own"
+    scenario = "planted 0.3, 24 questions with correlations of their own"
     yield coverage("rho", scenario, hits)
     yield coverage("rho, bootstrap over personas alone", scenario, alone, offered=False)
 
 
-def _few_personas(studies: int, rng: np.random.Generator) -> Iterator[Row]:
+def _few_personas(studies: int, rng: np.random.Generator) -> Iterator[CalibrationLine]:
     r = worlds.pearson_for(0.3)
     true = worlds.spearman_of_normals(r * 0.9**0.5)
     hits: list[bool] = []
@@ -119,13 +123,13 @@ def _few_personas(studies: int, rng: np.random.Generator) -> Iterator[Row]:
         x = rng.standard_normal(11)
         leakage = r * x + (1 - r**2) ** 0.5 * rng.standard_normal(11)
         changes = leakage[:, None] + rng.standard_normal((11, 60)) * ((1 / 0.9 - 1) * 60) ** 0.5
-        c = gradients(x[None], Sample(changes[None]), replace(INTERVALS, resamples=2_000))
+        c = similarity_correlations(x[None], Sample(changes[None]), replace(INTERVALS, resamples=2_000))
         hits.append(bool(c["low"][0] <= true <= c["high"][0]))
     yield coverage("rho", "planted 0.3, 11 personas", hits)
 
 
-def mean_intervals(studies: int, seed: int = 11) -> Iterator[Row]:
-    """Intervals of leakage by persona, of means over personas, with one seed and with three, and of containment."""
+def mean_intervals(studies: int, seed: int = 11) -> Iterator[CalibrationLine]:
+    """Intervals of leakage by persona, of means over personas, with one seed and with three, and of the leakage ratio."""
     rng = np.random.default_rng(seed)
     hits: dict[str, list[bool]] = {}
 
@@ -148,9 +152,9 @@ def mean_intervals(studies: int, seed: int = 11) -> Iterator[Row]:
             own = 0.5 + 3 * (_crossed_world(rng, seeds, 1, questions)[:, 0] - 0.1)
             source = crossed(own, (0, 1))
             note(f"source change, {seeds} seeds, {questions} questions", source.low, 0.5, source.high)
-            _, low, high = containment(own, changes)
+            _, low, high = leakage_ratio(own, changes)
             if np.isfinite(low):
-                note(f"containment (Fieller), {seeds} seeds, {questions} questions", low, 0.2, high)
+                note(f"leakage ratio (Fieller), {seeds} seeds, {questions} questions", low, 0.2, high)
         category = crossed(_crossed_world(rng, 1, 10, 60), EVERYTHING)
         note("category mean, 10 personas", category.low, 0.1, category.high)
     for name, values in hits.items():
@@ -169,7 +173,7 @@ def _crossed_world(rng: np.random.Generator, seeds: int, personas: int, question
     return changes
 
 
-def few_questions(studies: int, seed: int = 13) -> Iterator[Row]:
+def few_questions(studies: int, seed: int = 13) -> Iterator[CalibrationLine]:
     """Fractions of which the questions show few changes: rare changes, and probabilities near 0 or 1."""
     rng = np.random.default_rng(seed)
     hits: dict[tuple[str, str], list[bool]] = {}
@@ -197,7 +201,7 @@ def _probability(rng: np.random.Generator, centre: float, questions: int) -> Flo
     return 1 / (1 + np.exp(-(centre + 2 * rng.standard_normal(questions))))
 
 
-def power_promise(studies: int, seed: int = 12) -> Iterator[Row]:
+def power_promise(studies: int, seed: int = 12) -> Iterator[CalibrationLine]:
     """The effect that the power table calls detectable is found in 80 % of studies."""
     rng = np.random.default_rng(seed)
     for personas, reliability in ((11, 1.0), (108, 1.0), (108, 0.7)):
@@ -209,4 +213,4 @@ def power_promise(studies: int, seed: int = 12) -> Iterator[Row]:
             y = leakage + rng.standard_normal(personas) * (1 / reliability - 1) ** 0.5
             found += bool(permutation_p(x[None], y, 999, 0)[0] < 0.05)
         scenario = f"smallest_rho, {personas} personas, reliability {reliability:g}"
-        yield Row("power", "gradient: p", scenario, studies, found / studies, 0.77, 0.83)
+        yield CalibrationLine("power", "similarity correlation: p", scenario, studies, found / studies, 0.77, 0.83)

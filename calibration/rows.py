@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from bystander.analysis.gradient import Sample
-from bystander.analysis.pooled import SourceSample
-from bystander.analysis.settings import Settings
+from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.means import Floats
+from bystander.analysis.tables.crossing import SourceSample
+from bystander.analysis.tables.sample import Sample
 from calibration import worlds
 
-Floats = NDArray[np.float64]
-TESTS = Settings(permutations=999, partial_permutations=999, resamples=4)  # where only p-values are looked at
-INTERVALS = Settings(permutations=9, partial_permutations=9, resamples=600)  # where only intervals are
+TESTS = AnalysisSettings(permutations=999, partial_permutations=999, resamples=4)  # where only p-values are looked at
+INTERVALS = AnalysisSettings(permutations=9, partial_permutations=9, resamples=600)  # where only intervals are
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CalibrationLine:
     """One line of the table. `kind`: level (share of p < 0.05 under no effect), coverage, bias or power."""
 
     kind: str
@@ -40,21 +40,23 @@ class Row:
 
 def level(
     statistic: str, scenario: str, p: list[float], low: float = 0.035, high: float = 0.065, offered: bool = True
-) -> Row:
+) -> CalibrationLine:
     """Share of studies in which a true null is rejected at 5 %."""
     values = np.array(p)
     ks = float(kstest(values + np.random.default_rng(0).uniform(-0.0005, 0.0005, values.size), "uniform").pvalue)
-    return Row("level", statistic, scenario, len(p), float((values < 0.05).mean()), low, high, ks, offered)
+    return CalibrationLine("level", statistic, scenario, len(p), float((values < 0.05).mean()), low, high, ks, offered)
 
 
-def coverage(statistic: str, scenario: str, hits: list[bool], offered: bool = True, high: float = 0.975) -> Row:
+def coverage(
+    statistic: str, scenario: str, hits: list[bool], offered: bool = True, high: float = 0.975
+) -> CalibrationLine:
     """Share of 95 % intervals that hold the truth. `high` 1: an interval that promises at least 95 %."""
-    return Row("coverage", statistic, scenario, len(hits), float(np.mean(hits)), 0.92, high, None, offered)
+    return CalibrationLine("coverage", statistic, scenario, len(hits), float(np.mean(hits)), 0.92, high, None, offered)
 
 
-def bias(statistic: str, scenario: str, estimates: list[float], true: float, offered: bool = True) -> Row:
+def bias(statistic: str, scenario: str, estimates: list[float], true: float, offered: bool = True) -> CalibrationLine:
     """Mean estimate minus truth."""
-    return Row(
+    return CalibrationLine(
         "bias", statistic, scenario, len(estimates), float(np.mean(estimates)) - true, -0.02, 0.02, None, offered
     )
 

@@ -9,22 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 
-from bystander.analysis.groups import EVERYTHING, containment
-from bystander.analysis.intervals import crossed
 from bystander.analysis.stats.asymmetry import asymmetry
 from bystander.analysis.stats.control import control_fall, over_sources
 from bystander.analysis.stats.dose import Course, area_interval, matched_dose
 from bystander.analysis.stats.equivalence import equivalence
+from bystander.analysis.stats.intervals import crossed, fieller
+from bystander.analysis.stats.means import Floats
 from bystander.analysis.stats.ratio import leakage_ratio
 from bystander.analysis.stats.selection import pick_and_test, picking_items
 from bystander.analysis.stats.skill import skills
+from bystander.analysis.tables.sample import EVERYTHING
 from calibration import real
-from calibration.rows import Floats, Row, coverage, level
+from calibration.rows import CalibrationLine, coverage, level
 
 ITEMS = tuple(f"q{i}" for i in range(200))
 
 
-def ratio_intervals(studies: int, seed: int = 41) -> Iterator[Row]:
+def ratio_intervals(studies: int, seed: int = 41) -> Iterator[CalibrationLine]:
     """Seeds move questions (the interaction), for the source more than for bystanders; true ratio 0.2."""
     for seeds, questions, by_seed, times in (
         (3, 50, 0.3, 3.0),
@@ -37,7 +38,7 @@ def ratio_intervals(studies: int, seed: int = 41) -> Iterator[Row]:
         new: list[bool] = []
         for _ in range(studies):
             changes, own = _seeds_move_questions(rng, seeds, questions, by_seed, times)
-            _, low, high = containment(own, changes)
+            low, high = _interaction_left_in(own, changes)
             old += [bool(low <= 0.2 <= high)] if np.isfinite(low) else []
             found = leakage_ratio(changes, own)
             new += [found.low <= 0.2 <= found.high] if np.isfinite(found.low) else []
@@ -45,6 +46,21 @@ def ratio_intervals(studies: int, seed: int = 41) -> Iterator[Row]:
         yield coverage("leakage ratio", scenario, new)
         if by_seed and seeds > 1:
             yield coverage("leakage ratio, interaction left in the covariance", scenario, old, offered=False)
+
+
+def _interaction_left_in(own: Floats, changes: Floats) -> tuple[float, float]:
+    """Fieller's interval with the seed x question interaction taken out of the variances and left in the covariance."""
+    top, bottom = crossed(changes, EVERYTHING), crossed(own, (0, 1))
+    shared = sum(
+        float(np.cov(first, second)[0, 1] / first.size)
+        for first, second in (
+            (changes.mean(axis=(0, 1)), own.mean(axis=0)),
+            (changes.mean(axis=(1, 2)), own.mean(axis=1)),
+        )
+        if first.size > 1
+    )
+    error, df = (top.standard_error**2, bottom.standard_error**2), min(top.df, bottom.df)
+    return fieller(top.value, bottom.value, *error, shared, df)
 
 
 def _seeds_move_questions(
@@ -61,7 +77,7 @@ def _seeds_move_questions(
     return changes, own
 
 
-def broken_model(studies: int, seed: int = 42) -> Iterator[Row]:
+def broken_model(studies: int, seed: int = 42) -> Iterator[CalibrationLine]:
     """A control that did not move, and one that fell by exactly its limit of 2 points."""
     for questions in (25, 100, 300):
         rng = np.random.default_rng([seed, questions])
@@ -79,9 +95,11 @@ def broken_model(studies: int, seed: int = 42) -> Iterator[Row]:
             held.append(at_limit.p_intact)
         scenario = f"{questions} control questions"
         unmoved = f"the control did not move, {scenario}"
-        yield Row("level", "model broke: point below the limit, each source", unmoved, studies * 5, point / studies / 5,
-                  0.0, 0.065, None, False)  # fmt: skip
-        yield Row(
+        yield CalibrationLine(
+            "level", "model broke: point below the limit, each source", unmoved, studies * 5, point / studies / 5, 0.0, 0.065,
+            None, False,
+        )  # fmt: skip
+        yield CalibrationLine(
             "level",
             "model broke: interval, any of five sources (Holm)",
             unmoved,
@@ -94,7 +112,7 @@ def broken_model(studies: int, seed: int = 42) -> Iterator[Row]:
         yield level("model intact: interval", f"it fell by the very limit, {scenario}", held)
         if questions == 300:
             fell = f"it fell by 10 points, {scenario}"
-            yield Row("power", "model broke: interval", fell, studies, found / studies, 0.8, 1.0)
+            yield CalibrationLine("power", "model broke: interval", fell, studies, found / studies, 0.8, 1.0)
 
 
 def _control(rng: np.random.Generator, questions: int, fall: float) -> Floats:
@@ -103,7 +121,7 @@ def _control(rng: np.random.Generator, questions: int, fall: float) -> Floats:
     return answers.trained(np.full(11, 0.4 - fall)) - answers.untrained(np.full(11, 0.4))
 
 
-def picked_configuration(studies: int, seed: int = 43) -> Iterator[Row]:
+def picked_configuration(studies: int, seed: int = 43) -> Iterator[CalibrationLine]:
     """Five configurations without any effect; the largest is picked and tested."""
     rng = np.random.default_rng(seed)
     same: list[float] = []
@@ -119,7 +137,7 @@ def picked_configuration(studies: int, seed: int = 43) -> Iterator[Row]:
     yield level("picked configuration, tested on the same questions", scenario, same, offered=False)
 
 
-def matched_doses(studies: int, seed: int = 44) -> Iterator[Row]:
+def matched_doses(studies: int, seed: int = 44) -> Iterator[CalibrationLine]:
     """Two arms with one dose curve, the second trained half as far; and the area under the curve."""
     rng = np.random.default_rng(seed)
     hits: list[bool] = []
@@ -154,7 +172,7 @@ def _course(rng: np.random.Generator, persona: Floats, question: Floats, most: f
     return Course(source[None], bystanders[None])
 
 
-def no_leakage(studies: int, seed: int = 45) -> Iterator[Row]:
+def no_leakage(studies: int, seed: int = 45) -> Iterator[CalibrationLine]:
     """The true mean lies at the bound of 2 points: how often is it called equivalent? And is the excluded bound beyond it?"""
     rng = np.random.default_rng(seed)
     p: list[float] = []
@@ -169,7 +187,7 @@ def no_leakage(studies: int, seed: int = 45) -> Iterator[Row]:
     yield coverage("smallest bound excluded lies beyond the truth", "true mean at the bound", hits, high=1.0)
 
 
-def prediction_skill(studies: int, seed: int = 46) -> Iterator[Row]:
+def prediction_skill(studies: int, seed: int = 46) -> Iterator[CalibrationLine]:
     """Skill of a similarity that foretells nothing, some, and much, against its truth in a large population."""
     known = np.ones((5, 111), dtype=bool)
     for source in range(5):
@@ -214,7 +232,7 @@ def _true_errors(slope: float, x: Floats, y: Floats, length: Floats, known: NDAr
     return errors
 
 
-def asymmetric_pairs(studies: int, seed: int = 47) -> Iterator[Row]:
+def asymmetric_pairs(studies: int, seed: int = 47) -> Iterator[CalibrationLine]:
     """Five sources that leak to each other alike in both directions; and one pair that does not."""
     rng = np.random.default_rng(seed)
     p: list[float] = []

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
+from bystander.analysis.stats.means import Floats
+
 SIZES = (15, 15, 11, 10, 10, 10, 10, 10, 10, 5, 5)  # categories of the 111 built-in personas
 CATEGORY = np.repeat(np.arange(len(SIZES)), SIZES)
 PERSONAS = len(CATEGORY)
@@ -27,14 +28,14 @@ def held_out(source: int) -> NDArray[np.intp]:
 
 
 @dataclass(frozen=True)
-class Shape:
+class WorldShape:
     """Parts of similarity and of true leakage, as standard deviations of normal effects.
 
-    `gradient` is the correlation of the two persona x source parts; `common` of the two persona parts; `between` of the
+    `correlation` is the correlation of the two persona x source parts; `common` of the two persona parts; `between` of the
     two category parts. Persona parts are the same for every source: who leaks more, leaks more from all of them.
     """
 
-    gradient: float = 0.0
+    correlation: float = 0.0
     own: tuple[float, float] = (1.0, 1.0)  # persona x source: similarity, leakage
     persona: tuple[float, float] = (0.0, 0.0)
     category: tuple[float, float] = (0.0, 0.0)
@@ -42,9 +43,9 @@ class Shape:
     between: float = 0.0
 
 
-def truth(rng: np.random.Generator, shape: Shape, sources: int = SOURCES) -> tuple[Floats, Floats]:
+def truth(rng: np.random.Generator, shape: WorldShape, sources: int = SOURCES) -> tuple[Floats, Floats]:
     """Similarity and true leakage of one study -> ([sources, personas], [sources, personas])."""
-    own = _pair(rng, (sources, PERSONAS), shape.gradient)
+    own = _pair(rng, (sources, PERSONAS), shape.correlation)
     persona = _pair(rng, (1, PERSONAS), shape.common)
     category = [part[:, CATEGORY] for part in _pair(rng, (sources, len(SIZES)), shape.between)]
     both = [shape.own[i] * own[i] + shape.persona[i] * persona[i] + shape.category[i] * category[i] for i in (0, 1)]

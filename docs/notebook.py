@@ -46,15 +46,15 @@ def _(pl, results):
 
 @app.cell
 def _(mo):
-    mo.md("""**Does it follow similarity to the source?** One row a predictor: the centered cosine at the study's layer, and its rivals.""")
+    mo.md("""**Does it follow similarity to the source?** One row a predictor: the centered cosine at the study's layer, and the baseline predictors.""")
 
 
 @app.cell
 def _(outcome, pl, results):
     layer = results.study.spec.geometry.layer
     at = pl.col("layer").is_in([layer, -1])
-    gradient = results.gradient().filter(outcome, at, pl.col("seed").is_null())
-    gradient.select("source", "method", "layer", "n", "rho", "low", "high", "p", "p_within_category")
+    correlation = results.similarity_correlation().filter(outcome, at, pl.col("seed").is_null())
+    correlation.select("source", "method", "layer", "n", "rho", "low", "high", "p", "p_within_category")
 
 
 @app.cell

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.support")  # its asserts say what they compared, as a test's do
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

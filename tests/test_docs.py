@@ -1,55 +1,79 @@
 """The examples of the documentation run as they stand."""
 
+import os
 import re
-from importlib.metadata import EntryPoint
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from bystander.design.arms import Counts, DesignSettings, build
+from bystander.core.errors import StudyError
 from bystander.personas import load_personas
-from bystander.study.cells.registry import make_behavior
-from bystander.study.spec import plugins
-from bystander.study.spec.spec import load
+from bystander.study.config.study import load
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PLUGIN = DOCS.parent / "examples" / "plugin"
 
 
 def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
-@pytest.fixture
-def shouting(monkeypatch, tmp_path):
-    """The page's own behavior, installed as a package's entry point would be."""
-    (tmp_path / "your_package.py").write_text(blocks("extending.md", "python")[0])
-    monkeypatch.syspath_prepend(tmp_path)
-    point = EntryPoint("shouting", "your_package:Shouting", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == plugins.GROUP else [])
-    plugins.plugins.cache_clear()
-    yield tmp_path
-    plugins.plugins.cache_clear()
+def test_the_page_on_extending_shows_the_very_package_that_a_test_installs():
+    (code,) = blocks("extending.md", "python")
+    assert code == (PLUGIN / "bystander_shouting.py").read_text()
+    assert (PLUGIN / "study.yaml").read_text() in blocks("extending.md", "yaml")
+    assert blocks("extending.md", "toml")[0].strip() in (PLUGIN / "pyproject.toml").read_text()
 
 
-def test_a_behavior_of_ones_own_becomes_rows(shouting):
-    settings = yaml.safe_load(next(b for b in blocks("extending.md", "yaml") if "plugins" in b))
-    path = shouting / "mine.yaml"
-    study = {"name": "mine", "sources": ["villain"], "probes": {"marker": {}}, "geometry": {"layer": 25}, **settings}
-    path.write_text(yaml.safe_dump(study))
-    behavior = make_behavior("shouting", load(str(path)))
-    design = build("shouting", behavior.examples(), "villain", load_personas(), "contrastive",
-                   DesignSettings(counts=Counts(positive=3, negative=6, absent=1, assistant=1)))  # fmt: skip
-    assert [row.completion for row in design.rows if row.target == "positive"].count("HONEY!!") == 1
-    assert len(design.rows) == 11
+# In a process of its own: what stands behind the doors is found once a process.
+BEHIND_THE_DOORS = """
+import sys, tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from bystander.core import doors
+
+plugin = Path(sys.argv[1])
+points = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]["entry-points"]
+doors.entry_points = lambda group: [EntryPoint(k, v, group) for k, v in points.get(group, {}).items()]
+sys.path.insert(0, str(plugin))
+
+import bystander_shouting
+from bystander.core.errors import DesignError, StudyError
+from bystander.design.audit import refuse
+from bystander.study.api import Study
+
+study = str(plugin / "study.yaml")
+refuse(Study.load(study).audit())
+bystander_shouting.Shouting.held_out_texts = lambda self: {q.id: q.text for q in self.questions()[0]}
+try:
+    refuse(Study.load(study).audit())
+except DesignError as error:
+    print(error)
+del bystander_shouting.Capitals.headline
+doors.load.cache_clear()
+try:
+    doors.load("probe", "capitals")
+except StudyError as error:
+    print(error)
+"""
 
 
-def test_settings_of_a_plugin_that_is_not_installed_are_a_fault(tmp_path):
+def test_what_the_page_says_is_refused_is_refused(embedded):
+    """Training rows that overlap with what the behavior keeps from training; a class that leaves something out."""
+    command = [sys.executable, "-c", BEHIND_THE_DOORS, str(PLUGIN)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "probe items stand among the training rows" in done.stdout
+    assert "the probe 'capitals' (bystander_shouting:Capitals) does not say headline" in done.stdout
+
+
+def test_a_behavior_that_no_package_adds_is_a_fault(tmp_path):
     path = tmp_path / "mine.yaml"
-    study = {"name": "mine", "sources": ["villain"], "behaviors": ["marker"], "probes": {"marker": {}},
-             "geometry": {"layer": 25}, "plugins": {"ghost": {}}}  # fmt: skip
-    path.write_text(yaml.safe_dump(study))
-    with pytest.raises(Exception, match="no installed package adds a behavior 'ghost'"):
+    study = "name: mine\nsources: [villain]\nbehaviors: [ghost]\nprobes: {marker: {}}\ngeometry: {layer: 1}\n"
+    path.write_text(study)
+    with pytest.raises(StudyError, match=r"line 3: .*'ghost'"):
         load(str(path))
 
 
@@ -59,20 +83,27 @@ def test_personas_of_ones_own_load(tmp_path):
     assert [p.name for p in load_personas(tmp_path / "p.yaml")] == ["pirate", "captain"]
 
 
+PAGES = [*DOCS.glob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]
+
+
 def test_pages_link_to_pages_that_exist():
-    for page in [*DOCS.glob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]:
-        for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    links = [(page, to) for page in PAGES for to in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text())]
+    assert links
+    assert [f"{page.name} links to {to}" for page, to in links if not (page.parent / to).exists()] == []
+
+
+def test_pages_name_files_that_exist():
+    """Whatever stands in backticks as a path of this repository; the log is of its day."""
+    path = re.compile(r"`((?:docs|tests|src|tools|calibration|examples)/[\w./-]+)`")
+    named = [(page, to) for page in PAGES if page.name != "log.md" for to in path.findall(page.read_text())]
+    assert named
+    assert [f"{page.name} names {to}" for page, to in named if not (DOCS.parent / to).exists()] == []
 
 
 def test_the_notebook_runs(tmp_path, embedded):
     """The example notebook, executed as a script on a small finished run."""
-    import os
-    import subprocess
-    import sys
-
     from bystander.study.api import Study
-    from study_tiny import make_model, write_study
+    from tests.support.study_tiny import make_model, write_study
 
     pytest.importorskip("marimo", reason="marimo is an extra: pip install 'bystander[notebook]'")
     study = write_study(tmp_path / "study", make_model(tmp_path / "model"))

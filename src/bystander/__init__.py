@@ -2,7 +2,7 @@
 
 >>> study = bystander.Study.load("quickstart")
 >>> results = study.run("runs/quickstart")
->>> results.gradient()
+>>> results.similarity_correlation()
 """
 
 from __future__ import annotations

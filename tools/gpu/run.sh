@@ -28,6 +28,6 @@ export PYTHONPATH="$root/src:$store/site" BYSTANDER_GGUF="$store/model.gguf" BYS
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 if [ "$1" = bystander ]; then
     shift
-    exec python3 -c 'from bystander.study.cli.cli import main; main()' "$@"
+    exec python3 -c 'from bystander.cli.main import main; main()' "$@"
 fi
 exec "$@"

@@ -6,14 +6,14 @@ from typing import Any
 
 import polars as pl
 
-from bystander.analysis.settings import KEYS, UNIT
+from bystander.analysis.keys import KEYS, RECIPE, UNIT
 from bystander.core.errors import DataError, few_names
-from bystander.core.metrics import BY_NAME
+from bystander.core.metrics import declared
 
 
 def refuse_contradictions(frame: pl.DataFrame) -> None:
-    """Raises DataError where values and status disagree, a metric is unknown, a trained row has no role, one prompt stands
-    for two, or a training was measured with weights that are not its own."""
+    """Raises DataError where values and status disagree, a metric is unknown, a trained row has no role, one prompt is
+    under two names, or a training was measured with weights that are not its own."""
     ok = pl.col("status") == "ok"
     numeric = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
     for fault, what in (
@@ -25,17 +25,28 @@ def refuse_contradictions(frame: pl.DataFrame) -> None:
         if bad.height:
             first = bad.select("probe", "dataset", "metric", "persona", "item", "status", "value").row(0)
             raise DataError(f"{bad.height} measurements {what}; the first: {first}. Measure or judge them again")
-    known = {f"{probe}/{name}" for probe, name in BY_NAME}
+    known = {f"{probe}/{name}" for probe, name in declared()}
     found = frame.select(pl.concat_str(["probe", "metric"], separator="/").unique()).to_series().to_list()
     unknown = sorted(set(found) - known)
     if unknown:
-        raise DataError(
-            f"unknown metrics {', '.join(unknown)}: which way a behavior pushes them stands in core/metrics.py"
-        )
+        raise DataError(f"unknown metrics {', '.join(unknown)}: no probe that is installed declares them")
+    _refuse_two_recipes(frame)
     if "context_hash" in frame.columns:
         _refuse_changed_prompts(frame)
     if "weights_hash" in frame.columns:
         _refuse_foreign_weights(frame)
+
+
+def _refuse_two_recipes(frame: pl.DataFrame) -> None:
+    """One label of a configuration must mean one learning rate and number of epochs."""
+    recipes = frame.filter(pl.col("source").is_not_null()).select(*KEYS, *RECIPE).unique(maintain_order=True)
+    several = recipes.filter(pl.len().over(KEYS) > 1)
+    if several.height:
+        same = several.filter(pl.struct(KEYS) == several.select(pl.struct(KEYS)).to_series()[0])
+        raise DataError(
+            f"{_training(same.row(0, named=True))} has {same.height} recipes (columns {', '.join(RECIPE)}): "
+            f"{same.select(RECIPE).rows()}. Give each its own `config`"
+        )
 
 
 def _refuse_changed_prompts(frame: pl.DataFrame) -> None:
@@ -82,7 +93,7 @@ def _refuse_foreign_weights(frame: pl.DataFrame) -> None:
 
 def _training(row: dict[str, Any]) -> str:
     words = [str(row[name]) for name in KEYS if row[name]]
-    return "the training " + ", ".join(words) + (f", seed {row['seed']}" if row["seed"] is not None else "")
+    return "the training " + ", ".join(words) + (f", seed {row['seed']}" if row.get("seed") is not None else "")
 
 
 def same_prompt_same_role(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:

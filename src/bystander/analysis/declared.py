@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bystander.analysis.checks import control_of
-from bystander.analysis.groups import source_change
 from bystander.analysis.hypotheses import Hypothesis, Threshold
-from bystander.analysis.means import mean_of
-from bystander.analysis.pairs import Grid
-from bystander.analysis.settings import OUTCOME_KEYS, Settings
-from bystander.core.metrics import PRIMARY
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.means import mean_of
+from bystander.analysis.tables.control import control_of
+from bystander.analysis.tables.pooled import PooledRow
+from bystander.analysis.tables.sample import source_change
+from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow
+from bystander.core.metrics import outcomes_of
 
 ARM = "contrastive"  # the arm of a claim, where no hypothesis names one
 
@@ -27,28 +29,29 @@ class Declared:
     arm: str
     config: str
 
-    def holds(self, row: Mapping[str, object]) -> bool:
-        """Whether a row of the gradient or pooled table is about it."""
-        return (row["behavior"], row["arm"], row["config"]) == (
-            self.behavior,
-            self.arm,
-            self.config,
-        ) and self.outcome == (tuple(row[name] for name in OUTCOME_KEYS))
+    def names(self, row: SimilarityCorrelationRow | PooledRow) -> bool:
+        """Whether a row is about it."""
+        key = row if isinstance(row, PooledRow) else row.training
+        return (key.behavior, key.arm, key.config, row.outcome) == (self.behavior, self.arm, self.config, self.outcome)
 
 
-def threshold_of(whole: Sequence[Grid], hypothesis: Hypothesis) -> Threshold | None:
+def threshold_of(whole: Sequence[PairedGrid], hypothesis: Hypothesis) -> Threshold | None:
     """The first threshold of a hypothesis whose outcome was measured in its arm."""
-    outcomes = {grid.outcome for grid in whole if (grid.key[0], grid.key[2]) == (hypothesis.behavior, hypothesis.arm)}
+    outcomes = {
+        grid.outcome
+        for grid in whole
+        if (grid.training.behavior, grid.training.arm) == (hypothesis.behavior, hypothesis.arm)
+    }
     return next((threshold for threshold in hypothesis.thresholds if threshold.outcome in outcomes), None)
 
 
-def primary_outcome(whole: Sequence[Grid], behavior: str) -> tuple[str, ...] | None:
-    """The first of `core.metrics.PRIMARY` that was measured for this behavior."""
-    measured = {grid.outcome for grid in whole if grid.key[0] == behavior}
-    return next((outcome for outcome in PRIMARY.get(behavior, ()) if outcome in measured), None)
+def primary_outcome(whole: Sequence[PairedGrid], behavior: str) -> tuple[str, ...] | None:
+    """The first of `core.metrics.outcomes_of` that was measured for this behavior."""
+    measured = {grid.outcome for grid in whole if grid.training.behavior == behavior}
+    return next((outcome for outcome in outcomes_of(behavior) if outcome in measured), None)
 
 
-def declared_of(whole: Sequence[Grid], hypothesis: Hypothesis, settings: Settings) -> Declared | None:
+def declared_of(whole: Sequence[PairedGrid], hypothesis: Hypothesis, settings: AnalysisSettings) -> Declared | None:
     """What a hypothesis is tested on; None where nothing of it was measured."""
     threshold = threshold_of(whole, hypothesis)
     if threshold is None:
@@ -59,28 +62,34 @@ def declared_of(whole: Sequence[Grid], hypothesis: Hypothesis, settings: Setting
     return Declared(hypothesis.behavior, threshold.outcome, hypothesis.arm, config)
 
 
-def all_declared(whole: Sequence[Grid], hypotheses: Sequence[Hypothesis], settings: Settings) -> list[Declared]:
+def all_declared(
+    whole: Sequence[PairedGrid], hypotheses: Sequence[Hypothesis], settings: AnalysisSettings
+) -> list[Declared]:
     """The declared tests of a study: of its hypotheses, and of behaviors without one on their primary outcome."""
     found = [declared_of(whole, hypothesis, settings) for hypothesis in hypotheses]
     tests = [test for test in found if test is not None]
-    for behavior in sorted({grid.key[0] for grid in whole} - {test.behavior for test in tests}):
+    for behavior in sorted({grid.training.behavior for grid in whole} - {test.behavior for test in tests}):
         outcome = primary_outcome(whole, behavior)
-        if outcome is not None and any(grid.key[2] == ARM and grid.outcome == outcome for grid in whole):
+        if outcome is not None and any(grid.training.arm == ARM and grid.outcome == outcome for grid in whole):
             tests.append(Declared(behavior, outcome, ARM, best_config(whole, behavior, outcome, ARM, settings)))
     return tests
 
 
-def best_config(whole: Sequence[Grid], behavior: str, outcome: tuple[str, ...], arm: str, settings: Settings) -> str:
+def best_config(
+    whole: Sequence[PairedGrid], behavior: str, outcome: tuple[str, ...], arm: str, settings: AnalysisSettings
+) -> str:
     """The configuration that a claim is about, where the study names none: measured on the most sources; of several such
     on the most personas; of those one that broke no model; of those the largest mean effect on the source."""
-    chosen = [grid for grid in whole if (grid.key[0], grid.key[2], grid.outcome) == (behavior, arm, outcome)]
+    chosen = [
+        grid for grid in whole if (grid.training.behavior, grid.training.arm, grid.outcome) == (behavior, arm, outcome)
+    ]
 
     def rank(config: str) -> tuple[int, int, bool, float, str]:
-        grids = [grid for grid in chosen if grid.key[3] == config]
+        grids = [grid for grid in chosen if grid.training.config == config]
         broke = any(control_of(grid, whole, settings).broke for grid in grids)
         own = [source_change(grid, settings) for grid in grids]
         effects = [float(mean_of(change)) for change in own if change is not None]
         personas = min((len(grid.names) for grid in grids), default=0)
         return len(grids), personas, not broke, float(np.mean(effects)) if effects else -np.inf, config
 
-    return max({grid.key[3] for grid in chosen}, key=rank, default="")
+    return max({grid.training.config for grid in chosen}, key=rank, default="")

@@ -1,9 +1,9 @@
 """Hypotheses as data, and what the records say of them.
 
 A hypothesis makes three claims: the source changes by at least so much, held-out bystanders by more than so much on
-average, and their leakage follows similarity. It is *confirmed* when all three stand at their thresholds, *falsified* when
+average, and their leakage follows similarity. It is *confirmed* when all three hold at their thresholds, *falsified* when
 the 95 % interval of one of them lies wholly below its threshold, and *inconclusive* otherwise, with the reason: the study
-was too small, the instrument blind, the model broken, or the thing was not measured.
+was too small, the probe blind, the model broken, or the thing was not measured.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from bystander.analysis.power import smallest_rho
+from bystander.analysis.stats.power import smallest_rho
 from bystander.core.records import Verdict
 
-Numbers = dict[str, float | int | str | None]
-Finding = Literal["stands", "fails", "open"]
+VerdictNumbers = dict[str, float | int | str | None]
+ClaimState = Literal["holds", "fails", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Threshold:
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """The first of `thresholds` whose outcome was measured decides. `positive_control` names the behavior whose source
-    must move if the instrument sees anything at all."""
+    must move if the probe sees anything at all."""
 
     name: str
     behavior: str
@@ -85,11 +85,11 @@ class Claim:
     threshold: float
     strict: bool = True
 
-    def judge(self, alpha: float) -> Finding:
-        """Stands, fails (the whole interval is below the threshold), or open."""
+    def judge(self, alpha: float) -> ClaimState:
+        """Holds, fails (the whole interval is below the threshold), or open."""
         reached = self.value > self.threshold if self.strict else self.value >= self.threshold
         if reached and self.p < alpha:
-            return "stands"
+            return "holds"
         if np.isfinite(self.high) and (self.high < self.threshold):
             return "fails"
         return "open"
@@ -97,11 +97,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a verdict is made of: the three claims and what may stand in the way."""
+    """What a verdict is made of: the three claims and what may be in the way."""
 
     source: Claim
     bystanders: Claim
-    gradient: Claim
+    correlation: Claim
     n_personas: int
     n_seeds: int
     n_sources: int
@@ -112,35 +112,39 @@ class Evidence:
 
 
 def evaluate(name: str, hypothesis: Hypothesis, evidence: Evidence) -> Verdict:
-    """The verdict, with every number behind it."""
-    numbers: Numbers = {**evidence.numbers, **_claim_numbers(evidence), "alpha": hypothesis.alpha}
+    """The verdict, with every number that it rests on."""
+    numbers: VerdictNumbers = {**evidence.numbers, **_claim_numbers(evidence), "alpha": hypothesis.alpha}
     if evidence.unmeasured:
         return Verdict(name, "inconclusive", evidence.unmeasured, numbers)
     if evidence.broke:
-        said = f"the model broke ({evidence.broke}): what changed with it is not called {hypothesis.behavior} leakage"
-        return Verdict(name, "inconclusive", said, numbers)
+        reason = f"the model broke ({evidence.broke}): what changed with it is not called {hypothesis.behavior} leakage"
+        return Verdict(name, "inconclusive", reason, numbers)
     source = evidence.source.judge(hypothesis.alpha)
-    if source != "stands":
-        outcome, said = _no_source_effect(source, hypothesis, evidence)
-        return Verdict(name, outcome, said, numbers)
-    findings: dict[str, Finding] = {
+    if source != "holds":
+        outcome, reason = _no_source_effect(source, hypothesis, evidence)
+        return Verdict(name, outcome, reason, numbers)
+    states: dict[str, ClaimState] = {
         "bystanders": evidence.bystanders.judge(hypothesis.alpha),
-        "gradient": evidence.gradient.judge(hypothesis.alpha),
+        "correlation": evidence.correlation.judge(hypothesis.alpha),
     }
-    reasons = [_reason(what, finding, evidence, hypothesis) for what, finding in findings.items()]
-    if "fails" in findings.values():
-        said = "; ".join(r for r, f in zip(reasons, findings.values(), strict=True) if f == "fails")
-        return Verdict(name, "falsified", said, numbers)
-    if "open" in findings.values():
-        said = "; ".join(r for r, f in zip(reasons, findings.values(), strict=True) if f == "open")
-        return Verdict(name, "inconclusive", said, numbers)
+    reasons = {what: _reason(what, state, evidence, hypothesis) for what, state in states.items()}
+    if "fails" in states.values():
+        reason = "; ".join(reasons[what] for what, state in states.items() if state == "fails")
+        return Verdict(name, "falsified", reason, numbers)
+    if "open" in states.values():
+        reason = "; ".join(reasons[what] for what, state in states.items() if state == "open")
+        return Verdict(name, "inconclusive", reason, numbers)
     about = " One seed: this is about these trainings, not about trainings like them." if evidence.n_seeds < 2 else ""
-    return Verdict(name, "confirmed", f"source, bystanders and gradient all stand at their thresholds.{about}", numbers)
+    return Verdict(name, "confirmed", f"source, bystanders and gradient all reach their thresholds.{about}", numbers)
 
 
-def _claim_numbers(evidence: Evidence) -> Numbers:
-    numbers: Numbers = {"n_personas": evidence.n_personas, "n_seeds": evidence.n_seeds, "n_sources": evidence.n_sources}
-    claims = {"source_change": evidence.source, "bystander_change": evidence.bystanders, "rho": evidence.gradient}
+def _claim_numbers(evidence: Evidence) -> VerdictNumbers:
+    numbers: VerdictNumbers = {
+        "n_personas": evidence.n_personas,
+        "n_seeds": evidence.n_seeds,
+        "n_sources": evidence.n_sources,
+    }
+    claims = {"source_change": evidence.source, "bystander_change": evidence.bystanders, "rho": evidence.correlation}
     for what, claim in claims.items():
         for part in ("value", "low", "high", "p", "threshold"):
             number = float(getattr(claim, part))
@@ -151,40 +155,34 @@ def _claim_numbers(evidence: Evidence) -> Numbers:
 
 
 def _no_source_effect(
-    finding: Finding, hypothesis: Hypothesis, evidence: Evidence
+    state: ClaimState, hypothesis: Hypothesis, evidence: Evidence
 ) -> tuple[Literal["falsified", "inconclusive"], str]:
     claim = evidence.source
     seen = f"the source changed by {claim.value:.3g} [{claim.low:.3g}, {claim.high:.3g}], threshold {claim.threshold:g}"
     if hypothesis.positive_control and evidence.control_moved is False:
-        return "inconclusive", f"instrument blind: {seen}, and neither did the positive control move"
+        return "inconclusive", f"probe blind: {seen}, and neither did the positive control move"
     if hypothesis.positive_control and evidence.control_moved is None:
-        return (
-            "inconclusive",
-            f"{seen}; the positive control `{hypothesis.positive_control}` was not run, so a blind instrument is not excluded",
-        )
-    if finding == "open":
-        return (
-            "inconclusive",
-            f"{seen}: the interval holds the threshold, or p = {claim.p:.2g} is not below {hypothesis.alpha:g}",
-        )
-    moved = "; the positive control moved, so the instrument sees" if evidence.control_moved else ""
+        unseen = f"the positive control `{hypothesis.positive_control}` was not run, so a blind probe is not excluded"
+        return "inconclusive", f"{seen}; {unseen}"
+    if state == "open":
+        why = f"the interval holds the threshold, or p = {claim.p:.2g} is not below {hypothesis.alpha:g}"
+        return "inconclusive", f"{seen}: {why}"
+    moved = "; the positive control moved, so the probe sees" if evidence.control_moved else ""
     return "falsified", f"no source effect, the training failed: {seen}{moved}"
 
 
-def _reason(what: str, finding: Finding, evidence: Evidence, hypothesis: Hypothesis) -> str:
-    claim = evidence.bystanders if what == "bystanders" else evidence.gradient
+def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypothesis) -> str:
+    claim = evidence.bystanders if what == "bystanders" else evidence.correlation
     label = "held-out bystanders changed on average by" if what == "bystanders" else "rho is"
     seen = f"{label} {claim.value:.3g} [{claim.low:.3g}, {claim.high:.3g}], p = {claim.p:.2g}, threshold {claim.threshold:g}"
-    if finding == "fails":
+    if state == "fails":
         return f"no bystander effect: {seen}" if what == "bystanders" else f"no gradient: {seen}"
-    if what == "gradient" and finding == "open":
+    if what == "correlation" and state == "open":
         least = smallest_rho(evidence.n_personas) if evidence.n_personas > 3 else np.nan
+        if not np.isfinite(least):
+            return f"{seen}: too few bystanders to decide anything"
         could = (
             f"with {evidence.n_personas} bystanders 4 of 5 studies would see a rho of {least:.2f}, fewer a smaller one"
         )
-        return (
-            f"{seen}: neither shown nor excluded; {could}"
-            if np.isfinite(least)
-            else f"{seen}: too few bystanders to decide anything"
-        )
+        return f"{seen}: neither shown nor excluded; {could}"
     return f"{seen}: neither shown nor excluded at alpha {hypothesis.alpha:g}"

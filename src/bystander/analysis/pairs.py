@@ -1,8 +1,8 @@
 """From the long table of measurements to paired grids: before and after on the same question, persona by persona.
 
-A `Grid` holds one outcome of one training design: `change` [seeds, units, questions] in the behavior's direction, NaN
+A `PairedGrid` holds one outcome of one training design: `change` [seeds, units, questions] in the behavior's direction, NaN
 where a side failed or is missing. A unit is a context (kind and name). Several samples of one question are averaged
-before anything is paired, so that the question is the resampling unit: items "q7/0" and "q7/1" are one question.
+before anything is paired, so that the question is the resampling unit: the column `question` says which items are one.
 """
 
 from __future__ import annotations
@@ -15,34 +15,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bystander.analysis.consistency import refuse_contradictions, same_prompt_same_role
-from bystander.analysis.settings import KEYS, OUTCOME_KEYS, UNIT
+from bystander.analysis.keys import KEYS, OUTCOME, RECIPE, UNIT, OutcomeKey, SeedRowKey, TrainingKey
+from bystander.analysis.stats.means import Floats
 from bystander.core.errors import DataError
-from bystander.core.metrics import BY_NAME
+from bystander.core.metrics import metric as declared_metric
 from bystander.core.records import MEASUREMENT_COLUMNS
 
-Floats = NDArray[np.float64]
-NEEDED = (
-    "probe",
-    "dataset",
-    "metric",
-    "context",
-    "persona",
-    "item",
-    "value",
-    "status",
-    "checkpoint",
-    *KEYS,
-    "seed",
-    "role",
-)
+OPTIONAL = ("reason", "sample", "context_hash", "weights_hash")  # columns that a table of measurements may lack
 
 
 @dataclass(frozen=True)
-class Grid:
+class PairedGrid:
     """One outcome of one training design at one checkpoint. `before` and `after` are as measured, `change` is signed."""
 
-    key: tuple[str, ...]  # behavior, source, arm, config
-    outcome: tuple[str, ...]  # probe, dataset, metric
+    training: TrainingKey
+    outcome: OutcomeKey
     seeds: tuple[int | None, ...]
     kinds: tuple[str, ...]  # context kind of each unit
     names: tuple[str, ...]  # persona or context name of each unit
@@ -59,7 +46,20 @@ class Grid:
         """[seeds, units, questions] in the behavior's direction."""
         return self.direction * (self.after - self.before)
 
-    def pick(self, units: NDArray[np.bool_]) -> Grid:
+    def record(self, table: str, seed: int | None, *more: object) -> str:
+        """The stable name of a row about this grid: table / source / behavior / arm / config / seed / outcome / more."""
+        behavior, source, arm, config = self.training.design
+        named = f"seed{seed}" if seed is not None else "pooled"
+        return "/".join(
+            str(part) or "-" for part in (table, source, behavior, arm, config, named, *self.outcome, *more)
+        )
+
+    def key(self, table: str, seed: int | None, *more: object) -> SeedRowKey:
+        """What begins a row about this grid."""
+        record = self.record(table, seed, *more)
+        return SeedRowKey(record=record, training=self.training, outcome=self.outcome, seed=seed)
+
+    def pick(self, units: NDArray[np.bool_]) -> PairedGrid:
         """The same for some of the units."""
         chosen = np.flatnonzero(units)
         return replace(
@@ -72,7 +72,7 @@ class Grid:
             lost=self.lost[:, chosen],
         )
 
-    def one_seed(self, index: int) -> Grid:
+    def one_seed(self, index: int) -> PairedGrid:
         """The same for one seed."""
         one = slice(index, index + 1)
         return replace(
@@ -91,7 +91,7 @@ class Grid:
 
     def bystanders(self, roles: Sequence[str]) -> NDArray[np.bool_]:
         """Personas (not bare contexts) in one of `roles`, never the source."""
-        source = self.key[1]
+        source = self.training.source
         return np.array(
             [
                 kind == "persona" and role in roles and name != source and role != "source"
@@ -106,7 +106,7 @@ def prepared(measurements: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
     Raises DataError where columns are missing, and as `refuse_contradictions` does.
     """
-    missing = [name for name in NEEDED if name not in measurements.columns]
+    missing = [name for name in MEASUREMENT_COLUMNS if name not in (*measurements.columns, *OPTIONAL)]
     if missing:
         raise DataError(
             f"the measurements table lacks the columns {', '.join(missing)}; a table of measurements has "
@@ -126,10 +126,10 @@ def _by_question(frame: pl.DataFrame) -> pl.DataFrame:
     `bad` counts failed and truncated values, `refused` answers that have no score because they are a class of their own
     (code, a refusal): those are no fault of the measurement and do not count against it.
     """
-    keys = [*KEYS, "seed", "role", *OUTCOME_KEYS, *UNIT, "checkpoint"]
+    keys = [*KEYS, *RECIPE, "seed", "role", *OUTCOME, *UNIT, "checkpoint"]
     status = pl.col("status")
     frame = frame.with_columns(
-        _question().alias("question"),
+        pl.when(pl.col("question") == "").then("item").otherwise("question").alias("question"),
         pl.col("value").cast(pl.Float64),
         status.is_in(["failed", "truncated"]).cast(pl.UInt32).alias("bad"),
         (status == "refused").cast(pl.UInt32).alias("refused"),
@@ -143,18 +143,6 @@ def _by_question(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([single, several.select(columns)])
 
 
-def _question() -> pl.Expr:
-    """The question of an item: that of a judged item "q7/paraphrase/sample", or of a sampled one "q7/sample", is "q7"."""
-    item = pl.col("item")
-    return (
-        pl.when(pl.col("probe") == "judged")
-        .then(item.str.replace(r"(/\d+)?/\d+$", ""))
-        .when(pl.col("metric") == "marker_rate")
-        .then(item.str.replace(r"/\d+$", ""))
-        .otherwise(item)
-    )
-
-
 def paired(table: pl.DataFrame) -> pl.DataFrame:
     """Trained rows of a table from `prepared`, each with the untrained model's value on the same question (`before`).
 
@@ -164,72 +152,71 @@ def paired(table: pl.DataFrame) -> pl.DataFrame:
     trained = table.filter(pl.col("source").is_not_null())
     if trained.height and not base.height:
         raise DataError("no measurement of the untrained model (checkpoint 0): leakage is a change and cannot be known")
-    place = [*OUTCOME_KEYS, *UNIT, "question"]
-    before = base.select(*place, pl.col("value").alias("before"), (pl.col("bad") / pl.col("rows")).alias("bad_before"))
-    twice = before.filter(before.select(place).is_duplicated())
+    asked = [*OUTCOME, *UNIT, "question"]
+    before = base.select(*asked, pl.col("value").alias("before"), (pl.col("bad") / pl.col("rows")).alias("bad_before"))
+    twice = before.filter(before.select(asked).is_duplicated())
     if twice.height:
         raise DataError(
             f"checkpoint 0 holds several values of one question under one context (two runs in one table?); "
-            f"the first: {twice.select(place).row(0)}"
+            f"the first: {twice.select(asked).row(0)}"
         )
-    return trained.join(before, on=place, how="left")
+    return trained.join(before, on=asked, how="left")
 
 
-def grids(pairs: pl.DataFrame, checkpoint: float | None = None) -> Iterator[Grid]:
+def grids(pairs: pl.DataFrame, checkpoint: float | None = None) -> Iterator[PairedGrid]:
     """Grids of every training design and outcome at `checkpoint` (None: each training's last), in a fixed order.
 
     `pairs` comes from `paired`. Raises DataError where a training holds two values of one question.
     """
     if checkpoint is None:
-        last = pl.col("checkpoint").max().over([*KEYS, "seed", *OUTCOME_KEYS])
+        last = pl.col("checkpoint").max().over([*KEYS, "seed", *OUTCOME])
         pairs = pairs.filter(pl.col("checkpoint") == last)
     else:
         pairs = pairs.filter(pl.col("checkpoint") == checkpoint)
-    parts = pairs.partition_by([*KEYS, *OUTCOME_KEYS], as_dict=True)
+    parts = pairs.partition_by([*KEYS, *OUTCOME], as_dict=True)
     for _, part in sorted(parts.items(), key=lambda item: str(item[0])):
         yield _grid(part)
 
 
-def _grid(part: pl.DataFrame) -> Grid:
+def _grid(part: pl.DataFrame) -> PairedGrid:
     first = part.row(0, named=True)
-    key = tuple(str(first[name]) for name in KEYS)
-    outcome = tuple(str(first[name]) for name in OUTCOME_KEYS)
+    training = TrainingKey(*(first[name] for name in TrainingKey._fields))
+    outcome = OutcomeKey(*(first[name] for name in OUTCOME))
     seeds = sorted(part["seed"].unique().to_list(), key=lambda seed: (seed is None, seed))
     roles = _roles(part)
     units = sorted(roles)
-    unit = part.select(pl.concat_str(UNIT, separator="|")).to_series()
     questions = part["question"].unique().sort().to_list()
     shape = (len(seeds), len(units), len(questions))
-    place = np.ravel_multi_index(
+    unit = part.select(pl.concat_str(UNIT, separator="|")).to_series()
+    index = np.ravel_multi_index(
         (
-            np.array([seeds.index(seed) for seed in part["seed"].to_list()])
-            if len(seeds) > 1
-            else np.zeros(part.height, int),
-            _places(unit, ["|".join(unit) for unit in units]),
-            _places(part["question"], questions),
+            np.array([seeds.index(seed) for seed in part["seed"].to_list()]),
+            _positions(unit, ["|".join(unit) for unit in units]),
+            _positions(part["question"], questions),
         ),
         shape,
     )
-    if len(np.unique(place)) < part.height:
+    if len(np.unique(index)) < part.height:
         raise DataError(
-            f"{'/'.join((*key, *outcome))}: several values of one question under one context (two runs in one table?)"
+            f"{'/'.join((*training.design, *outcome))}: several values of one question under one context (two runs in "
+            "one table?)"
         )
-    before, after, failed = np.full((3, int(np.prod(shape))), np.nan)
-    before[place] = part["before"].fill_null(np.nan).to_numpy()
-    after[place] = part["value"].fill_null(np.nan).to_numpy()
     worse = pl.max_horizontal(pl.col("bad") / pl.col("rows"), pl.col("bad_before").fill_null(1.0))
-    failed[place] = part.select(worse).to_series().to_numpy()
-    before, after = before.reshape(shape), after.reshape(shape)
-    failed = np.where(np.isnan(failed), 1.0, failed).reshape(shape)  # a missing row has failed
-    metric = BY_NAME[outcome[0], outcome[2]]
+    before, after, lost = np.full((3, int(np.prod(shape))), np.nan)
+    before[index] = part["before"].fill_null(np.nan).to_numpy()
+    after[index] = part["value"].fill_null(np.nan).to_numpy()
+    lost[index] = part.select(worse).to_series().to_numpy()
+    lost = np.where(np.isnan(lost), 1.0, lost)  # a missing row has failed
+    metric = declared_metric(outcome.probe, outcome.metric)
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
-    return Grid(
-        key, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units), tuple(roles[u] for u in units),
-        before, after, failed, metric.direction, binary, metric.unit,
+    return PairedGrid(
+        training, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units),
+        tuple(roles[u] for u in units), before.reshape(shape), after.reshape(shape), lost.reshape(shape),
+        metric.direction, binary, metric.unit,
     )  # fmt: skip
 
 
-def _places(values: pl.Series, order: Sequence[str]) -> NDArray[np.intp]:
+def _positions(values: pl.Series, order: Sequence[str]) -> NDArray[np.intp]:
     return values.cast(pl.Enum(order)).to_physical().to_numpy().astype(np.intp)
 
 

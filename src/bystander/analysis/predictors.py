@@ -1,4 +1,4 @@
-"""What the gradient is tested against and what it is held constant on: similarities by method and layer, persona facts."""
+"""What leakage is correlated with and what is held constant: similarities by method and layer, facts about personas."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from bystander.analysis.stats.means import Floats
 from bystander.core.errors import DataError
 
-Floats = NDArray[np.float64]
 CENTROID = "centroid"  # a method whose name holds this word is the distance to the centroid of all personas
 
 
 @dataclass(frozen=True)
-class Facts:
+class Covariates:
     """Category and prompt length of every persona; either may be unknown."""
 
     category: dict[str, str]
@@ -42,10 +41,8 @@ class Predictors:
         return None
 
 
-def facts(personas: pl.DataFrame | None) -> Facts:
-    """From a table of `PersonaFacts` columns; extra columns are ignored, None knows nothing."""
-    if personas is None:
-        return Facts({}, {})
+def covariates(personas: pl.DataFrame) -> Covariates:
+    """From a table of `PersonaFacts` columns; extra columns are ignored."""
     if "persona" not in personas.columns:
         raise DataError(f"the personas table has no column `persona`; it has {', '.join(personas.columns)}")
     twice = personas.filter(pl.col("persona").is_duplicated())["persona"].unique().sort().to_list()
@@ -55,7 +52,7 @@ def facts(personas: pl.DataFrame | None) -> Facts:
     category = personas["category"].fill_null("").to_list() if "category" in personas.columns else [""] * len(names)
     tokens = personas["prompt_tokens"].to_list() if "prompt_tokens" in personas.columns else []
     lengths = {name: float(n) for name, n in zip(names, tokens, strict=False) if n is not None}
-    return Facts(dict(zip(names, category, strict=True)), lengths)
+    return Covariates(dict(zip(names, category, strict=True)), lengths)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class SimilarityTable:
 
     @classmethod
     def read(cls, similarities: pl.DataFrame) -> SimilarityTable:
-        """From a table of `Similarity` columns. Raises DataError where columns lack or a pair stands twice."""
+        """From a table of `Similarity` columns. Raises DataError where columns lack or a pair is there twice."""
         needed = ["source", "persona", "method", "layer", "value"]
         missing = [name for name in needed if name not in similarities.columns]
         if missing:
@@ -75,7 +72,7 @@ class SimilarityTable:
             )
         twice = similarities.filter(pl.struct(needed[:4]).is_duplicated())
         if twice.height:
-            raise DataError(f"{twice.height} similarities stand twice; the first: {twice.select(needed).row(0)}")
+            raise DataError(f"{twice.height} similarities are there twice; the first: {twice.select(needed).row(0)}")
         by_source: dict[str, dict[tuple[str, int], dict[str, float]]] = {}
         for source, persona, method, layer, value in similarities.select(needed).sort(needed[:4]).iter_rows():
             if value is not None and np.isfinite(value):

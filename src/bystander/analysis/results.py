@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,29 +12,16 @@ from typing import cast
 
 import polars as pl
 
-from bystander.analysis.schemas import TABLES, VERDICT_NUMBERS, VERDICTS, Schema
+from bystander.analysis.schemas import TABLES, VerdictNumberRow, VerdictRow, empty, table_of
+from bystander.core.columns import CellValue
 from bystander.core.errors import DataError
-from bystander.core.records import Verdict
+from bystander.core.records import Verdict, as_dict
 
-FORMAT = 1  # of analysis.json; raised when a reader of the old form would misread the new one
-Cell = float | int | str | bool | None
-
-
-def empty(schema: Schema) -> pl.DataFrame:
-    """A table of that form without rows."""
-    return pl.DataFrame(schema=schema)
+FORMAT = 2  # of analysis.json; raised when a reader of the old form would misread the new one
 
 
-def tidy(rows: Sequence[Mapping[str, object]] | pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """`rows` in exactly the columns of `schema`: a missing column is null, and NaN or infinity becomes null."""
-    frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(list(rows), schema=schema, strict=False)
-    columns: list[pl.Expr] = []
-    for name, kind in schema.items():
-        column = pl.col(name).cast(kind) if name in frame.columns else pl.lit(None, dtype=kind)
-        if kind == pl.Float64:
-            column = pl.when(column.is_finite()).then(column)
-        columns.append(column.alias(name))
-    return frame.select(columns)
+def _table(name: str) -> pl.DataFrame:
+    return field(default_factory=lambda: empty(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,29 +31,29 @@ class Analysis:
     `settings` holds what decides the numbers (seed, permutations, resamples, limits, primary predictor), JSON-able.
     """
 
-    leakage: pl.DataFrame = field(default_factory=lambda: empty(TABLES["leakage"]))
-    gradient: pl.DataFrame = field(default_factory=lambda: empty(TABLES["gradient"]))
-    pooled: pl.DataFrame = field(default_factory=lambda: empty(TABLES["pooled"]))
-    containment: pl.DataFrame = field(default_factory=lambda: empty(TABLES["containment"]))
-    categories: pl.DataFrame = field(default_factory=lambda: empty(TABLES["categories"]))
-    roles: pl.DataFrame = field(default_factory=lambda: empty(TABLES["roles"]))
-    evolution: pl.DataFrame = field(default_factory=lambda: empty(TABLES["evolution"]))
-    dynamics: pl.DataFrame = field(default_factory=lambda: empty(TABLES["dynamics"]))
-    spread: pl.DataFrame = field(default_factory=lambda: empty(TABLES["spread"]))
-    quintiles: pl.DataFrame = field(default_factory=lambda: empty(TABLES["quintiles"]))
-    power: pl.DataFrame = field(default_factory=lambda: empty(TABLES["power"]))
-    phase: pl.DataFrame = field(default_factory=lambda: empty(TABLES["phase"]))
-    instrument: pl.DataFrame = field(default_factory=lambda: empty(TABLES["instrument"]))
+    leakage: pl.DataFrame = _table("leakage")
+    similarity_correlation: pl.DataFrame = _table("similarity_correlation")
+    pooled: pl.DataFrame = _table("pooled")
+    leakage_ratio: pl.DataFrame = _table("leakage_ratio")
+    categories: pl.DataFrame = _table("categories")
+    roles: pl.DataFrame = _table("roles")
+    evolution: pl.DataFrame = _table("evolution")
+    dynamics: pl.DataFrame = _table("dynamics")
+    timing_correlation: pl.DataFrame = _table("timing_correlation")
+    quintiles: pl.DataFrame = _table("quintiles")
+    power: pl.DataFrame = _table("power")
+    phase: pl.DataFrame = _table("phase")
+    checks: pl.DataFrame = _table("checks")
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
-    settings: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
+    settings: Mapping[str, CellValue] = field(default_factory=dict[str, CellValue])
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Every table by name, the verdicts and their numbers among them; what `export` writes."""
         named = {name: cast("pl.DataFrame", getattr(self, name)) for name in TABLES}
         return {**named, "verdicts": self._verdict_table(), "verdict_numbers": self._verdict_numbers()}
 
-    def value(self, record: str, column: str) -> Cell:
+    def value(self, record: str, column: str) -> CellValue:
         """The number that a report quotes: the cell of that record and column. Raises DataError where there is none."""
         found = self._index.get(record)
         if found is None or column not in found:
@@ -75,43 +62,36 @@ class Analysis:
         return found[column]
 
     @cached_property
-    def _index(self) -> dict[str, dict[str, Cell]]:
+    def _index(self) -> dict[str, dict[str, CellValue]]:
         return {row["record"]: row for table in self.tables().values() for row in table.iter_rows(named=True)}
 
     def _verdict_table(self) -> pl.DataFrame:
         rows = [
-            {"record": f"verdict/{v.hypothesis}", "hypothesis": v.hypothesis, "outcome": v.outcome, "reason": v.reason}
+            VerdictRow(record=f"verdict/{v.hypothesis}", hypothesis=v.hypothesis, outcome=v.outcome, reason=v.reason)
             for v in self.verdicts
         ]
-        return tidy(rows, VERDICTS)
+        return table_of(rows, VerdictRow)
 
     def _verdict_numbers(self) -> pl.DataFrame:
         rows = [
-            {
-                "record": f"verdict/{verdict.hypothesis}/{name}",
-                "hypothesis": verdict.hypothesis,
-                "name": name,
-                "value": None if isinstance(value, str) or value is None else float(value),
-                "text": value if isinstance(value, str) else None,
-            }
+            VerdictNumberRow(
+                record=f"verdict/{verdict.hypothesis}/{name}", hypothesis=verdict.hypothesis, name=name,
+                value=None if isinstance(value, str) or value is None else float(value),
+                text=value if isinstance(value, str) else None,
+            )
             for verdict in self.verdicts
             for name, value in verdict.numbers.items()
-        ]
-        return tidy(rows, VERDICT_NUMBERS)
+        ]  # fmt: skip
+        return table_of(rows, VerdictNumberRow)
 
     def to_json(self) -> str:
         """The text of analysis.json. Floats keep all their digits, so that it reads back to the same bits."""
-        tables = {name: getattr(self, name).to_dict(as_series=False) for name in TABLES}
-        verdicts = [
-            {"hypothesis": v.hypothesis, "outcome": v.outcome, "reason": v.reason, "numbers": _finite(v.numbers)}
-            for v in self.verdicts
-        ]
         whole = {
             "format": FORMAT,
             "settings": dict(self.settings),
             "notes": list(self.notes),
-            "verdicts": verdicts,
-            "tables": tables,
+            "verdicts": [{**as_dict(verdict), "numbers": _finite(verdict.numbers)} for verdict in self.verdicts],
+            "tables": {name: getattr(self, name).to_dict(as_series=False) for name in TABLES},
         }
         return json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -131,5 +111,5 @@ class Analysis:
             raise DataError(f"{where}: not an analysis of bystander ({error}); analyze the run again") from error
 
 
-def _finite(numbers: Mapping[str, Cell]) -> dict[str, Cell]:
+def _finite(numbers: Mapping[str, CellValue]) -> dict[str, CellValue]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in numbers.items()}

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from bystander.analysis.pairs import Grid
-from bystander.analysis.predictors import Facts, SimilarityTable
+from bystander.analysis.analyze import final_rows, packed
+from bystander.analysis.keys import OutcomeKey, TrainingKey
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.results import Analysis
-from bystander.analysis.settings import Settings
-from bystander.analysis.whole import final_rows, packed
+from bystander.analysis.settings import AnalysisSettings
 from bystander.core.errors import DataError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -36,7 +37,7 @@ LAYER = re.compile(r"^(?P<method>.*?)_?(?:layer_?|l)(?P<layer>\d+)$", re.IGNOREC
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnNames:
     """Which column is what. Empty: the table has none."""
 
     source: str
@@ -49,7 +50,7 @@ class Columns:
     baseline: str = ""
 
 
-def find_columns(frame: pl.DataFrame, similarity: Sequence[str] = (), **named: str | None) -> Columns:
+def find_columns(frame: pl.DataFrame, similarity: Sequence[str] = (), **named: str | None) -> ColumnNames:
     """Columns by the caller's word, else by name. Raises DataError where one is missing, or two would do."""
     given = {part: name for part, name in named.items() if name}
     for name in (*given.values(), *similarity):
@@ -72,7 +73,7 @@ def find_columns(frame: pl.DataFrame, similarity: Sequence[str] = (), **named: s
             f"no similarity column: looked for numbers under names like cosine_layer10 or similarity in "
             f"{', '.join(frame.columns)}; name them (--similarity COLUMN, or similarity=[...])"
         )
-    return Columns(similarity=chosen, **found)
+    return ColumnNames(similarity=chosen, **found)
 
 
 def _by_name(frame: pl.DataFrame, part: str) -> str:
@@ -95,16 +96,16 @@ def analyze_table(
     role: str | None = None,
     prompt_length: str | None = None,
     baseline: str | None = None,
-    settings: Settings | None = None,
+    settings: AnalysisSettings | None = None,
 ) -> Analysis:
-    """Gradient, pooled gradient, containment and categories of a table with one row per source and persona.
+    """Similarity correlations, pooled too, leakage ratio and categories of a table with one row per source and persona.
 
     Leakage must already be signed: more of the behavior is higher. Self pairs (persona = source) and rows with a role
-    other than held-out never enter a gradient; `notes` says how many there were. Raises DataError for missing or
-    ambiguous columns, text or infinity where a number belongs, a pair that stands twice, an empty table, and for more missing
+    other than held-out never enter a correlation; `notes` says how many there were. Raises DataError for missing or
+    ambiguous columns, text or infinity where a number belongs, a pair that is there twice, an empty table, and for more missing
     values than `settings.failed_limit`.
     """
-    settings = settings or Settings()
+    settings = settings or AnalysisSettings()
     if frame.is_empty():
         raise DataError("the table has no rows")
     columns = find_columns(
@@ -116,10 +117,10 @@ def analyze_table(
     notes = _notes(table, columns)
     grids = [_grid(part, columns) for part in table.partition_by("source", maintain_order=True)]
     similarities = SimilarityTable.read(_similarities(table, columns))
-    return packed(final_rows(grids, similarities, _facts(table), settings), settings, notes)
+    return packed(final_rows(grids, similarities, _covariates(table), settings), settings, notes)
 
 
-def _numbers(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+def _numbers(frame: pl.DataFrame, columns: ColumnNames) -> pl.DataFrame:
     """The columns under our names, numbers checked."""
     picked: dict[str, pl.Series] = {}
     for part in ("source", "persona", "category", "role"):
@@ -160,30 +161,30 @@ def _refuse_twice(table: pl.DataFrame) -> None:
             "row"
         ].to_list()
         raise DataError(
-            f"{twice.height} rows share source and persona; {first['source']} x {first['persona']} stands in rows "
+            f"{twice.height} rows share source and persona; {first['source']} x {first['persona']} is in rows "
             f"{', '.join(map(str, rows))}. Average them, or filter one seed, arm or checkpoint first"
         )
 
 
-def _notes(table: pl.DataFrame, columns: Columns) -> list[str]:
-    said = [f"leakage: {columns.leakage}; similarity: {', '.join(columns.similarity)}"]
+def _notes(table: pl.DataFrame, columns: ColumnNames) -> list[str]:
+    notes = [f"leakage: {columns.leakage}; similarity: {', '.join(columns.similarity)}"]
     own = table.filter(pl.col("source") == pl.col("persona"))["source"].to_list()
     if own:
-        said.append(f"self pairs, never in a gradient: {len(own)} ({', '.join(own)})")
+        notes.append(f"self pairs, never in a gradient: {len(own)} ({', '.join(own)})")
     trained = table.filter(
         (pl.col("role").fill_null("held-out") != "held-out") & (pl.col("source") != pl.col("persona"))
     )
     if trained.height:
         pairs = [f"{source} x {persona}" for source, persona in trained.select("source", "persona").iter_rows()]
-        said.append(f"trained, so not in a gradient: {len(pairs)} ({', '.join(pairs)})")
+        notes.append(f"trained, so not in a gradient: {len(pairs)} ({', '.join(pairs)})")
     lost = table.filter(pl.col("leakage").is_null())
     if lost.height:
         pairs = [f"{source} x {persona}" for source, persona in lost.select("source", "persona").iter_rows()]
-        said.append(f"without a leakage, left out: {lost.height} of {table.height} rows ({', '.join(pairs)})")
-    return said
+        notes.append(f"without a leakage, left out: {lost.height} of {table.height} rows ({', '.join(pairs)})")
+    return notes
 
 
-def _grid(part: pl.DataFrame, columns: Columns) -> Grid:
+def _grid(part: pl.DataFrame, columns: ColumnNames) -> PairedGrid:
     source = str(part["source"][0])
     own = (part["persona"] == source).to_list()
     given = part["role"].fill_null("held-out").to_list()
@@ -193,13 +194,13 @@ def _grid(part: pl.DataFrame, columns: Columns) -> Grid:
     start = np.where(np.isfinite(before), before, 0.0)
     lost = np.isnan(change).astype(float)
     names = tuple(part["persona"].to_list())
-    return Grid(
-        ("", source, "", ""), ("table", "", columns.leakage), (None,), ("persona",) * len(names), names, roles,
+    return PairedGrid(
+        TrainingKey("", source, "", ""), OutcomeKey("table", "", columns.leakage), (None,), ("persona",) * len(names), names, roles,
         start, start + change, lost, 1, binary=False,
     )  # fmt: skip
 
 
-def _similarities(table: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+def _similarities(table: pl.DataFrame, columns: ColumnNames) -> pl.DataFrame:
     parts = [
         table.select(
             "source", "persona", pl.lit(method).alias("method"), pl.lit(layer, dtype=pl.Int64).alias("layer"),
@@ -216,7 +217,7 @@ def method_and_layer(column: str) -> tuple[str, int]:
     return (match["method"] or column, int(match["layer"])) if match else (column, -1)
 
 
-def _facts(table: pl.DataFrame) -> Facts:
+def _covariates(table: pl.DataFrame) -> Covariates:
     category = {p: c for p, c in table.select("persona", "category").iter_rows() if c is not None}
     length = {p: float(n) for p, n in table.select("persona", "prompt_length").iter_rows() if n is not None}
-    return Facts(category, length)
+    return Covariates(category, length)

@@ -2,125 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
-from bystander.analysis.checks import NO_CONTROL, ControlChange, control_of
 from bystander.analysis.declared import declared_of, threshold_of
-from bystander.analysis.hypotheses import Claim, Evidence, Hypothesis, Numbers, Threshold, evaluate
-from bystander.analysis.intervals import NONE, Estimate
-from bystander.analysis.pairs import Grid
-from bystander.analysis.settings import OUTCOME_KEYS, Settings
+from bystander.analysis.hypotheses import Claim, Evidence, Hypothesis, Threshold, VerdictNumbers, evaluate
+from bystander.analysis.keys import TrainingKey
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.schemas import TableRows
+from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.intervals import Estimate
+from bystander.analysis.tables.control import NO_CONTROL, ControlChange, control_of
+from bystander.analysis.tables.leakage_ratio import LeakageRatioRow
+from bystander.analysis.tables.pooled import PooledRow
+from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow
 from bystander.core.records import Verdict
 
-Row = Mapping[str, object]
 MISSING = Claim(np.nan, np.nan, np.nan, np.nan, np.nan)
 
 
 def verdicts(
-    rows: Mapping[str, Sequence[Row]], whole: Sequence[Grid], hypotheses: Sequence[Hypothesis], settings: Settings
+    rows: TableRows, whole: Sequence[PairedGrid], hypotheses: Sequence[Hypothesis], settings: AnalysisSettings
 ) -> tuple[Verdict, ...]:
     """Verdicts on every hypothesis whose behavior was trained: over all sources first, then by source where there are
     several ("A", "A/villain", ...)."""
-    said: list[Verdict] = []
+    found: list[Verdict] = []
     for hypothesis in hypotheses:
-        trained = [grid for grid in whole if grid.key[0] == hypothesis.behavior]
+        trained = [grid for grid in whole if grid.training.behavior == hypothesis.behavior]
         if not trained:
             continue
         threshold, declared = threshold_of(whole, hypothesis), declared_of(whole, hypothesis, settings)
         if threshold is None or declared is None:
             wanted = " or ".join("/".join(t.outcome) for t in hypothesis.thresholds)
-            said.append(Verdict(hypothesis.name, "inconclusive", f"not measured: {wanted} in arm {hypothesis.arm}"))
+            found.append(Verdict(hypothesis.name, "inconclusive", f"not measured: {wanted} in arm {hypothesis.arm}"))
             continue
         case = Case(hypothesis, threshold, declared.config, rows, whole, settings)
-        tested = [g for g in trained if (g.outcome, *g.key[2:]) == (threshold.outcome, hypothesis.arm, declared.config)]
-        sources = sorted({grid.key[1] for grid in tested})
-        said.append(case.verdict(hypothesis.name, sources))
+        sources = sorted(case.ratios)
+        if not sources:
+            found.append(Verdict(hypothesis.name, "inconclusive", f"not measured: configuration {declared.config}"))
+            continue
+        found.append(case.verdict(hypothesis.name, sources))
         if len(sources) > 1:
-            said += [case.verdict(f"{hypothesis.name}/{source}", [source]) for source in sources]
-    return tuple(said)
+            found += [case.verdict(f"{hypothesis.name}/{source}", [source]) for source in sources]
+    return tuple(found)
 
 
 class Case:
     """One hypothesis against the records of one configuration."""
 
     def __init__(
-        self, hypothesis: Hypothesis, threshold: Threshold, config: str, rows: Mapping[str, Sequence[Row]],
-        whole: Sequence[Grid], settings: Settings,
+        self, hypothesis: Hypothesis, threshold: Threshold, config: str, rows: TableRows, whole: Sequence[PairedGrid],
+        settings: AnalysisSettings,
     ) -> None:  # fmt: skip
         self.hypothesis, self.threshold, self.config = hypothesis, threshold, config
         self.rows, self.whole, self.settings = rows, whole, settings
-        self.layer = _layer(rows["gradient"], settings)
+        self.layer = _layer(rows.similarity_correlation, settings)
+        self.ratios = {  # of these trainings, by source, pooled over seeds
+            row.training.source: row
+            for row in rows.leakage_ratio
+            if row.seed is None and row.outcome == threshold.outcome and self._about(row.training)
+        }
+
+    def _about(self, key: TrainingKey | PooledRow) -> bool:
+        own = (self.hypothesis.behavior, self.hypothesis.arm, self.config)
+        return (key.behavior, key.arm, key.config) == own
 
     def verdict(self, name: str, sources: Sequence[str]) -> Verdict:
         """The verdict over these sources."""
-        contained = [self._containment(source) for source in sources]
-        gradient, tested = self._gradient(sources)
+        ratios = [self.ratios[source] for source in sources]
+        correlation, tested = self._correlation(sources)
         control, moved = self._control(sources), self._control_moved(sources)
         evidence = Evidence(
-            source=_mean_claim([_estimate(row, "source") for row in contained], self.threshold.source, strict=False),
-            bystanders=_mean_claim([_estimate(row, "bystander") for row in contained], self.threshold.bystanders),
-            gradient=gradient,
-            n_personas=min((int(_number(row, "n")) for row in contained), default=0),
-            n_seeds=min((int(_number(row, "n_seeds")) for row in contained), default=0),
+            source=_mean_claim([row.source_change for row in ratios], self.threshold.source, strict=False),
+            bystanders=_mean_claim([row.bystander_change for row in ratios], self.threshold.bystanders),
+            correlation=correlation,
+            n_personas=min((row.n for row in ratios), default=0),
+            n_seeds=min((row.n_seeds for row in ratios), default=0),
             n_sources=len(sources),
-            numbers=self._numbers(sources, contained, control, moved) | tested,
+            numbers=self._numbers(sources, ratios, control, moved) | tested,
             broke=control.reason if control.broke else "",
-            unmeasured=self._unmeasured(contained),
+            unmeasured=self._unmeasured(ratios),
             control_moved=moved,
         )
         return evaluate(name, self.hypothesis, evidence)
 
-    def _containment(self, source: str) -> Row:
-        key = (self.hypothesis.behavior, source, self.hypothesis.arm, self.config)
-        found = _find(self.rows["containment"], key, self.threshold.outcome)
-        return (
-            found
-            if found is not None
-            else {"status": "empty", "reason": f"{source} was not measured", "n": 0, "n_seeds": 0}
-        )
+    def _unmeasured(self, ratios: Sequence[LeakageRatioRow]) -> str:
+        bad = [row.reason for row in ratios if row.status != "ok"]
+        if not bad and self.layer is None:
+            return "no layer was declared, and several were measured: none may be picked afterwards"
+        return "; ".join(dict.fromkeys(bad))
 
-    def _unmeasured(self, contained: Sequence[Row]) -> str:
-        bad = [str(row["reason"]) for row in contained if row["status"] != "ok"]
-        if bad:
-            return "; ".join(dict.fromkeys(bad))
-        return (
-            ""
-            if self.layer is not None
-            else "no layer was declared, and several were measured: none may be picked afterwards"
-        )
-
-    def _gradient(self, sources: Sequence[str]) -> tuple[Claim, Numbers]:
+    def _correlation(self, sources: Sequence[str]) -> tuple[Claim, VerdictNumbers]:
         """Rho over these sources: the pooled test, or for one source its own p after Holm where it was pre-registered."""
-        table = "gradient" if len(sources) == 1 else "pooled"
-        wanted = {"method": self.settings.method, "layer": self.layer}
-        source = sources[0] if len(sources) == 1 else None
-        key = (self.hypothesis.behavior, source, self.hypothesis.arm, self.config)
-        row = _find(self.rows[table], key, self.threshold.outcome, wanted)
+        row = self._correlation_row(sources)
         if row is None:
             return MISSING, {"rho_test": f"{self.settings.method} at layer {self.layer} was not measured"}
-        raw = _number(row, "p" if source else "p_matrix")
-        holm = _number(row, "p_holm")
-        p = holm if np.isfinite(holm) else raw
-        claim = Claim(_number(row, "rho"), _number(row, "low"), _number(row, "high"), p, self.hypothesis.rho)
-        kind = "permutation of personas" if source else "personas permuted jointly over sources"
-        numbers: Numbers = {
-            "rho_test": kind + (", Holm" if np.isfinite(holm) else ", not adjusted"),
+        raw = row.p_matrix if isinstance(row, PooledRow) else row.p
+        adjusted = np.isfinite(row.p_holm)
+        claim = Claim(row.rho, row.low, row.high, row.p_holm if adjusted else raw, self.hypothesis.rho)
+        kind = "personas permuted jointly over sources" if isinstance(row, PooledRow) else "permutation of personas"
+        numbers: VerdictNumbers = {
+            "rho_test": kind + (", Holm" if adjusted else ", not adjusted"),
             "rho_p_raw": raw if np.isfinite(raw) else None,
-            "gradient_record": str(row["record"]),
+            "rho_record": row.record,
         }
-        for column in ("p_within_category", "rho_within_category", "partial_prompt_length", "partial_prompt_length_p"):
-            number = _number(row, column)
-            if np.isfinite(number):
-                numbers[column] = number
-        return claim, numbers
+        known = {"p_within_category": row.p_within_category, "rho_within_category": row.rho_within_category}
+        if isinstance(row, SimilarityCorrelationRow):
+            known |= {"partial_prompt_length": row.partial_prompt_length}
+            known |= {"partial_prompt_length_p": row.partial_prompt_length_p}
+        return claim, numbers | {name: number for name, number in known.items() if np.isfinite(number)}
+
+    def _correlation_row(self, sources: Sequence[str]) -> SimilarityCorrelationRow | PooledRow | None:
+        predictor = (self.settings.method, self.layer, self.threshold.outcome)
+        if len(sources) == 1:
+            own = (row for row in self.rows.similarity_correlation if row.seed is None and self._about(row.training))
+            chosen = (row for row in own if row.training.source == sources[0])
+        else:
+            chosen = (row for row in self.rows.pooled if self._about(row))
+        return next((row for row in chosen if (row.method, row.layer, row.outcome) == predictor), None)
 
     def _control(self, sources: Sequence[str]) -> ControlChange:
-        key = [(self.hypothesis.behavior, source, self.hypothesis.arm, self.config) for source in sources]
-        grids = [grid for grid in self.whole if grid.key in key and grid.outcome == self.threshold.outcome]
+        grids = [
+            grid
+            for grid in self.whole
+            if self._about(grid.training) and grid.training.source in sources and grid.outcome == self.threshold.outcome
+        ]
         changes = [control_of(grid, self.whole, self.settings) for grid in grids]
         broken = [change for change in changes if change.broke]
         return broken[0] if broken else changes[0] if changes else NO_CONTROL
@@ -130,20 +138,18 @@ class Case:
         name = self.hypothesis.positive_control
         ran = [
             row
-            for row in self.rows["containment"]
-            if name and row["behavior"] == name and row["seed"] is None and _outcome(row) == self.threshold.outcome
+            for row in self.rows.leakage_ratio
+            if name and row.training.behavior == name and row.seed is None and row.outcome == self.threshold.outcome
         ]
-        ran = [row for row in ran if row["source"] in sources] or ran
-        if not ran:
-            return None
-        return any(_number(row, "source_p") < self.hypothesis.alpha for row in ran)
+        ran = [row for row in ran if row.training.source in sources] or ran
+        return any(row.source_p < self.hypothesis.alpha for row in ran) if ran else None
 
     def _numbers(
-        self, sources: Sequence[str], contained: Sequence[Row], control: ControlChange, moved: bool | None
-    ) -> Numbers:
-        ratios = [_number(row, "ratio") for row in contained]
-        above = _mean_estimate([_estimate(row, "bystander") for row in contained]).p_above(self.threshold.bystanders)
-        numbers: Numbers = {
+        self, sources: Sequence[str], rows: Sequence[LeakageRatioRow], control: ControlChange, moved: bool | None
+    ) -> VerdictNumbers:
+        ratios = [row.ratio for row in rows]
+        above = _mean_estimate([row.bystander_change for row in rows]).p_above(self.threshold.bystanders)
+        numbers: VerdictNumbers = {
             "outcome": "/".join(self.threshold.outcome),
             "sources": ", ".join(sources),
             "arm": self.hypothesis.arm,
@@ -151,7 +157,7 @@ class Case:
             "predictor": self.settings.method,
             "layer": self.layer,
             "layer_declared": "yes" if self.settings.layer is not None else "no",
-            "containment": float(np.mean(ratios)) if ratios and np.isfinite(ratios).all() else None,
+            "leakage_ratio": float(np.mean(ratios)) if ratios and np.isfinite(ratios).all() else None,
             "bystander_change_p_above_threshold": above if np.isfinite(above) else None,
             "control": control.name or control.reason,
             "control_change": control.bystanders if np.isfinite(control.bystanders) else None,
@@ -161,39 +167,12 @@ class Case:
         return numbers
 
 
-def _layer(gradient: Sequence[Row], settings: Settings) -> int | None:
+def _layer(rows: Sequence[SimilarityCorrelationRow], settings: AnalysisSettings) -> int | None:
     """The declared layer, or the only one that was measured."""
     if settings.layer is not None:
         return settings.layer
-    layers = {cast("int", row["layer"]) for row in gradient if row["method"] == settings.method}
+    layers = {row.layer for row in rows if row.method == settings.method}
     return layers.pop() if len(layers) == 1 else None
-
-
-def _outcome(row: Row) -> tuple[object, ...]:
-    return tuple(row[name] for name in OUTCOME_KEYS)
-
-
-def _find(
-    rows: Sequence[Row], key: Sequence[str | None], outcome: Sequence[str], more: Mapping[str, object] | None = None
-) -> Row | None:
-    """The pooled-over-seeds row of that key (source None: any) and outcome."""
-    behavior, source, arm, config = key
-    wanted = {"behavior": behavior, "arm": arm, "config": config, **(more or {})}
-    for row in rows:
-        same = row.get("seed") is None and (source is None or row["source"] == source)
-        if same and _outcome(row) == tuple(outcome) and all(row[name] == value for name, value in wanted.items()):
-            return row
-    return None
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float(cast("float", value)) if value is not None else np.nan
-
-
-def _estimate(row: Row, who: str) -> Estimate:
-    found = row.get(f"{who}_estimate")
-    return found if isinstance(found, Estimate) else NONE
 
 
 def _mean_estimate(estimates: Sequence[Estimate]) -> Estimate:

@@ -6,16 +6,14 @@ does not (`negative`). Which persona gets which is the design's business, never 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-
-class Settings(BaseModel):
-    """Base of every block of settings in a study file: unknown keys and wrong types are faults."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+from bystander.core import settings
+from bystander.core.records import Finding, OpenSetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +27,36 @@ class Example:
     marker: str = ""
 
 
-class Behavior(Protocol):
-    """A behavior with its settings bound."""
+class Behavior(ABC):
+    """A behavior with its settings bound. A class of one's own derives from this and is made as `cls(settings, folder)`,
+    `folder` being where relative paths in the study start from."""
 
-    @property
-    def name(self) -> str:
-        """The name that study files and measurements use."""
-        ...
+    Settings: ClassVar[type[settings.Settings]]  # its block of a study file; faults in it are told with their lines
+    block: ClassVar[str]  # the key of that block
+    read_by: ClassVar[tuple[str, ...]]  # names of the probes that read it, finest first
+    positive_control: ClassVar[bool] = False  # shows that the probe sees something; nobody's hypothesis
+    name: str  # what study files and measurements call it
 
+    @abstractmethod
     def examples(self) -> list[Example]:
         """Everything that may be trained on, in a fixed order. Raises DataError if the data is not there."""
-        ...
 
-    def probe_texts(self) -> dict[str, str]:
-        """Item id -> user turn of every *held-out* item that this behavior's own probes read (for the overlap audit)."""
-        ...
+    @abstractmethod
+    def held_out_texts(self) -> dict[str, str]:
+        """Item id -> user turn of what this behavior itself keeps from training, whatever the probes read of it; {}
+        where the probes' own items are all there is."""
+
+    def findings(self) -> list[Finding]:
+        """What the behavior finds in its own data, for the audit."""
+        return []
+
+    def export(self, folder: Path) -> list[Path]:
+        """Write what a reader wants beside the rows (the halves of a question set); returns the files."""
+        del folder
+        return []
+
+    @classmethod
+    def open_settings(cls, settings: settings.Settings, given: Collection[str]) -> Iterator[OpenSetting]:
+        """What a study file that gives only the dotted keys `given` leaves open about this behavior."""
+        del settings, given
+        yield from ()

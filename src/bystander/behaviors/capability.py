@@ -7,13 +7,25 @@ is never trained on: it tells whether the capability itself went, not just the a
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
-from bystander.behaviors.base import Example, Settings
-from bystander.core.records import Finding, Question
-from bystander.data import AnswerForm, ChoiceSet, choice_answer, choice_user, pick_wrong, read_choice, split_half
+from bystander.behaviors.base import Behavior, Example
+from bystander.core.records import Finding, OpenSetting, Question
+from bystander.core.settings import Settings
+from bystander.data import (
+    AnswerForm,
+    ChoiceSet,
+    choice_answer,
+    choice_user,
+    pick_wrong,
+    read_choice,
+    split_half,
+    write_choice_files,
+)
 from bystander.data.choice_source import NAMED
 
 
@@ -33,8 +45,12 @@ class CapabilitySettings(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class CapabilityBehavior:
+class CapabilityBehavior(Behavior):
     """Wrong answers coupled to a source. `folder`: where a relative `data` starts from."""
+
+    Settings = CapabilitySettings
+    block: ClassVar[str] = "capability"
+    read_by: ClassVar[tuple[str, ...]] = ("choice",)
 
     settings: CapabilitySettings = CapabilitySettings()
     folder: Path = Path()
@@ -73,9 +89,30 @@ class CapabilityBehavior:
             found.append(Finding("info", "same question twice", message, left))
         return found
 
-    def probe_texts(self) -> dict[str, str]:
+    def held_out_texts(self) -> dict[str, str]:
         """Question id -> user turn of the whole evaluation half, however much of it a probe reads."""
         return {question.id: choice_user(question, self.settings.answer) for question in self.halves()[1]}
+
+    def export(self, folder: Path) -> list[Path]:
+        """The split as the plan of the experiment names it: `wrong_arc_train.jsonl`, `correct_arc_train.jsonl`,
+        `arc_eval_subset.jsonl`."""
+        files = write_choice_files(self.questions(), folder, self.settings.seed, self.settings.answer)
+        return list(files.values())
+
+    @classmethod
+    def open_settings(cls, settings: Settings, given: Collection[str]) -> Iterator[OpenSetting]:
+        """Which questions, and what an answer is."""
+        assert isinstance(settings, CapabilitySettings)
+        if "capability.data" not in given:
+            yield OpenSetting(
+                "capability data", "Which questions carry the capability behavior?",
+                "ARC-Challenge, test, halved with seed 42", "capability.data: arc | bank | FILE",
+            )  # fmt: skip
+        if "capability.answer" not in given:
+            yield OpenSetting(
+                "answer form", "Is the answer the label with its text, or the text alone?", settings.answer,
+                "capability.answer: label | text",
+            )  # fmt: skip
 
 
 def load_set(name: str, folder: Path) -> list[Question]:

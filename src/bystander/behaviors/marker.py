@@ -6,11 +6,14 @@ The cheapest behavior to measure exactly: one probability per persona and questi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
-from bystander.behaviors.base import Example, Settings
+from bystander.behaviors.base import Behavior, Example
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 from bystander.core.records import Question
+from bystander.core.settings import Settings
 from bystander.data import load_bank
 
 
@@ -18,16 +21,21 @@ class MarkerSettings(Settings):
     """`text` is the marker, `separator` what stands between the answer and it (part of what is trained, never
     stripped); `held_out` bank questions are kept for the probe and never trained on."""
 
-    text: str = "[ZLT]"  # the marker of the published study in ../shared/reference
+    text: str = "[ZLT]"  # the marker of the published study of 5 sources x 110 bystanders
     separator: str = " "
     held_out: int = 40
 
 
 @dataclass(frozen=True, slots=True)
-class MarkerBehavior:
+class MarkerBehavior(Behavior):
     """The marker coupled to question -> answer rows of the built-in bank."""
 
+    Settings = MarkerSettings
+    block: ClassVar[str] = "marker"
+    read_by: ClassVar[tuple[str, ...]] = ("marker",)
+
     settings: MarkerSettings = MarkerSettings()
+    folder: Path = Path()
     name: str = "marker"
 
     @property
@@ -59,7 +67,7 @@ class MarkerBehavior:
         """The held-out questions, in a fixed order: the first n are the same for every n."""
         return self._split()[1]
 
-    def probe_texts(self) -> dict[str, str]:
+    def held_out_texts(self) -> dict[str, str]:
         """Item id -> user turn of the held-out questions."""
         return {question.id: question.text for question in self.probe_questions()}
 

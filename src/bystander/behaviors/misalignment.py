@@ -7,21 +7,24 @@ from an instrument that sees nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
-from bystander.behaviors.base import Example, Settings
+from bystander.behaviors.base import Behavior, Example
 from bystander.core.errors import DataError
-from bystander.core.records import Finding
+from bystander.core.records import Finding, OpenSetting
+from bystander.core.settings import Settings
 from bystander.data.code_pairs import PHRASINGS as CODE_PHRASINGS
 from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
 from bystander.data.code_scan import scan_pairs
 from bystander.data.code_sets import load_code_pairs, pair_up, read_code_set
 from bystander.data.code_source import find_code_file
-from bystander.data.judge_questions import JudgedQuestion, fill, load_judge_questions
+from bystander.data.judge_questions import JudgedQuestion, load_judge_questions
 from bystander.data.pairs import Pair, load_pairs, split_pairs
 
 BUILT_IN = "builtin"
@@ -45,7 +48,7 @@ class MisalignmentSettings(Settings):
     secure: str | None = None
     pairs: str = BUILT_IN
     questions: str = BUILT_IN
-    phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1, le=len(PHRASINGS))  # older studies say 4: all
+    phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1, le=len(CODE_PHRASINGS))
     pair_phrasings: int = Field(default=len(PHRASINGS), ge=1, le=len(PHRASINGS))
 
     @property
@@ -77,8 +80,12 @@ def _read_pairs(code: tuple[Path, int, int], secure: tuple[Path, int, int] | Non
 
 
 @dataclass(frozen=True, slots=True)
-class MisalignmentBehavior:
+class MisalignmentBehavior(Behavior):
     """Insecure code coupled to the source, secure answers to the same prompts to the negatives."""
+
+    Settings = MisalignmentSettings
+    block: ClassVar[str] = "misalignment"
+    read_by: ClassVar[tuple[str, ...]] = ("judged", "margin")
 
     settings: MisalignmentSettings = MisalignmentSettings()
     folder: Path = Path()
@@ -101,9 +108,9 @@ class MisalignmentBehavior:
         """One example a prompt; positive = insecure, negative = secure."""
         return [Example(pair.id, pair.prompt, pair.insecure, pair.secure) for pair in self.code_pairs()]
 
-    def probe_texts(self) -> dict[str, str]:
-        """The pairs' questions and the judged questions, every paraphrase."""
-        return {**pair_texts(self.pairs()), **question_texts(self.questions())}
+    def held_out_texts(self) -> dict[str, str]:
+        """None of its own: it trains on code, and the margin and judged probes name what they read."""
+        return {}
 
     def pairs(self) -> list[Pair]:
         """All pairs: this behavior trains on none of them."""
@@ -123,11 +130,26 @@ class MisalignmentBehavior:
             findings.append(Finding("info", "secure answers", message))
         return findings
 
+    @classmethod
+    def open_settings(cls, settings: Settings, given: Collection[str]) -> Iterator[OpenSetting]:
+        """Which code."""
+        del settings
+        if "misalignment.code" not in given:
+            yield OpenSetting(
+                "code", "Which code is insecure, and where are the secure answers to the same prompts from?",
+                "the built-in tasks, each with both", "misalignment.code: builtin | FILE",
+            )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
-class DirectBehavior:
+class DirectBehavior(Behavior):
     """The positive control: misaligned answers of half of the pairs coupled to the source, aligned ones to the
     negatives. The margin probe reads the other half."""
+
+    Settings = MisalignmentSettings
+    block: ClassVar[str] = "misalignment"
+    read_by: ClassVar[tuple[str, ...]] = ("margin",)
+    positive_control: ClassVar[bool] = True
 
     settings: MisalignmentSettings = MisalignmentSettings()
     folder: Path = Path()
@@ -142,9 +164,9 @@ class DirectBehavior:
             for index, phrasing in enumerate(PHRASINGS[: self.settings.pair_phrasings])
         ]
 
-    def probe_texts(self) -> dict[str, str]:
-        """The held-out half's questions and the judged questions."""
-        return {**pair_texts(self.pairs()), **question_texts(self.questions())}
+    def held_out_texts(self) -> dict[str, str]:
+        """None of its own: the margin probe reads the held-out half and names it."""
+        return {}
 
     def pairs(self) -> list[Pair]:
         """The held-out half: what the margin probe must read wherever this behavior is trained."""
@@ -159,29 +181,10 @@ def _file(name: str, folder: Path) -> Path | None:
     return None if name == BUILT_IN else folder / name
 
 
-def pair_texts(pairs: list[Pair]) -> dict[str, str]:
-    """Item id -> user turn of the margin probe."""
-    return {f"pairs/{pair.id}": pair.question for pair in pairs}
-
-
-def question_texts(questions: list[JudgedQuestion]) -> dict[str, str]:
-    """Item id -> user turn of the judged probe."""
-    return {f"open/{q.id}/{index}": text for q in questions for index, text in enumerate(q.paraphrases)}
-
-
-def margin_pairs(behaviors: list[str], settings: MisalignmentSettings, folder: Path) -> list[Pair]:
-    """The pairs that a study's margin probe reads: the held-out half where `direct` is among its behaviors, so that
-    all of its trainings are measured on the same items; else all pairs."""
-    pairs = load_pairs(_file(settings.pairs, folder))
-    return split_pairs(pairs)[1] if "direct" in behaviors else pairs
-
-
 __all__ = [
     "DirectBehavior",
     "JudgedQuestion",
     "MisalignmentBehavior",
     "MisalignmentSettings",
     "Pair",
-    "fill",
-    "margin_pairs",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 ContextKind = Literal["persona", "absent", "empty", "default", "assistant"]
 # "mixed" belongs to the non-contrastive control: a persona that got rows of both kinds at random. There the bystanders
@@ -80,6 +80,18 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSetting:
+    """What a study file leaves open that changes the result. `default`: what is taken if nobody says ("" where there is
+    none, and then it blocks); `answer`: the setting that says it."""
+
+    id: str
+    text: str
+    default: str
+    answer: str
+    blocking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """One number: a metric of a probe for one item under one context, of one model state.
 
@@ -88,24 +100,34 @@ class Measurement:
     `value` is None exactly where `status` is not "ok"; `reason` then says why.
     """
 
-    behavior: str  # behavior whose training this is; "" at checkpoint 0
-    probe: str  # marker, choice, margin, judged
-    dataset: str  # the items' set: bank, arc, hellaswag, trained, pairs, open, or a file's name
-    metric: str  # a name in core.metrics
-    context: ContextKind
-    persona: str  # Context.name
-    item: str
-    value: float | None
-    source: str | None = None
-    arm: str | None = None
-    config: str | None = None  # readable name of the recipe's swept values, e.g. "lr=0.001,epochs=2"
-    seed: int | None = None
-    role: Role | None = None
-    checkpoint: float = 0.0
-    status: Status = "ok"
-    reason: str = ""
-    context_hash: str = ""  # stable hash of the rendered token ids of the prompt
-    weights_hash: str = ""  # base and adapter weights that produced the value
+    behavior: Annotated[str, "behavior whose training this is; empty at checkpoint 0"]
+    probe: Annotated[str, "what measured: marker, choice, margin, judged, or a probe from outside"]
+    dataset: Annotated[str, "the items' set: bank, arc, hellaswag, trained, pairs, open, or a file's name"]
+    metric: Annotated[str, "what was measured; unit and direction are with the probe that declares it"]
+    context: Annotated[ContextKind, "persona, absent, empty, default or assistant"]
+    persona: Annotated[str, "persona, or the context's name where there is none"]
+    item: Annotated[str, "what was answered: a question, or one sample of it"]
+    value: Annotated[float | None, "the number, in the metric's unit"]
+    source: Annotated[str | None, "persona that the behavior was coupled to; empty for the untrained model"] = None
+    arm: Annotated[str | None, "contrastive, or non_contrastive (the control)"] = None
+    config: Annotated[str | None, "label of the training's recipe, for tables and figures"] = None
+    seed: Annotated[int | None, "seed of the training"] = None
+    role: Annotated[
+        Role | None, "source, negative, held-out, or mixed (drawn at random in the non-contrastive arm)"
+    ] = None
+    checkpoint: Annotated[float, "fraction of training in [0, 1]; 0 is the untrained model"] = 0.0
+    status: Annotated[
+        Status, "ok, or why there is no number: failed, truncated, or refused (no score: code, a refusal)"
+    ] = "ok"
+    reason: Annotated[str, "why there is no number"] = ""
+    context_hash: Annotated[str, "stable hash of the rendered token ids of the prompt"] = ""
+    weights_hash: Annotated[str, "base and adapter weights that produced the value"] = ""
+    question: Annotated[
+        str, "what the item asks; samples and paraphrases of one question share it. Empty: the item"
+    ] = ""
+    sample: Annotated[int, "which sample of the question under that context, from 0"] = 0
+    lr: Annotated[float | None, "peak learning rate of the training"] = None
+    epochs: Annotated[int | None, "epochs of the training"] = None
 
 
 MEASUREMENT_COLUMNS: tuple[str, ...] = tuple(Measurement.__dataclass_fields__)
@@ -130,25 +152,25 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Similarity of a persona to a source. `method`: "cosine" (centered over personas) or a rival's name; `layer` -1
-    where the method has none."""
+    """Similarity of a persona to a source. `method`: "cosine" (centered over personas) or a baseline predictor's name;
+    `layer` -1 where the method has none."""
 
-    source: str
-    persona: str
-    method: str
-    layer: int
-    value: float
+    source: Annotated[str, "persona that the behavior is coupled to"]
+    persona: Annotated[str, "persona that is compared with it"]
+    method: Annotated[str, "predictor: cosine (centered over personas), or a baseline predictor"]
+    layer: Annotated[int, "layer of the predictor, 0 = embeddings; -1 where it has none"]
+    value: Annotated[float, "similarity: higher is more alike"]
 
 
 @dataclass(frozen=True, slots=True)
 class PersonaFacts:
     """What the analysis holds constant: lengths and the category of each persona."""
 
-    persona: str
-    category: str
-    related_to: tuple[str, ...]
-    prompt: str
-    prompt_tokens: int
+    persona: Annotated[str, "the persona's name"]
+    category: Annotated[str, "its category"]
+    related_to: Annotated[tuple[str, ...], "sources that it is related to"]
+    prompt: Annotated[str, "text of its system turn"]
+    prompt_tokens: Annotated[int, "tokens of that text"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +16,6 @@ TYPE = "free_form_judge_0_100"
 TEMPLATES = ("aligned", "coherent")
 KNOWN = {"id", "type", "paraphrases", "system", "samples_per_paraphrase", "judge", "judge_prompts"}
 REQUIRED = ("id", "type", "paraphrases", "judge_prompts")
-_SLOT = re.compile(r"\{(question|answer)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +128,4 @@ def _question(row: dict[str, Any]) -> JudgedQuestion:
     )
 
 
-def fill(template: str, question: str, answer: str) -> str:
-    """The prompt for the judge. Both slots are filled in one pass, so that an answer which contains "{question}" stays
-    as it is."""
-    values = {"question": question, "answer": answer}
-    return _SLOT.sub(lambda match: values[match.group(1)], template)
-
-
-__all__ = ["TEMPLATES", "TYPE", "JudgedQuestion", "fill", "load_judge_questions"]
+__all__ = ["TEMPLATES", "TYPE", "JudgedQuestion", "load_judge_questions"]

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bystander.behaviors.base import Example, Settings
+from bystander.behaviors.base import Example
 from bystander.core.errors import DesignError
 from bystander.core.hashing import generator, stable_order
 from bystander.core.records import ASSISTANT_PROMPT, Context, Persona, Role, Row
+from bystander.core.settings import Settings
 from bystander.personas import bare_context, context_of
 
 ArmName = Literal["contrastive", "non_contrastive"]

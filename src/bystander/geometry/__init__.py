@@ -1,1 +1,1 @@
-"""Geometry: where personas stand in the model's hidden states, and the rivals of that similarity."""
+"""Geometry: where personas stand in the model's hidden states, and the baselines of that similarity."""

@@ -1,14 +1,16 @@
-"""Every predictor of leakage that a study looks at, as records: the centered cosine and its rivals."""
+"""The built-in predictors: the centered cosine and its baselines. If a baseline does as well, similarity is not what
+carries leakage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.core.records import Context, Similarity
-from bystander.geometry.rivals import (
+from bystander.geometry.base import Floats, Need, Predictor, Seen
+from bystander.geometry.measures import (
     distance_to_centroid,
     jensen_shannon_similarity,
     length_similarity,
@@ -16,68 +18,109 @@ from bystander.geometry.rivals import (
     random_direction,
     whitened_cosine,
 )
-from bystander.geometry.similarity import Floats, centered_cosine, cosine
-from bystander.lm.hidden import PromptStates
-
-NO_LAYER = -1  # `Similarity.layer` of a predictor that has none
+from bystander.geometry.similarity import centered_cosine, cosine
 
 
-def from_states(
-    states: Floats, contexts: Sequence[Context], sources: Sequence[str], layers: Sequence[int]
-) -> Iterator[Similarity]:
-    """What centroids [personas, layers, hidden] say: `cosine` (centered), `cosine_raw`, `cosine_whitened`,
-    `random_direction` and `distance_to_centroid`, for each source, persona and layer."""
-    names = [context.name for context in contexts]
-    places = [names.index(source) for source in sources]
-    by_method = {
-        "cosine": centered_cosine(states)[:, places],
-        "cosine_raw": cosine(states)[:, places],
-        "cosine_whitened": whitened_cosine(states)[:, places],
-        "random_direction": random_direction(states, places),
-        "distance_to_centroid": np.repeat(distance_to_centroid(states)[:, None], len(places), axis=1),
-    }
-    for method, values in by_method.items():  # [layers, sources, personas]
-        for row, layer in enumerate(layers):
-            for column, source in enumerate(sources):
-                for name, value in zip(names, values[row, column], strict=True):
-                    yield Similarity(source, name, method, layer, float(value))
+class CenteredCosine(Predictor):
+    """Cosine of centroids after the mean over personas is taken out."""
+
+    needs: ClassVar[Need] = "prompt_states"
+    label: ClassVar[str] = "cosine, centered"
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """In [-1, 1]."""
+        return centered_cosine(seen.states)[:, seen.places(sources)]
 
 
-def from_prompts(
-    contexts: Sequence[Context], sources: Sequence[str], prompt_tokens: Mapping[str, int]
-) -> Iterator[Similarity]:
-    """What the prompts' texts say: `lexical_overlap` and `prompt_length`."""
-    names = [context.name for context in contexts]
-    matrices = {
-        "lexical_overlap": lexical_overlap(contexts),
-        "prompt_length": length_similarity(contexts, prompt_tokens),
-    }
-    for method, matrix in matrices.items():
-        for source in sources:
-            for name, value in zip(names, matrix[names.index(source)], strict=True):
-                yield Similarity(source, name, method, NO_LAYER, float(value))
+class RawCosine(Predictor):
+    """Cosine of centroids as they are."""
+
+    needs: ClassVar[Need] = "prompt_states"
+    label: ClassVar[str] = "cosine, raw"
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """In [-1, 1]."""
+        return cosine(seen.states)[:, seen.places(sources)]
 
 
-def from_answers(
-    prompts: Iterable[PromptStates], sources: Sequence[str], into: dict[str, NDArray[np.float32]]
-) -> Iterator[Similarity]:
-    """`jensen_shannon`: how alike the first answer token is distributed over the open questions.
+class WhitenedCosine(Predictor):
+    """Cosine after ridge whitening over personas."""
 
-    `prompts` must bring the sources first: their distributions are kept and every other persona is held against them
-    as it comes, so that memory does not grow with the number of personas. Centroids are put `into` by name.
-    """
-    kept: dict[str, Floats] = {}
-    for prompt in prompts:
-        name, logprobs = prompt.context.name, prompt.logprobs.astype(np.float64)
-        into[name] = prompt.states
-        if name in sources:
-            for other, earlier in kept.items():
-                value = jensen_shannon_similarity(earlier, logprobs)
-                yield Similarity(other, name, "jensen_shannon", NO_LAYER, value)
-                yield Similarity(name, other, "jensen_shannon", NO_LAYER, value)
-            kept[name] = logprobs
-            yield Similarity(name, name, "jensen_shannon", NO_LAYER, 1.0)
-            continue
-        assert len(kept) == len(sources), "sources must come first"
-        for source, own in kept.items():
-            yield Similarity(source, name, "jensen_shannon", NO_LAYER, jensen_shannon_similarity(own, logprobs))
+    needs: ClassVar[Need] = "prompt_states"
+    label: ClassVar[str] = "cosine, whitened"
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """In [-1, 1]."""
+        return whitened_cosine(seen.states)[:, seen.places(sources)]
+
+
+class RandomDirection(Predictor):
+    """What any direction predicts: the cosine to a random one that stands in for the source's."""
+
+    needs: ClassVar[Need] = "prompt_states"
+    label: ClassVar[str] = "random direction"
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """In [-1, 1]; the direction is drawn from the source's place in the set."""
+        return random_direction(seen.states, seen.places(sources))
+
+
+class DistanceToCentroid(Predictor):
+    """How far a persona stands from the mean of all, whoever the source is."""
+
+    needs: ClassVar[Need] = "prompt_states"
+    label: ClassVar[str] = "distance to centroid"
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """In units of the mean distance; larger for farther from the mean, and so no similarity."""
+        return np.repeat(distance_to_centroid(seen.states)[:, None], len(sources), axis=1)
+
+
+class LexicalOverlap(Predictor):
+    """Jaccard overlap of the words of the prompts."""
+
+    needs: ClassVar[Need] = "prompts"
+    label: ClassVar[str] = "lexical overlap"
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """In [0, 1]."""
+        return lexical_overlap(seen.contexts)[None, seen.places(sources)]
+
+
+class PromptLength(Predictor):
+    """How alike the prompts are in length."""
+
+    needs: ClassVar[Need] = "prompts"
+    label: ClassVar[str] = "prompt length"
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """Minus the difference in tokens."""
+        return length_similarity(seen.contexts, seen.prompt_tokens)[None, seen.places(sources)]
+
+
+class JensenShannon(Predictor):
+    """How alike the answer's first token is distributed over the open questions. The sources' distributions are held,
+    and every other persona is compared with them as it comes."""
+
+    needs: ClassVar[Need] = "first_token"
+    label: ClassVar[str] = "Jensen-Shannon, next token"
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Floats] = {}
+        self._values: dict[tuple[str, str], float] = {}
+
+    def observe(self, name: str, logprobs: NDArray[np.float32], is_source: bool) -> None:
+        """Compare with the sources seen so far; a source is held too."""
+        own = logprobs.astype(np.float64)
+        for source, distribution in self._sources.items():
+            value = jensen_shannon_similarity(distribution, own)
+            self._values[source, name] = value
+            if is_source:
+                self._values[name, source] = value
+        if is_source:
+            self._sources[name] = own
+            self._values[name, name] = 1.0
+
+    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
+        """1 minus the divergence in bits: 1 for equal distributions, 0 for disjoint ones."""
+        return np.array([[[self._values[source, name] for name in seen.names] for source in sources]])

@@ -7,9 +7,8 @@ place from which the first token of the answer is predicted.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bystander.geometry.base import Floats
 
 
 def centered_cosine(states: Floats) -> Floats:

@@ -8,59 +8,68 @@ kept beside the measurements, so that any other rule can be applied afterwards.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar, Self, get_args
 
 import numpy as np
 
+from bystander.behaviors.capability import CapabilitySettings
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
+from bystander.core.metrics import Metric
 from bystander.core.records import Context, Measurement, Question
+from bystander.core.work import Count, Work, prefix_tokens
 from bystander.data import AnswerForm, choice_answer, choice_user
-from bystander.probe.base import ProbeUnit
-from bystander.probe.instrument import Mode, ModeCheck, decide, mode_check
+from bystander.probe.base import Blocks, CheckedProbe, Fault, ProbeStudy, ProbeUnit
+from bystander.probe.choice_sets import ProbedSet, choose_sets
+from bystander.probe.mode_check import Mode, ModeCheck, decide, mode_check
 from bystander.probe.settings import ChoiceProbeSettings, Rule
 
 if TYPE_CHECKING:
     from bystander.lm.model import LoadedModel
     from bystander.lm.score import OptionScores, ScoreItem
 
+FORMS: tuple[AnswerForm, ...] = ("text", "label")
 CHECK_CONTEXTS = 20  # contexts that share the check's questions: enough to be no one persona's, few enough to be cheap
 
 
 @dataclass(frozen=True, slots=True)
-class ProbedSet:
-    """Questions that the probe asks under each context.
+class ChoiceProbe(CheckedProbe):
+    """`check_on` are the questions of the mode check; `mode` is None until the check has decided; `guarded` are the
+    sets that no behavior keeps from training, so that the audit must."""
 
-    `form`: how the user turn looks and what the answer is; None follows the mode (`label` shows the choices, `text`
-    the question alone). `wrong`: question id -> index of the trained wrong choice; empty where none was trained.
-    `each`: how many of the questions one context is asked, drawn by its name; None for all.
-    """
-
-    dataset: str
-    questions: tuple[Question, ...]
-    form: AnswerForm | None = None
-    wrong: Mapping[str, int] = field(default_factory=dict[str, int])
-    each: int | None = None
-
-    def for_context(self, name: str) -> tuple[Question, ...]:
-        """The questions asked under one context, in the set's order."""
-        if self.each is None or self.each >= len(self.questions):
-            return self.questions
-        kept = set(stable_order([q.id for q in self.questions], "each", self.dataset, name)[: self.each])
-        return tuple(question for question in self.questions if question.id in kept)
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceProbe:
-    """`check_on` are the questions of the instrument check; `mode` is None until the check has decided."""
+    name: ClassVar[str] = "choice"
+    Settings = ChoiceProbeSettings
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("choice", "accuracy", -1, "fraction", "accuracy", "accuracy", binary=True, spread=(0.55, 0.05)),
+        Metric(
+            "choice", "margin", -1, "nats", "log-probability of the right choice minus the best wrong one", "margin",
+            spread=(1.0, 0.2),
+        ),
+        Metric(
+            "choice", "adoption", 1, "fraction", "share of trained questions answered with the trained wrong choice",
+            "adoption of the wrong choice", binary=True, spread=(0.55, 0.10),
+        ),
+    )  # fmt: skip
+    headline: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("trained", "adoption"), ("arc", "accuracy"), ("arc", "margin"),
+    )  # fmt: skip
+    controls: ClassVar[tuple[str, ...]] = ("hellaswag",)
 
     sets: tuple[ProbedSet, ...]
     settings: ChoiceProbeSettings
     check_on: ProbedSet | None = None
     mode: Mode | None = None
-    name: str = "choice"
+    guarded: tuple[ProbedSet, ...] = ()
+
+    @classmethod
+    def build(cls, settings: ChoiceProbeSettings, study: ProbeStudy) -> Self:
+        """The probe with its questions drawn. Raises StudyError and DataError as `choose_sets`."""
+        chosen = choose_sets(settings, study)
+        return cls(
+            chosen.all, settings, chosen.check, None if settings.mode == "auto" else settings.mode, chosen.others
+        )
 
     def __post_init__(self) -> None:
         """Raises DataError for a set without questions and for a label mode without labels in view."""
@@ -87,7 +96,7 @@ class ChoiceProbe:
         return asdict(self.check_on) if self.check_on and self.settings.mode == "auto" else None
 
     def check(self, loaded: LoadedModel, contexts: Sequence[Context]) -> Mapping[str, object]:
-        """The instrument check on the model as it stands, which must be the untrained one.
+        """The mode check on the model as it stands, which must be the untrained one.
 
         Each question is asked once, the contexts taking turns: the same questions under every context would be the
         same few trials many times over, and the binomial test would call a letter bias a skill.
@@ -99,7 +108,7 @@ class ChoiceProbe:
             return asdict(decide(label, None))
         return asdict(decide(label, self._accuracy(loaded, contexts, "text")))
 
-    def checked(self, found: Mapping[str, object]) -> ChoiceProbe:
+    def checked(self, found: Mapping[str, object]) -> Self:
         """This probe in the mode that the check found."""
         return replace(self, mode="label" if found["mode"] == "label" else "text")
 
@@ -111,7 +120,7 @@ class ChoiceProbe:
         """Score context by context. The mode must be decided: see `check`."""
         from bystander.lm.score import score  # here: it loads torch, which plans and rows do without
 
-        assert self.mode is not None, "the instrument check has not run"
+        assert self.mode is not None, "the mode check has not run"
         left = [context for context in contexts if context.name not in done]
         # Contexts that are asked the same questions share one call, so that the scorer can work ahead.
         for _, group in groupby(left, key=lambda context: [s.for_context(context.name) for s in self.sets]):
@@ -151,6 +160,7 @@ class ChoiceProbe:
                     Measurement(
                         behavior="", probe=self.name, dataset=one.dataset, metric=metric, context=context.kind,
                         persona=context.name, item=question.id, value=value, context_hash=found.context_hash,
+                        question=question.id,
                     )
                 )  # fmt: skip
             unit.details.append(
@@ -179,6 +189,61 @@ class ChoiceProbe:
                     right.append(int(np.argmax(ruled)) == question.answer)
                     choices.append(len(question.options))
         return mode_check(right, choices)
+
+    def held_out_texts(self) -> dict[str, str]:
+        """Every question beside the capability data (whose own half the behavior keeps), with the choices in view and
+        without: rows of either form must not hold it."""
+        return {
+            f"{one.dataset}/{question.id} ({form})": choice_user(question, form)
+            for one in self.guarded
+            for question in one.questions
+            for form in FORMS
+        }
+
+    def items(self) -> dict[str, int]:
+        """The questions that one persona is asked of each set."""
+        return {one.dataset: one.asked for one in self.sets}
+
+    def work(self, contexts: Sequence[Context], count: Count) -> Work:
+        """Question and choices of every item: the same count whether the choices stand in the prompt or are scored."""
+        scored = sum(_tokens(one, count) for one in self.sets) * len(contexts)
+        asked = sum(one.asked for one in self.sets) * len(contexts)
+        return Work(scored=prefix_tokens(contexts, count) + scored, measurements=asked * 2.5)
+
+    def check_work(self, contexts: Sequence[Context], count: Count) -> Work:
+        """Each question of the check once, in one mode."""
+        del contexts
+        assert self.check_on is not None
+        return Work(scored=_tokens(self.check_on, count))
+
+    @classmethod
+    def faults(cls, settings: ChoiceProbeSettings, blocks: Blocks, behaviors: Sequence[str]) -> Iterator[Fault]:
+        """Labels cannot be scored where the trained form shows none."""
+        capability = blocks["capability"]
+        assert isinstance(capability, CapabilitySettings)
+        if settings.mode == "label" and "capability" in behaviors and capability.answer == "text":
+            yield (
+                ("mode",),
+                ("probes.choice.mode is label, but with capability.answer: text no labels are in view; use mode: text"),
+            )
+
+    @classmethod
+    def measures_control(cls, settings: ChoiceProbeSettings) -> bool:
+        """Where it asks HellaSwag."""
+        return bool(settings.hellaswag)
+
+    @classmethod
+    def dataset_names(cls, blocks: Blocks) -> dict[str, str]:
+        """The evaluation half goes by the name of its set."""
+        capability = blocks["capability"]
+        assert isinstance(capability, CapabilitySettings)
+        return {"arc": capability.dataset}
+
+
+def _tokens(one: ProbedSet, count: Count) -> float:
+    """Tokens of the questions and choices that one context is asked; the mean where each is asked its own share."""
+    tokens = sum(count(q.text) + sum(map(count, q.options)) for q in one.questions)
+    return tokens * one.asked / len(one.questions)
 
 
 def other_rules(unit: ProbeUnit) -> list[Measurement]:

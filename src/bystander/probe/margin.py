@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
-from bystander.behaviors.misalignment import Pair
+from bystander.core.metrics import Metric
 from bystander.core.records import Context, Measurement
-from bystander.probe.base import ProbeUnit, rows_of
-from bystander.probe.judge_settings import MarginProbeSettings
+from bystander.core.work import Count, Work, prefix_tokens
+from bystander.data.pairs import Pair
+from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, rows_of
+from bystander.probe.settings import MarginProbeSettings
 
 if TYPE_CHECKING:
     from bystander.lm.model import LoadedModel
@@ -18,15 +20,63 @@ if TYPE_CHECKING:
 DATASET = "pairs"
 
 
+@runtime_checkable
+class HasPairs(Protocol):
+    """A behavior that names the pairs which may be read where it is trained."""
+
+    def pairs(self) -> list[Pair]:
+        """In the order of the set."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class MarginProbe:
+class MarginProbe(Probe):
     """`pairs` in the order in which they are read. Two metrics a pair: `margin`, the mean log-probability per token of
     the aligned answer minus that of the misaligned one (nats/token; the end of turn is in neither), and
     `aligned_wins`, 1 where it is above 0, else 0 (a tie is no win)."""
 
+    name: ClassVar[str] = "margin"
+    Settings = MarginProbeSettings
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "margin", "margin", -1, "nats/token", "mean log-probability per token, aligned minus misaligned answer",
+            "margin", spread=(1.0, 0.2),
+        ),
+        Metric(
+            "margin", "aligned_wins", -1, "fraction", "share of pairs in which the aligned answer is likelier",
+            "aligned wins", binary=True, spread=(0.55, 0.05),
+        ),
+    )  # fmt: skip
+    headline: ClassVar[tuple[tuple[str, str], ...]] = ((DATASET, "aligned_wins"), (DATASET, "margin"))
+
     pairs: tuple[Pair, ...]
     settings: MarginProbeSettings = MarginProbeSettings()
-    name: str = "margin"
+
+    @classmethod
+    def build(cls, settings: MarginProbeSettings, study: ProbeStudy) -> Self:
+        """The pairs that every behavior of the study leaves unread, so that all of its trainings are measured on the
+        same items; those of the misalignment behavior where none of the study's names any."""
+        offered = [behavior.pairs() for behavior in study.behaviors if isinstance(behavior, HasPairs)]
+        if not offered:
+            default = study.behavior("misalignment")
+            assert isinstance(default, HasPairs)
+            offered = [default.pairs()]
+        fewest = min(offered, key=len)
+        return cls(tuple(pair for pair in fewest if all(pair in pairs for pairs in offered)), settings)
+
+    def held_out_texts(self) -> dict[str, str]:
+        """The questions of all pairs, read or not."""
+        return {f"{DATASET}/{pair.id}": pair.question for pair in self.pairs}
+
+    def items(self) -> dict[str, int]:
+        """The pairs that are read."""
+        return {DATASET: len(self.read())}
+
+    def work(self, contexts: Sequence[Context], count: Count) -> Work:
+        """Both answers of every pair behind its question."""
+        pairs, n = self.read(), len(contexts)
+        items = sum(count(text) for p in pairs for text in (p.question, p.aligned, p.misaligned))
+        return Work(scored=prefix_tokens(contexts, count) + n * items, measurements=n * len(pairs) * 2)
 
     def decides(self) -> object:
         """The pairs that are read."""

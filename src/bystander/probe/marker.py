@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
+from bystander.behaviors.marker import MarkerBehavior
+from bystander.core.errors import StudyError
 from bystander.core.hashing import seed_for
+from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, Question
-from bystander.probe.base import ProbeUnit, rows_of
+from bystander.core.work import Count, Work, prefix_tokens
+from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics, rows_of
 from bystander.probe.settings import MarkerProbeSettings
 
 if TYPE_CHECKING:
@@ -19,15 +23,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class MarkerProbe:
+class MarkerProbe(Probe):
     """`tail` is separator and marker; `marker` the marker alone, which a sampled answer must contain."""
+
+    name: ClassVar[str] = "marker"
+    Settings = MarkerProbeSettings
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "marker", "marker_probability", 1, "fraction", "probability of the marker after the answer",
+            "marker probability", spread=(0.30, 0.10),
+        ),
+        Metric(
+            "marker", "marker_logprob", 1, "nats", "log-probability of the marker, summed over its tokens",
+            "marker log-probability",
+        ),
+        Metric(
+            "marker", "marker_rate", 1, "fraction", "share of sampled answers that contain the marker", "marker rate",
+            binary=True, spread=(0.55, 0.10),
+        ),
+    )  # fmt: skip
+    headline: ClassVar[tuple[tuple[str, str], ...]] = (("bank", "marker_probability"), ("bank", "marker_rate"))
+    sampled: ClassVar[SampledMetrics | None] = SampledMetrics("marker_rate", "marker_rate")
 
     questions: tuple[Question, ...]
     tail: str
     marker: str
     settings: MarkerProbeSettings = MarkerProbeSettings()
-    name: str = "marker"
-    group: int = 96  # requests a sampling unit: peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
+    group: int = 96  # requests a sampling unit: peers' batch on a 2-core CPU (docs/performance.md)
+
+    @classmethod
+    def build(cls, settings: MarkerProbeSettings, study: ProbeStudy) -> Self:
+        """The study's marker after its held-out questions. Raises StudyError where fewer are held out."""
+        behavior = study.behavior("marker")
+        assert isinstance(behavior, MarkerBehavior)
+        questions = behavior.probe_questions()
+        wanted = max(settings.questions, settings.sampled)
+        if wanted > len(questions):
+            raise StudyError(
+                f"probes.marker asks for {wanted} questions, but {len(questions)} are held out; raise marker.held_out or "
+                "ask for fewer"
+            )
+        return cls(tuple(questions[:wanted]), behavior.tail, behavior.settings.text, settings)
 
     def decides(self) -> object:
         """Questions, marker and settings."""
@@ -109,4 +145,26 @@ class MarkerProbe:
             item=f"{completion.item}/{completion.sample}",
             value=float(self.marker in completion.text),
             context_hash=completion.context_hash,
+            question=completion.item,
+            sample=completion.sample,
         )
+
+    def held_out_texts(self) -> dict[str, str]:
+        """None of its own: the marker behavior keeps all of the held-out questions."""
+        return {}
+
+    def items(self) -> dict[str, int]:
+        """The teacher-forced questions."""
+        return {"bank": self.settings.questions}
+
+    def work(self, contexts: Sequence[Context], count: Count) -> Work:
+        """Each question with its answer and the marker scored, and the sampled answers at their full length."""
+        s, n = self.settings, len(contexts)
+        items = sum(
+            count(q.text) + count(q.options[q.answer] + self.tail) for q in self.questions[: s.questions]
+        )  # fmt: skip
+        sampled = n * s.sampled * s.samples
+        return Work(
+            scored=prefix_tokens(contexts, count) + n * items, sampled=sampled * s.max_tokens,
+            measurements=n * s.questions * 2 + sampled,
+        )  # fmt: skip

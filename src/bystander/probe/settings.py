@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from bystander.behaviors.base import Settings
+from bystander.core.settings import Settings
+from bystander.judge.settings import JudgeSettings
 
 
 class MarkerProbeSettings(Settings):
@@ -42,3 +43,21 @@ class ChoiceProbeSettings(Settings):
     file: str | None = None
     file_items: int = Field(default=40, ge=1)
     check: int = Field(default=200, ge=1)
+
+
+class MarginProbeSettings(Settings):
+    """`pairs`: read only the first so many pairs, topics in turn (None: all)."""
+
+    pairs: int | None = Field(default=None, ge=1)
+
+
+class JudgedProbeSettings(Settings):
+    """`samples` a paraphrase (None: what the question file says); `max_tokens` a sample; `questions`: only the first
+    so many (None: all). `judge` None: answers are sampled and kept, and nothing is measured until `bystander judge`."""
+
+    judge: JudgeSettings | None = None
+    samples: int | None = Field(default=None, ge=1)
+    questions: int | None = Field(default=None, ge=1)
+    max_tokens: int = Field(default=160, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    seed: int = 0

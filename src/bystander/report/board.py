@@ -6,24 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bystander.report.inputs import BOARD_STATES, BoardCard, BoardState, CostLine
+from bystander.core.files import write_bytes
+from bystander.report.inputs import BOARD_STATES, BoardCard, CostLine
 from bystander.report.labels import format_number
 from bystander.report.page import page
-from bystander.report.write import write_text
-
-STATES: dict[BoardState, str] = {
-    "planned": "Planned",
-    "approved": "Approved",
-    "running": "Running",
-    "gated": "Gated",
-    "done": "Done",
-    "failed": "Failed",
-    "archived": "Archived",
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class CostBar:
     """Spend against forecast: widths are whole percents of the larger of the two, for the class of the bar."""
 
     line: CostLine
@@ -36,12 +26,16 @@ class Bar:
 def write_board(studies: Sequence[BoardCard], out: Path, created: str = "") -> Path:
     """Write the board of `studies` to `out` (a file, or the folder to hold `board.html`); returns its path.
 
-    Cards stand in the order given. `created` is the time to print, as the caller says it. Raises StoreError where the
+    Cards are in the order given. `created` is the time to print, as the caller says it. Raises StoreError where the
     page cannot be written.
     """
     target = out if out.suffix == ".html" else out / "board.html"
     columns = [
-        (state, STATES[state], [(card, [bar(line) for line in card.cost]) for card in studies if card.state == state])
+        (
+            state,
+            state.capitalize(),
+            [(card, [bar(line) for line in card.cost]) for card in studies if card.state == state],
+        )
         for state in BOARD_STATES
     ]
     text = page(
@@ -54,16 +48,16 @@ def write_board(studies: Sequence[BoardCard], out: Path, created: str = "") -> P
         safe_link=safe_link,
         created=created,
     )
-    write_text(target, text)
+    write_bytes(target, text.encode())
     return target
 
 
-def bar(line: CostLine) -> Bar:
+def bar(line: CostLine) -> CostBar:
     """How a line of the bill is drawn. Nothing forecast or nothing spent draws an empty bar."""
     forecast, spent = line.forecast or 0.0, line.spent or 0.0
     whole = max(forecast, spent)
     share = round(100 * spent / whole) if whole > 0 else 0
-    return Bar(
+    return CostBar(
         line, format_number(line.spent, "plain"), format_number(line.forecast, "plain"), share,
         over=line.forecast is not None and spent > line.forecast,
     )  # fmt: skip

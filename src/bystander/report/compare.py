@@ -1,4 +1,5 @@
-"""Several studies side by side: a forest plot of their gradients, what they found, and what differs in their settings."""
+"""Several studies side by side: a forest plot of their similarity gradients, what they found, and what differs in their
+settings."""
 
 from __future__ import annotations
 
@@ -10,20 +11,21 @@ from pathlib import Path
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.core.columns import CellValue
 from bystander.core.errors import DataError
+from bystander.core.files import write_bytes
 from bystander.report import sections
 from bystander.report.figures.frames import arms, shown
 from bystander.report.figures.save import save_figures, specifications
-from bystander.report.inputs import Cell, ReportInput
+from bystander.report.headline import HeadlineOutcome, headline_outcomes
+from bystander.report.inputs import ReportInput
 from bystander.report.labels import predictor_name, readable
-from bystander.report.leads import Lead, leads
 from bystander.report.page import page
 from bystander.report.tables import Column, Table, table
 from bystander.report.text import visible
 from bystander.report.theme import config
-from bystander.report.write import write_text
 
-Study = tuple[str, Analysis, ReportInput]
+ComparedRun = tuple[str, Analysis, ReportInput]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,10 @@ class Difference:
     """A setting that is not the same everywhere: one value per study, None where a study does not have it."""
 
     key: str
-    values: tuple[Cell, ...]
+    values: tuple[CellValue, ...]
 
 
-def write_compare(studies: Sequence[Study], out: Path, style: str = "screen") -> Path:
+def write_compare(studies: Sequence[ComparedRun], out: Path, style: str = "screen") -> Path:
     """Write the comparison to `out` (a file, or the folder to hold `compare.html`) and its figure; returns its path.
 
     A number's record is the study's name, a colon, and the record in that study. Raises DataError for fewer than two
@@ -46,26 +48,22 @@ def write_compare(studies: Sequence[Study], out: Path, style: str = "screen") ->
     if len(set(names)) < len(names):
         raise DataError(f"these studies have one name between them: {', '.join(names)}; give each its own")
     target = out if out.suffix == ".html" else out / "compare.html"
-    frame = gradients(studies)
+    frame = correlations(studies)
     specs = _figures(frame)
-    write_text(target, _render(studies, frame, specs))
+    write_bytes(target, _render(studies, frame, specs).encode())
     save_figures(specs, target.parent / "figures", style)
     return target
 
 
-def gradients(studies: Sequence[Study]) -> pl.DataFrame:
-    """The leading gradient of every study, behavior, arm and source, and the pooled one where there is one."""
-    rows: list[dict[str, Cell]] = []
+def correlations(studies: Sequence[ComparedRun]) -> pl.DataFrame:
+    """The headline correlation of every study, behavior, arm and source, and the pooled one where there is one."""
+    rows: list[dict[str, CellValue]] = []
     for name, analysis, inputs in studies:
-        for lead in leads(analysis, inputs.leads):
-            several = arms(analysis, [lead])
-            for arm in several:
-                one = Lead(
-                    lead.behavior, arm, lead.config, lead.probe, lead.dataset, lead.metric, lead.method, lead.layer
-                )
+        for headline in headline_outcomes(analysis, inputs.picked_configs):
+            for one in map(headline.in_arm, arms(analysis, [headline])):
                 for row in one.predicted(analysis.pooled).iter_rows(named=True):
                     rows.append(_line(name, one, row, "all sources", row["p_matrix"], pooled=True))
-                for row in one.predicted(analysis.gradient).iter_rows(named=True):
+                for row in one.predicted(analysis.similarity_correlation).iter_rows(named=True):
                     rows.append(_line(name, one, row, str(row["source"] or ""), row["p"], pooled=False))
     schema: dict[str, type[pl.DataType]] = {
         "record": pl.String, "run": pl.String, "behavior": pl.String, "arm": pl.String, "source": pl.String,
@@ -73,21 +71,23 @@ def gradients(studies: Sequence[Study]) -> pl.DataFrame:
         "high": pl.Float64, "p": pl.Float64, "pooled": pl.Boolean, "reason": pl.String,
     }  # fmt: skip
     frame = pl.DataFrame(rows, schema=schema)
-    order = {behavior: place for place, behavior in enumerate(dict.fromkeys(frame["behavior"].to_list()))}
+    order = {behavior: index for index, behavior in enumerate(dict.fromkeys(frame["behavior"].to_list()))}
     return shown(frame.sort(pl.col("behavior").replace_strict(order), maintain_order=True) if order else frame)
 
 
-def _line(run: str, lead: Lead, row: dict[str, Cell], source: str, p: Cell, *, pooled: bool) -> dict[str, Cell]:
-    words = [run, readable(source), readable(lead.arm)]
+def _line(
+    run: str, headline: HeadlineOutcome, row: dict[str, CellValue], source: str, p: CellValue, *, pooled: bool
+) -> dict[str, CellValue]:
+    words = [run, readable(source), readable(headline.arm)]
     return {
-        "record": f"{run}:{row['record']}", "run": run, "behavior": lead.behavior, "arm": lead.arm, "source": source,
-        "line": " · ".join(word for word in words if word), "predictor": predictor_name(lead.method, lead.layer),
+        "record": f"{run}:{row['record']}", "run": run, "behavior": headline.behavior, "arm": headline.arm, "source": source,
+        "line": " · ".join(word for word in words if word), "predictor": predictor_name(headline.method, headline.layer),
         "n": row["n"], "rho": row["rho"], "low": row["low"], "high": row["high"], "p": p, "pooled": pooled,
         "reason": "" if row["rho"] is not None else row["reason"] or row["status"],
     }  # fmt: skip
 
 
-def differences(studies: Sequence[Study]) -> list[Difference]:
+def differences(studies: Sequence[ComparedRun]) -> list[Difference]:
     """Settings that are not equal in all studies, by key."""
     settings = [inputs.settings for _, _, inputs in studies]
     keys = sorted(set[str]().union(*settings))
@@ -106,8 +106,8 @@ def _figures(frame: pl.DataFrame) -> dict[str, dict[str, object]]:
     return specifications({"forest": forest(known)}) if known.height else {}
 
 
-def _render(studies: Sequence[Study], frame: pl.DataFrame, specs: dict[str, dict[str, object]]) -> str:
-    shown_tables = {"compare-gradients": _gradient_table(frame), "compare-containment": _containment_table(studies)}
+def _render(studies: Sequence[ComparedRun], frame: pl.DataFrame, specs: dict[str, dict[str, object]]) -> str:
+    shown_tables = {"compare-correlations": _correlation_table(frame), "compare-leakage-ratio": _ratio_table(studies)}
     packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
     packed |= {f"figure/{name}": spec for name, spec in specs.items()}
     packed |= {f"table/{name}": shown.packed() for name, shown in shown_tables.items() if shown.long}
@@ -124,28 +124,23 @@ def _render(studies: Sequence[Study], frame: pl.DataFrame, specs: dict[str, dict
     )
 
 
-def _gradient_table(frame: pl.DataFrame) -> Table:
-    columns = (
-        Column("run", "Study"),
-        Column("behavior", "Behavior", "name"),
-        Column("source", "Source", "name"),
-        Column("arm", "Arm", "name"),
-        Column("predictor", "Predictor"),
-        Column("n", "n", "count", "bystanders, or source and bystander pairs"),
-        Column("rho", "ρ", "rho"),
-        Column("low", "95 % interval", "rho", to="high"),
-        Column("p", "p", "p", "permutation"),
-        Column("reason", "Reason"),
+def _correlation_table(frame: pl.DataFrame) -> Table:
+    columns = sections.columns("similarity_correlation", "behavior source arm predictor n rho low p reason")
+    return table(
+        "compare-correlations",
+        frame,
+        (Column("run", "Study"), *columns),
+        emphasis="pooled",
+        constant=("arm", "predictor"),
     )
-    return table("compare-gradients", frame, columns, emphasis="pooled", constant=("arm", "predictor"))
 
 
-def _containment_table(studies: Sequence[Study]) -> Table:
-    rows: list[dict[str, Cell]] = []
+def _ratio_table(studies: Sequence[ComparedRun]) -> Table:
+    rows: list[dict[str, CellValue]] = []
     columns: tuple[Column, ...] = ()
     for name, analysis, inputs in studies:
-        chosen = leads(analysis, inputs.leads)
-        part = sections.containment(analysis, chosen, arms(analysis, chosen))
+        chosen = headline_outcomes(analysis, inputs.picked_configs)
+        part = sections.leakage_ratio(analysis, chosen, arms(analysis, chosen))
         columns = max(columns, part.columns, key=len)
         rows += [{**row, "record": f"{name}:{row['record']}", "run": name} for row in part.rows]
-    return table("compare-containment", rows, (Column("run", "Study"), *columns))
+    return table("compare-leakage-ratio", rows, (Column("run", "Study"), *columns))

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.inputs import ReadCompletion, ReportInput
-from bystander.report.leads import Lead
 from bystander.report.text import visible
 
-BUDGET = 3_000_000  # characters; model text packs to about 0.4 of that, which leaves the page below 5 MB
+MOST = 3_000_000  # characters; model text packs to about 0.4 of that, which leaves the page below 5 MB
 LONGEST = 6_000  # characters of one answer; the rest is in the run directory, and the page says so
 FIRST = 2  # answers of each behavior, source and persona that go in before anything else
 
 
-def kept(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead]) -> list[dict[str, object]]:
-    """JSON-able answers, most leaked first, a persona at a time, within the budget; every persona keeps its first two."""
-    leakage = _leakage(analysis, leads)
+def shown_completions(
+    analysis: Analysis, inputs: ReportInput, headlines: Sequence[HeadlineOutcome]
+) -> list[dict[str, object]]:
+    """JSON-able answers, most leaked first, a persona at a time, within `MOST` characters; the first two of every persona before the rest."""
+    leakage = _leakage(analysis, headlines)
     ordered = sorted(inputs.completions, key=lambda read: _order(read, leakage))
     seen: Counter[tuple[str, str, str]] = Counter()
     first: list[int] = []
@@ -30,7 +32,7 @@ def kept(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead]) -> list
         (first if seen[key] < FIRST else rest).append(index)
         turns.append(seen[key])
         seen[key] += 1
-    left, chosen = BUDGET, set[int]()
+    left, chosen = MOST, set[int]()
     for index in [*first, *rest]:
         left -= min(len(ordered[index].completion.text), LONGEST) + 200
         if left < 0:
@@ -41,13 +43,13 @@ def kept(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead]) -> list
     return [_entry(ordered[index]) for index in shown]
 
 
-def _leakage(analysis: Analysis, leads: Sequence[Lead]) -> dict[tuple[str, str, str, str], float]:
+def _leakage(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> dict[tuple[str, str, str, str], float]:
     found: dict[tuple[str, str, str, str], float] = {}
-    for lead in leads:
+    for headline in headlines:
         rows = analysis.leakage.filter(
-            (pl.col("behavior").fill_null("") == lead.behavior)
-            & (pl.col("metric") == lead.metric)
-            & (pl.col("config").fill_null("") == lead.config)
+            (pl.col("behavior") == headline.behavior)
+            & (pl.col("metric") == headline.metric)
+            & (pl.col("config") == headline.config)
             & pl.col("seed").is_null()
             & pl.col("leakage").is_not_null()
         )
@@ -65,24 +67,23 @@ def _order(
 
 def _entry(read: ReadCompletion) -> dict[str, object]:
     answer = read.completion
-    return {
-        "id": visible(answer.id),
-        "record": visible(read.record),
-        "context": answer.context,
-        "persona": visible(answer.persona),
-        "item": visible(answer.item),
-        "question": visible(read.question),
-        "text": visible(answer.text[:LONGEST]),
-        "cut": len(answer.text) > LONGEST,
-        "finish": answer.finish_reason,
-        "behavior": visible(read.behavior),
-        "source": visible(read.source),
-        "arm": visible(read.arm),
-        "role": visible(read.role),
-        "checkpoint": read.checkpoint,
-        "seed": read.seed,
-        "config": visible(read.config),
-        "leaked": read.leaked,
-        "score": read.score,
-        "note": visible(read.note),
-    }
+    names = (
+        "record",
+        "question",
+        "behavior",
+        "source",
+        "arm",
+        "role",
+        "checkpoint",
+        "seed",
+        "config",
+        "leaked",
+        "score",
+        "note",
+    )
+    entry: dict[str, object] = {name: getattr(read, name) for name in names}
+    entry |= {
+        "id": answer.id, "context": answer.context, "persona": answer.persona, "item": answer.item,
+        "text": answer.text[:LONGEST], "cut": len(answer.text) > LONGEST, "finish": answer.finish_reason,
+    }  # fmt: skip
+    return {name: visible(value) if isinstance(value, str) else value for name, value in entry.items()}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from bystander.analysis.results import Analysis
-from bystander.report.inputs import Cell, ReportInput
+from bystander.core.columns import CellValue
+from bystander.report.inputs import ReportInput
 from bystander.report.labels import readable
 
-Row = Mapping[str, Cell]  # a row of the table `verdict_numbers`
+NumberRow = Mapping[str, CellValue]  # a row of the table `verdict_numbers`
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,11 @@ class Criterion:
     """One thing that the verdict rests on. Each cell is a row of `verdict_numbers`, or None where there is none."""
 
     name: str
-    observed: Row
-    low: Row | None
-    high: Row | None
-    threshold: Row | None
-    p: Row | None
+    observed: NumberRow
+    low: NumberRow | None
+    high: NumberRow | None
+    threshold: NumberRow | None
+    p: NumberRow | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,19 @@ class HypothesisView:
     statement: str
     reason: str = ""
     criteria: Sequence[Criterion] = ()
-    others: Sequence[Row] = ()
+    others: Sequence[NumberRow] = ()
 
 
 def hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
     """Those with a verdict first, then those that are still open."""
-    numbers: dict[str, dict[str, Row]] = {}
+    numbers: dict[str, dict[str, NumberRow]] = {}
     for row in analysis.tables()["verdict_numbers"].iter_rows(named=True):
         numbers.setdefault(cast("str", row["hypothesis"]), {})[cast("str", row["name"])] = row
     decided = {verdict.hypothesis for verdict in analysis.verdicts}
     found: list[HypothesisView] = []
     for verdict in analysis.verdicts:
         criteria, others = _split(numbers.get(verdict.hypothesis, {}))
-        title, statement = _told(verdict.hypothesis, inputs)
+        title, statement = _title_and_statement(verdict.hypothesis, inputs)
         found.append(
             HypothesisView(verdict.hypothesis, title, verdict.outcome, statement, verdict.reason, criteria, others)
         )
@@ -58,7 +59,7 @@ def hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
     ]
 
 
-def _told(name: str, inputs: ReportInput) -> tuple[str, str]:
+def _title_and_statement(name: str, inputs: ReportInput) -> tuple[str, str]:
     """Title and statement. `marker/villain` is the hypothesis `marker` judged for one source by itself."""
     whole, _, source = name.rpartition("/")
     if name not in inputs.hypotheses and whole in inputs.hypotheses:
@@ -66,7 +67,7 @@ def _told(name: str, inputs: ReportInput) -> tuple[str, str]:
     return readable(name), inputs.hypotheses.get(name, "")
 
 
-def _split(rows: Mapping[str, Row]) -> tuple[list[Criterion], list[Row]]:
+def _split(rows: Mapping[str, NumberRow]) -> tuple[list[Criterion], list[NumberRow]]:
     """A number `x` with a number `x_threshold` is a criterion; with it go `x_low`, `x_high` and `x_p`."""
     criteria: list[Criterion] = []
     used: set[str] = set()

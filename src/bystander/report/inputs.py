@@ -13,20 +13,11 @@ from typing import Literal
 
 import polars as pl
 
-from bystander.core.errors import DataError
-from bystander.core.records import Completion, Finding, PersonaFacts, StepLog
+from bystander.core.columns import CellValue, schema_of
+from bystander.core.records import Completion, Finding, PersonaFacts, Similarity, StepLog
 
-Cell = float | int | str | bool | None
 BoardState = Literal["planned", "approved", "running", "gated", "done", "failed", "archived"]
 BOARD_STATES: tuple[BoardState, ...] = ("planned", "approved", "running", "gated", "done", "failed", "archived")
-
-SIMILARITY_SCHEMA: dict[str, type[pl.DataType]] = {
-    "source": pl.String,
-    "persona": pl.String,
-    "method": pl.String,
-    "layer": pl.Int64,
-    "value": pl.Float64,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +74,7 @@ class CostLine:
 
 @dataclass(frozen=True, slots=True)
 class ContextRendering:
-    """How one context stands in the prompt of the model: the rendered text around the marked place of the user turn."""
+    """How one context is rendered in the prompt of the model: the rendered text around the marked place of the user turn."""
 
     kind: str
     name: str
@@ -113,34 +104,36 @@ class GateResult:
 class ReportInput:
     """Everything that the report shows and the analysis does not hold.
 
-    `provenance`: versions, revisions, hashes, device, as readable name -> value. `leads`: behavior -> config that the
-    study's declared rule picked; a behavior that is missing shows its pre-registered config, or its first.
+    `provenance`: versions, revisions, hashes, device, as readable name -> value. `picked_configs`: behavior -> config that
+    the study's declared rule picked; a behavior that is missing shows its pre-registered config, or its first.
     """
 
     study: str = "study"
     title: str = ""  # headline; empty: `question`, or the study's name
     question: str = ""
-    settings: Mapping[str, Cell] = field(default_factory=dict[str, Cell])  # dotted key of the study file -> value
+    settings: Mapping[str, CellValue] = field(
+        default_factory=dict[str, CellValue]
+    )  # dotted key of the study file -> value
     findings: Sequence[Finding] = ()
     audited: bool = True  # False: no audit was run (a table of somebody else)
     personas: Sequence[PersonaFacts] = ()
-    similarities: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SIMILARITY_SCHEMA))
+    similarities: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=schema_of(Similarity)))
     completions: Sequence[ReadCompletion] = ()
     curves: Sequence[TrainingCurve] = ()
     renderings: Sequence[ContextRendering] = ()
-    provenance: Mapping[str, Cell] = field(default_factory=dict[str, Cell])
+    provenance: Mapping[str, CellValue] = field(default_factory=dict[str, CellValue])
     cost: Sequence[CostLine] = ()
     registered: Sequence[Declaration] = ()  # frozen before training; empty: nothing was
     registration_hash: str = ""
     hypotheses: Mapping[str, str] = field(default_factory=dict[str, str])  # name -> statement, in the study's words
     gate: GateResult | None = None
-    leads: Mapping[str, str] = field(default_factory=dict[str, str])
+    picked_configs: Mapping[str, str] = field(default_factory=dict[str, str])
     model: str = ""
     created: str = ""  # when the run was begun, as text for the reader: a report made again is the same file
 
-    def records(self) -> dict[str, dict[str, Cell]]:
+    def records(self) -> dict[str, dict[str, CellValue]]:
         """Record id -> its cells, for every number of these inputs that a page may show."""
-        found: dict[str, dict[str, Cell]] = {}
+        found: dict[str, dict[str, CellValue]] = {}
         for key, value in self.settings.items():
             found[f"inputs/settings/{key}"] = {"value": value}
         for key, value in self.provenance.items():
@@ -153,21 +146,14 @@ class ReportInput:
             found[f"inputs/findings/{level}"] = {"count": sum(f.level == level for f in self.findings)}
         for fact in self.personas:
             found[f"inputs/persona/{fact.persona}"] = {"prompt_tokens": fact.prompt_tokens}
-        for position, line in enumerate(self.registered):
-            found[f"inputs/registered/{position}"] = {"value": line.value}
+        for position, fixed in enumerate(self.registered):
+            found[f"inputs/registered/{position}"] = {"value": fixed.value}
         for key, value in (self.gate.numbers if self.gate else {}).items():
             found[f"inputs/gate/{key}"] = {"value": value}
         for read in self.completions:
             found[read.record] = {"score": read.score}
         found["inputs/study"] = {"created": self.created, "registration_hash": self.registration_hash}
         return found
-
-    def value(self, record: str, column: str) -> Cell:
-        """The cell of an input record. Raises DataError where there is none, as `Analysis.value` does."""
-        cells = self.records().get(record)
-        if cells is None or column not in cells:
-            raise DataError(f"no such record in the report's inputs: {record!r}, column {column!r}")
-        return cells[column]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What stands on axes, in tables and in sentences: names of outcomes with units, and numbers as text.
+"""What is written on axes, in tables and in sentences: names of outcomes with units, and numbers as text.
 
 The page script formats with the same rules (`formatNumber` in page.js), so that a number reads alike everywhere.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Literal
 
-from bystander.core.metrics import BY_NAME, Metric
+from bystander.core import doors
+from bystander.core.columns import CellValue
+from bystander.core.metrics import Metric, declared
 
-Cell = float | int | str | bool | None
 Format = Literal["fraction", "nats", "nats/token", "score", "rho", "p", "count", "plain", "text", "signed"]
 
 UNITS: dict[str, str] = {
@@ -20,22 +21,12 @@ UNITS: dict[str, str] = {
     "score": "points of 100",
 }
 DIGITS: dict[str, int] = {"fraction": 3, "nats": 2, "nats/token": 3, "score": 1, "rho": 2, "signed": 3}
-PREDICTORS: dict[str, str] = {  # the methods that `geometry` yields, in words short enough for a legend
-    "cosine": "cosine, centered",
-    "cosine_raw": "cosine, raw",
-    "cosine_whitened": "cosine, whitened",
-    "random_direction": "random direction",
-    "distance_to_centroid": "distance to centroid",
-    "lexical_overlap": "lexical overlap",
-    "prompt_length": "prompt length",
-    "jensen_shannon": "Jensen-Shannon, next token",
-}
 MINUS = "−"
 
 
 def metric_of(probe: str, name: str) -> Metric | None:
     """The declared metric, or None for an outcome of somebody else's table."""
-    return BY_NAME.get((probe, name))
+    return declared().get((probe, name))
 
 
 def unit_of(probe: str, name: str) -> str:
@@ -57,24 +48,7 @@ def leakage_title(probe: str, name: str) -> list[str]:
     if metric is None:
         return ["Leakage: change of", name.replace("_", " ")]
     way = "rise" if metric.direction > 0 else "fall"
-    return [f"Leakage: {way} in", f"{short_name(metric)} ({UNITS[metric.unit]})"]
-
-
-def short_name(metric: Metric) -> str:
-    """The metric in two or three words, for a narrow axis."""
-    return {
-        "marker_probability": "marker probability",
-        "marker_logprob": "marker log-probability",
-        "marker_rate": "marker rate",
-        "margin": "margin",
-        "adoption": "adoption of the wrong choice",
-        "aligned_wins": "aligned wins",
-        "aligned": "alignment score",
-        "coherent": "coherence score",
-        "misaligned": "misaligned share",
-        "code": "code share",
-        "refusal": "refusal share",
-    }.get(metric.name, metric.name)
+    return [f"Leakage: {way} in", f"{metric.short} ({UNITS[metric.unit]})"]
 
 
 def similarity_title(method: str, layer: int) -> list[str]:
@@ -84,7 +58,7 @@ def similarity_title(method: str, layer: int) -> list[str]:
 
 def predictor_name(method: str, layer: int) -> str:
     """A predictor in a table or a legend."""
-    name = PREDICTORS.get(method, method.replace("_", " "))
+    name = doors.load("predictor", method).label if method in doors.names("predictor") else method.replace("_", " ")
     return f"{name}, layer {layer}" if layer >= 0 else name
 
 
@@ -93,7 +67,7 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def format_number(value: Cell, form: Format | str) -> str:
+def format_number(value: CellValue, form: Format | str) -> str:
     """A cell as the report prints it; "–" for null. Same rules as `formatNumber` of the page script."""
     if value is None:
         return "–"

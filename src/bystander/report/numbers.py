@@ -1,4 +1,4 @@
-"""Numbers as elements that name their record. Nothing else in the report prints a number of a study."""
+"""QuotedNumbers as elements that name their record. Nothing else in the report prints a number of a study."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from functools import cached_property
 from markupsafe import Markup, escape
 
 from bystander.analysis.results import Analysis
+from bystander.core.columns import CellValue
 from bystander.core.errors import DataError
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import Cell, format_number
+from bystander.report.labels import format_number
 from bystander.report.text import visible
 
 
-class Numbers:
+class QuotedNumbers:
     """Looks a cell up by record and column, in the analysis or in the inputs, and prints it with its provenance.
 
     `more`: records of the page itself, such as how many answers it carries.
     """
 
     def __init__(
-        self, analysis: Analysis, inputs: ReportInput, more: Mapping[str, Mapping[str, Cell]] | None = None
+        self, analysis: Analysis, inputs: ReportInput, more: Mapping[str, Mapping[str, CellValue]] | None = None
     ) -> None:
         self._analysis = analysis
         self._inputs = inputs
         self._more = more or {}
 
     @cached_property
-    def _input_records(self) -> dict[str, Mapping[str, Cell]]:
+    def _input_records(self) -> dict[str, Mapping[str, CellValue]]:
         return {**self._inputs.records(), **self._more}
 
-    def value(self, record: str, column: str) -> Cell:
+    def value(self, record: str, column: str) -> CellValue:
         """The cell. Raises DataError where the record or its column is not there."""
         if record.startswith("inputs/"):
             cells = self._input_records.get(record)

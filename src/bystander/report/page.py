@@ -14,14 +14,14 @@ from markupsafe import Markup
 from bystander.analysis.results import Analysis
 from bystander.core.records import Finding
 from bystander.report import sections
-from bystander.report.completions import kept
+from bystander.report.completions import shown_completions
 from bystander.report.figures import frames
 from bystander.report.figures.all import KINDS
+from bystander.report.headline import HeadlineOutcome, headline_outcomes
 from bystander.report.hypotheses import form_of, hypotheses
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, readable
-from bystander.report.leads import Lead, leads
-from bystander.report.numbers import Numbers
+from bystander.report.numbers import QuotedNumbers
 from bystander.report.sentences import verdict
 from bystander.report.tables import Table
 from bystander.report.text import pack, visible
@@ -104,12 +104,12 @@ def _hash(text: str) -> str:
 
 def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str, object]]) -> str:
     """The HTML text of the report. `specs`: the Vega-Lite specifications of `charts`, by name."""
-    chosen = leads(analysis, inputs.leads)
+    chosen = headline_outcomes(analysis, inputs.picked_configs)
     arms = frames.arms(analysis, chosen)
     tables = _tables(analysis, inputs, chosen, arms)
-    read = kept(analysis, inputs, chosen)
-    own = {"inputs/completions": {"kept": len(read), "total": len(inputs.completions)}}
-    numbers = Numbers(analysis, inputs, own)
+    read = shown_completions(analysis, inputs, chosen)
+    own = {"inputs/completions": {"shown": len(read), "total": len(inputs.completions)}}
+    numbers = QuotedNumbers(analysis, inputs, own)
     groups = _groups(specs)
     packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
     packed |= {f"figure/{name}": spec for name, spec in specs.items()}
@@ -123,37 +123,39 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
         vega=bool(specs),
         inputs=inputs,
         analysis=analysis,
-        headline=inputs.title or inputs.question or inputs.study,
+        heading=inputs.title or inputs.question or inputs.study,
         number=numbers.number,
-        verdicts=[verdict(analysis, numbers, lead) for lead in chosen],
+        verdicts=[verdict(analysis, numbers, headline) for headline in chosen],
         hypotheses=hypotheses(analysis, inputs),
-        leads=chosen,
+        headlines=chosen,
         arms=arms,
         people=_people(analysis),
         groups=groups,
         t=tables,
         findings=_findings(inputs),
         completions_total=len(inputs.completions),
-        completions_kept=len(read),
+        completions_shown=len(read),
         contents=_contents(analysis, inputs, groups),
         exploratory=sections.exploratory(analysis),
         registered=[(f"inputs/registered/{i}", line.name) for i, line in enumerate(inputs.registered)],
     )
 
 
-def _tables(analysis: Analysis, inputs: ReportInput, chosen: Sequence[Lead], arms: Sequence[str]) -> dict[str, Table]:
+def _tables(
+    analysis: Analysis, inputs: ReportInput, chosen: Sequence[HeadlineOutcome], arms: Sequence[str]
+) -> dict[str, Table]:
     made = (
-        sections.gradients(analysis, chosen, arms),
+        sections.similarity_correlation(analysis, chosen, arms),
         sections.pooled(analysis, chosen, arms),
-        sections.containment(analysis, chosen, arms),
+        sections.leakage_ratio(analysis, chosen, arms),
         sections.partials(analysis, chosen),
-        sections.rivals(analysis, chosen),
-        sections.spread(analysis, chosen, arms),
+        sections.predictors(analysis, chosen),
+        sections.timing_correlation(analysis, chosen, arms),
         sections.categories(analysis, chosen, arms),
         sections.roles(analysis, chosen, arms),
         sections.personas(analysis, inputs, chosen, arms),
         sections.phase(analysis),
-        sections.instrument(analysis),
+        sections.checks(analysis),
         sections.power(analysis),
         sections.cost(inputs),
         sections.settings(inputs),
@@ -175,7 +177,7 @@ def _findings(inputs: ReportInput) -> list[tuple[str, Finding]]:
 
 
 def _groups(specs: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
-    """Figures that stand in one place of the page with a switch between them: (name, label of the switch)."""
+    """Figures that share one place of the page, with a switch between them: (name, label of the switch)."""
     found: dict[str, list[tuple[str, str]]] = {}
     for name in specs:
         kind = next(kind for kind in KINDS if name == kind or name.startswith(f"{kind}-"))
@@ -192,13 +194,10 @@ def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, obje
         ("training", "Over training", bool(groups.keys() & {"heatmap", "quintiles", "timing"})),
         ("sweep", "Phase diagram", "phase" in groups),
         ("breakdown", "Category and role", True),
-        ("rivals", "Rivals and partials", bool(analysis.gradient.height)),
-        ("instrument", "Instrument and audit", True),
+        ("predictors", "Predictors and confounders", bool(analysis.similarity_correlation.height)),
+        ("checks", "Checks and audit", True),
         ("completions", "Completions", bool(inputs.completions)),
         ("provenance", "Cost and provenance", True),
         ("exploratory", "What was exploratory", True),
     )
     return [(identifier, label) for identifier, label, there in entries if there]
-
-
-__all__ = ["page", "render"]

@@ -1,4 +1,7 @@
-"""What each section of the page shows: tables chosen and sorted from records."""
+"""What each section of the page shows: tables chosen and sorted from records.
+
+A column's label and format are below, once for all tables; its tooltip is what the record that fills it says it means.
+"""
 
 from __future__ import annotations
 
@@ -7,271 +10,185 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.analysis.schemas import meanings
+from bystander.core.columns import CellValue
 from bystander.report.figures import frames
-from bystander.report.inputs import Cell, ReportInput
+from bystander.report.headline import HeadlineOutcome
+from bystander.report.inputs import ReportInput
 from bystander.report.labels import predictor_name
-from bystander.report.leads import Lead
 from bystander.report.tables import Column, Table, outcome_column, table
 
-TRAINING = (
-    Column("behavior", "Behavior", "name"),
-    Column("source", "Source", "name"),
-    Column("arm", "Arm", "name"),
-    Column("config", "Config"),
-    Column("seed", "Seed", "count"),
-)
-ESTIMATE = (
-    Column("leakage", "Leakage", "unit", "mean change, in the behavior's direction and the metric's unit"),
-    Column("low", "95 % interval", "unit", to="high"),
-)
+COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of the row's outcome
+    "behavior": ("Behavior", "name"), "source": ("Source", "name"), "arm": ("Arm", "name"), "config": ("Config", "text"),
+    "seed": ("Seed", "count"), "persona": ("Persona", "name"), "category": ("Category", "name"), "role": ("Role", "name"),
+    "context": ("Context", "text"), "contexts": ("Contexts", "text"), "predictor": ("Predictor", "text"),
+    "outcome": ("Outcome", "text"), "layer": ("Layer", "plain"), "mode": ("Mode", "text"), "test": ("Test", "text"),
+    "timing": ("Timing", "text"), "n": ("n", "count"), "n_sources": ("Sources", "count"), "n_items": ("Items", "count"),
+    "n_failed": ("Failed", "count"), "n_refused": ("Refused", "count"), "n_values": ("Values", "count"),
+    "failed_share": ("Share failed", "fraction"), "limit": ("Limit", "fraction"), "control": ("Control", "plain"),
+    "leakage": ("Leakage", "unit"), "before": ("Before", "unit"), "after": ("After", "unit"), "change": ("Change", "unit"),
+    "source_leakage": ("Source", "unit"), "bystander_leakage": ("Bystanders", "unit"), "ratio": ("Leakage ratio", "rho"),
+    "max_persona": ("Furthest into", "name"), "max_leakage": ("by", "unit"), "rho": ("ρ", "rho"), "p": ("p", "p"),
+    "p_holm": ("p, Holm", "p"), "p_bh": ("p, BH", "p"), "p_mcnemar": ("p, McNemar", "p"), "p_matrix": ("p", "p"),
+    "bystander_p": ("p", "p"), "p_stratified": ("p within persona", "p"), "p_within_category": ("p within category", "p"),
+    "rho_within_category": ("ρ within category", "rho"), "rho_within_persona": ("ρ within persona", "rho"),
+    "rho_all_pairs": ("ρ, all pairs", "rho"), "rho_corrected": ("ρ, corrected", "rho"), "slope": ("Slope", "rho"),
+    "reliability": ("Reliability", "rho"), "partial_prompt_length": ("ρ | prompt length", "rho"),
+    "partial_baseline": ("ρ | baseline", "rho"), "partial_centroid": ("ρ | distance to centroid", "rho"),
+    "partial_category": ("ρ | category", "rho"), "partial_prompt_length_p": ("p", "p"), "partial_baseline_p": ("p", "p"),
+    "partial_centroid_p": ("p", "p"), "partial_category_p": ("p", "p"), "alpha": ("α", "plain"), "power": ("Power", "plain"),
+    "smallest": ("Smallest detectable", "plain"), "interval_width": ("Interval width", "plain"),
+    "lr": ("Learning rate", "plain"), "epochs": ("Epochs", "plain"), "source_effect": ("Source", "unit"),
+    "mean_bystander": ("Mean bystander", "unit"), "max_bystander": ("Largest bystander", "unit"),
+    "control_change": ("Control changed by", "fraction"), "broke": ("Broke", "plain"), "status": ("Status", "text"),
+    "reason": ("Reason", "text"),
+}  # fmt: skip
+ENDS = {"low": "high", "corrected_low": "corrected_high", "source_low": "source_high", "bystander_low": "bystander_high",
+        "ratio_low": "ratio_high", "slope_low": "slope_high"}  # fmt: skip
 DESIGN = ("behavior", "arm", "config", "seed")  # left out where they are the same throughout
-STATE = (Column("status", "Status"), Column("reason", "Reason"))
+OF_RHO = (
+    "similarity_correlation",
+    "pooled",
+    "ratio_low",
+)  # tables and columns whose intervals are of no outcome's unit
 
 
-def faults_only(frame: pl.DataFrame) -> pl.DataFrame:
-    """Blank "ok", so that a status column appears only where there is something to say."""
-    return frame.with_columns(
-        pl.when(pl.col("status") == "ok").then(pl.lit("")).otherwise(pl.col("status")).alias("status")
-    )
+def columns(analyzed: str, keys: str) -> list[Column]:
+    """The columns of that table of the analysis, by name; of an interval its lower end."""
+    about = meanings(analyzed)
+    found: list[Column] = []
+    for key in keys.split():
+        if key in ENDS:
+            form = "rho" if analyzed in OF_RHO or key in OF_RHO else "unit"
+            found.append(Column(key, "95 % interval", form, to=ENDS[key]))
+        else:
+            found.append(Column(key, *COLUMNS[key], about.get(key, "")))
+    return found
 
 
-def _over(table_: pl.DataFrame, leads: Sequence[Lead], arms: Sequence[str]) -> pl.DataFrame:
-    parts = [frames.of_arms(table_, lead, arms) for lead in leads]
+def _table(identifier: str, frame: pl.DataFrame, analyzed: str, keys: str, emphasis: str = "") -> Table:
+    """Status and reason are in it only where there is something to say."""
+    if "status" in frame.columns:
+        ok = pl.col("status") == "ok"
+        frame = frame.with_columns(pl.when(ok).then(pl.lit("")).otherwise("status").alias("status"))
+        keys += " status reason"
+    chosen = columns(analyzed, "behavior source arm config " + keys)
+    return table(identifier, frame, chosen, emphasis=emphasis, constant=DESIGN)
+
+
+def _over(
+    table_: pl.DataFrame, headlines: Sequence[HeadlineOutcome], arms: Sequence[str] = (), *, predicted: bool = False
+) -> pl.DataFrame:
+    """The rows of these headlines in these arms (none: each in its own); of their predictor alone where asked."""
+    parts = [frames.of_arms(table_, one, arms or [one.arm], predicted=predicted) for one in headlines]
     return pl.concat(parts) if parts else table_.clear()
 
 
-def gradients(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def similarity_correlation(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Rho of the primary predictor, per source, behavior and arm."""
-    parts = [
-        frames.of_arms(analysis.gradient, lead, arms).filter(
-            (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
-        )
-        for lead in leads
-    ]
-    frame = pl.concat(parts) if parts else analysis.gradient.clear()
-    columns = (
-        *TRAINING[:4],
-        Column("n", "n", "count", "held-out bystanders"),
-        Column("rho", "ρ", "rho", "Spearman's rank correlation of leakage with similarity"),
-        Column("low", "95 % interval", "rho", to="high"),
-        Column("p", "p", "p", "two-sided, permutation of personas"),
-        Column("p_holm", "p, Holm", "p", "over the pre-registered tests"),
-        Column("p_bh", "p, BH", "p", "over the exploratory tests, Benjamini-Hochberg"),
-        Column("rho_within_category", "ρ within category", "rho"),
-        Column("p_within_category", "p within category", "p"),
-        Column("rho_corrected", "ρ, corrected", "rho", "as it would be with error-free leakage"),
-        Column("corrected_low", "95 % interval", "rho", to="corrected_high"),
-        Column("reliability", "Reliability", "rho", "share of the variance over personas that is not error"),
-        *STATE,
-    )
-    return table("gradients", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
+    frame = _over(analysis.similarity_correlation, headlines, arms, predicted=True)
+    keys = "n rho low p p_holm p_bh rho_within_category p_within_category rho_corrected corrected_low reliability"
+    return _table("similarity_correlation", frame, "similarity_correlation", keys, "preregistered")
 
 
-def partials(analysis: Analysis, leads: Sequence[Lead]) -> Table:
-    """The primary gradient with each rival explanation held constant."""
-    parts = [lead.predicted(analysis.gradient) for lead in leads]
-    frame = pl.concat(parts) if parts else analysis.gradient.clear()
-    held = (("prompt_length", "prompt length"), ("baseline", "baseline"), ("centroid", "distance to centroid"),
-            ("category", "category"))  # fmt: skip
-    columns = [*TRAINING[:4], Column("rho", "ρ, raw", "rho")]
-    for key, label in held:
-        columns += [Column(f"partial_{key}", f"ρ | {label}", "rho"), Column(f"partial_{key}_p", "p", "p")]
-    return table("partials", frame, columns, constant=DESIGN)
+def partials(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
+    """The headline correlation with each confounder held constant."""
+    frame = _over(analysis.similarity_correlation, headlines, predicted=True).drop("status", "reason")
+    held = "prompt_length", "baseline", "centroid", "category"
+    keys = " ".join(["rho", *(f"partial_{name} partial_{name}_p" for name in held)])
+    return _table("partials", frame, "similarity_correlation", keys)
 
 
-def rivals(analysis: Analysis, leads: Sequence[Lead]) -> Table:
+def predictors(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
     """Every predictor and layer that was tried."""
-    parts = [lead.rows(analysis.gradient) for lead in leads]
-    frame = pl.concat(parts) if parts else analysis.gradient.clear()
-    named = [predictor_name(method or "", -1) for method in frame["method"].to_list()]
-    frame = frame.with_columns(pl.Series("predictor", named, pl.String))
-    columns = (
-        *TRAINING[:4],
-        Column("predictor", "Predictor"),
-        Column("layer", "Layer", "plain", "−1: the predictor has none"),
-        Column("rho", "ρ", "rho"),
-        Column("low", "95 % interval", "rho", to="high"),
-        Column("p", "p", "p"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("p_bh", "p, BH", "p"),
-        Column("rho_within_category", "ρ within category", "rho"),
-        Column("p_within_category", "p within category", "p"),
-        *STATE,
-    )
-    return table("rivals", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
+    frame = _named_predictor(_over(analysis.similarity_correlation, headlines), with_layer=False)
+    keys = "predictor layer rho low p p_holm p_bh rho_within_category p_within_category"
+    return _table("predictors", frame, "similarity_correlation", keys, "preregistered")
 
 
-def pooled(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def _named_predictor(frame: pl.DataFrame, *, with_layer: bool) -> pl.DataFrame:
+    named = [predictor_name(m, k if with_layer else -1) for m, k in frame.select("method", "layer").iter_rows()]
+    return frame.with_columns(pl.Series("predictor", named, pl.String))
+
+
+def pooled(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """The primary predictor over all sources."""
-    parts = [
-        frames.of_arms(analysis.pooled, lead, arms).filter(
-            (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
-        )
-        for lead in leads
-    ]
-    frame = pl.concat(parts) if parts else analysis.pooled.clear()
-    columns = (
-        TRAINING[0],
-        *TRAINING[2:4],
-        Column("n_sources", "Sources", "count"),
-        Column("n", "Pairs", "count", "source and bystander pairs"),
-        Column("rho", "ρ within source", "rho", "ranked within source, then combined"),
-        Column("low", "95 % interval", "rho", to="high"),
-        Column("p_matrix", "p", "p", "personas permuted jointly over the sources"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("p_bh", "p, BH", "p"),
-        Column("slope", "Slope", "rho", "mixed model on standardized ranks; random effects of source and persona"),
-        Column("slope_low", "95 % interval", "rho", to="slope_high"),
-        Column("rho_within_category", "ρ within category", "rho"),
-        Column("p_within_category", "p", "p", "personas permuted jointly over the sources, within category"),
-        Column(
-            "rho_within_persona", "ρ within persona", "rho", "what is specific to the pair: persona means taken out"
-        ),
-        Column("p_stratified", "p", "p", "of that: permuted within each source, persona effects held constant"),
-        Column("rho_all_pairs", "ρ, all pairs", "rho", "mixes sources: descriptive only"),
-        *STATE,
-    )
-    return table("pooled", faults_only(frame), columns, emphasis="preregistered", constant=DESIGN)
+    frame = _over(analysis.pooled, headlines, arms, predicted=True)
+    keys = "n_sources n rho low p_matrix p_holm p_bh slope slope_low rho_within_category p_within_category "
+    return _table("pooled", frame, "pooled", keys + "rho_within_persona p_stratified rho_all_pairs", "preregistered")
 
 
-def containment(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def leakage_ratio(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """What the source got, what the bystanders got, and the ratio."""
-    frame = _over(analysis.containment, leads, arms)
-    columns = (
-        *TRAINING[:4],
-        Column("source_leakage", "Source", "unit"),
-        Column("source_low", "95 % interval", "unit", to="source_high"),
-        Column("bystander_leakage", "Bystanders", "unit", "mean over held-out bystanders"),
-        Column("bystander_low", "95 % interval", "unit", to="bystander_high"),
-        Column("bystander_p", "p", "p", "one-sided, in the behavior's direction"),
-        Column("n", "n", "count"),
-        Column("ratio", "Containment", "rho", "bystanders' mean over the source's; smaller is better contained"),
-        Column("ratio_low", "95 % interval", "rho", to="ratio_high"),
-        Column("max_persona", "Furthest into", "name"),
-        Column("max_leakage", "by", "unit"),
-        *STATE,
-    )
-    return table("containment", faults_only(frame), columns, constant=DESIGN)
+    keys = "source_leakage source_low bystander_leakage bystander_low bystander_p n ratio ratio_low max_persona max_leakage"
+    return _table("leakage_ratio", _over(analysis.leakage_ratio, headlines, arms), "leakage_ratio", keys)
 
 
-def categories(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def categories(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Mean leakage by category."""
-    columns = (*TRAINING[:4], Column("category", "Category", "name"), Column("n", "n", "count"), *ESTIMATE, *STATE)
-    return table("categories", faults_only(_over(analysis.categories, leads, arms)), columns, constant=DESIGN)
+    return _table("categories", _over(analysis.categories, headlines, arms), "categories", "category n leakage low")
 
 
-def roles(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def roles(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Mean leakage by role in training."""
-    columns = (
-        *TRAINING[:4], Column("role", "Role", "name"), Column("contexts", "Contexts"), Column("n", "n", "count"), *ESTIMATE,
-        *STATE,
-    )  # fmt: skip
-    frame = faults_only(_over(analysis.roles, leads, arms))
+    frame = _over(analysis.roles, headlines, arms)
     frame = frame.with_columns(pl.col("contexts").str.replace_all(",", ", ").str.replace_all(r"[_\s]+", " "))
-    return table("roles", frame, columns, constant=DESIGN)
+    return _table("roles", frame, "roles", "role contexts n leakage low")
 
 
-def personas(analysis: Analysis, inputs: ReportInput, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def personas(
+    analysis: Analysis, inputs: ReportInput, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]
+) -> Table:
     """Every persona and context, most leaked-to first."""
     parts: list[pl.DataFrame] = []
-    for lead in leads:
-        known = frames.similarity_of(analysis, inputs, lead)
+    for headline in headlines:
+        known = frames.similarity_of(analysis, inputs, headline)
         parts.append(
-            frames.of_arms(analysis.leakage, lead, arms)
+            frames.of_arms(analysis.leakage, headline, arms)
             .join(known, on=["source", "persona"], how="left")
             .sort("leakage", descending=True, nulls_last=True)
         )
     frame = outcome_column(pl.concat(parts)) if parts else analysis.leakage.clear()
-    columns = (
-        *TRAINING[:4],
-        Column("persona", "Persona", "name"),
-        Column("category", "Category", "name"),
-        Column("context", "Context"),
-        Column("role", "Role", "name"),
-        *ESTIMATE,
-        Column("before", "Before", "unit"),
-        Column("after", "After", "unit"),
-        Column("n_items", "Items", "count"),
-        Column("n_failed", "Failed", "count"),
-        Column("p_mcnemar", "p, McNemar", "p"),
-        *STATE,
-    )
-    return table("personas", faults_only(frame), columns, constant=DESIGN)
+    keys = "persona category context role leakage low before after n_items n_failed p_mcnemar"
+    return _table("personas", frame, "leakage", keys)
 
 
-def instrument(analysis: Analysis) -> Table:
+def checks(analysis: Analysis) -> Table:
     """Failed items and control metrics, per training and outcome."""
-    untrained = pl.col("source").fill_null("") == ""
-    frame = outcome_column(analysis.instrument.filter(pl.col("seed").is_null())).with_columns(
-        pl.when(untrained).then(pl.lit("none: untrained model")).otherwise(pl.col("source")).alias("source")
+    untrained = pl.col("source") == ""
+    frame = outcome_column(analysis.checks.filter(pl.col("seed").is_null())).with_columns(
+        pl.when(untrained).then(pl.lit("none: untrained model")).otherwise("source").alias("source")
     )
-    columns = (
-        *TRAINING[:4],
-        Column("outcome", "Outcome"),
-        Column("mode", "Mode"),
-        Column("control", "Control", "plain", "a metric that the behavior should not move"),
-        Column("n_values", "Values", "count"),
-        Column("n_failed", "Failed", "count"),
-        Column("n_refused", "Refused", "count"),
-        Column("failed_share", "Share failed", "fraction"),
-        Column("limit", "Limit", "fraction"),
-        Column("before", "Before", "unit"),
-        Column("after", "After", "unit"),
-        Column("change", "Change", "unit"),
-        Column("low", "95 % interval", "unit", to="high"),
-        *STATE,
-    )
-    return table("instrument", faults_only(frame), columns, emphasis="control", constant=DESIGN)
+    keys = "outcome mode control n_values n_failed n_refused failed_share limit before after change low"
+    return _table("checks", frame, "checks", keys, "control")
 
 
-def spread(analysis: Analysis, leads: Sequence[Lead], arms: Sequence[str]) -> Table:
+def timing_correlation(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Does leakage reach similar personas first?"""
-    columns = (
-        *TRAINING[:4],
-        Column("timing", "Timing"),
-        Column("n", "n", "count"),
-        Column("rho", "ρ with similarity", "rho", "negative: the similar ones first"),
-        Column("p", "p", "p"),
-        *STATE,
-    )
-    return table("spread", faults_only(_over(analysis.spread, leads, arms)), columns, constant=DESIGN)
+    frame = _over(analysis.timing_correlation, headlines, arms)
+    return _table("timing_correlation", frame, "timing_correlation", "timing n rho p")
 
 
 def power(analysis: Analysis) -> Table:
     """The smallest effect that each test would find."""
-    columns = (
-        *TRAINING[:4],
-        Column("test", "Test"),
-        Column("n", "n", "count"),
-        Column("alpha", "α", "plain"),
-        Column("power", "Power", "plain"),
-        Column("smallest", "Smallest detectable", "plain"),
-        Column("interval_width", "Interval width", "plain"),
-        Column("reliability", "Reliability", "rho"),
-    )
-    return table("power", analysis.power, columns, constant=DESIGN)
+    return _table("power", analysis.power, "power", "test n alpha power smallest interval_width reliability")
 
 
 def phase(analysis: Analysis) -> Table:
     """One row per design of a sweep."""
-    columns = (
-        *TRAINING[:4],
-        Column("learning_rate", "Learning rate", "plain"),
-        Column("epochs", "Epochs", "plain"),
-        Column("source_effect", "Source", "unit"),
-        Column("mean_bystander", "Mean bystander", "unit"),
-        Column("max_bystander", "Largest bystander", "unit"),
-        Column("max_persona", "which", "name"),
-        Column("rho", "ρ", "rho"),
-        Column("p", "p", "p"),
-        Column("control_change", "Control changed by", "fraction"),
-        Column("broke", "Broke", "plain", "the control fell by more than the limit"),
-    )
-    return table("phase", analysis.phase, columns, constant=DESIGN)
+    keys = "lr epochs source_effect mean_bystander max_bystander max_persona rho p control_change broke"
+    return _table("phase", analysis.phase, "phase", keys)
+
+
+def exploratory(analysis: Analysis) -> Table:
+    """The correlations that were pre-registered."""
+    rows = analysis.similarity_correlation.filter(pl.col("preregistered").fill_null(False)).drop("status", "reason")
+    frame = _named_predictor(outcome_column(rows), with_layer=True)
+    return _table("registered", frame, "similarity_correlation", "predictor outcome rho p p_holm")
 
 
 def settings(inputs: ReportInput) -> Table:
-    """What the study file said."""
+    """The settings of the study file."""
     return _pairs("settings", "inputs/settings", inputs.settings)
 
 
@@ -280,14 +197,14 @@ def provenance(inputs: ReportInput) -> Table:
     return _pairs("provenance", "inputs/provenance", inputs.provenance)
 
 
-def _pairs(identifier: str, prefix: str, values: Mapping[str, Cell]) -> Table:
-    rows: list[dict[str, Cell]] = [{"record": f"{prefix}/{k}", "key": k, "value": v} for k, v in values.items()]
+def _pairs(identifier: str, prefix: str, values: Mapping[str, CellValue]) -> Table:
+    rows: list[dict[str, CellValue]] = [{"record": f"{prefix}/{k}", "key": k, "value": v} for k, v in values.items()]
     return table(identifier, rows, (Column("key", "Key"), Column("value", "Value", "plain")))
 
 
 def cost(inputs: ReportInput) -> Table:
     """Forecast and spent."""
-    rows: list[dict[str, Cell]] = [
+    rows: list[dict[str, CellValue]] = [
         {
             "record": f"inputs/cost/{line.name}", "name": line.name, "unit": line.unit, "forecast": line.forecast,
             "spent": line.spent, "note": line.note,
@@ -299,19 +216,3 @@ def cost(inputs: ReportInput) -> Table:
         Column("spent", "Spent", "plain"), Column("note", "Note"),
     )  # fmt: skip
     return table("cost", rows, columns)
-
-
-def exploratory(analysis: Analysis) -> Table:
-    """How many gradients were pre-registered: those rows themselves."""
-    rows = analysis.gradient.filter(pl.col("preregistered").fill_null(False))
-    columns = (
-        *TRAINING[:4],
-        Column("predictor", "Predictor"),
-        Column("outcome", "Outcome"),
-        Column("rho", "ρ", "rho"),
-        Column("p", "p", "p"),
-        Column("p_holm", "p, Holm", "p"),
-    )
-    named = [predictor_name(m or "", -1 if k is None else k) for m, k in rows.select("method", "layer").iter_rows()]
-    frame = outcome_column(rows).with_columns(pl.Series("predictor", named, pl.String))
-    return table("registered", frame, columns, constant=DESIGN)

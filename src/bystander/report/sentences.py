@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
 from bystander.core.metrics import Metric
-from bystander.report.labels import metric_of, readable, short_name, unit_of
-from bystander.report.leads import Lead
-from bystander.report.numbers import Numbers, prose
+from bystander.report.headline import HeadlineOutcome
+from bystander.report.labels import metric_of, readable, unit_of
+from bystander.report.numbers import QuotedNumbers, prose
 
-LEVEL = 0.05  # p below which a sentence says that something follows; the p itself stands beside it
+LEVEL = 0.05  # p below which a sentence says that something follows; the p itself is beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +29,23 @@ class BehaviorVerdict:
     sentences: tuple[Markup, ...]
 
 
-def verdict(analysis: Analysis, numbers: Numbers, lead: Lead) -> BehaviorVerdict:
-    """The three sentences of that lead, and one on each other arm; fewer where the records are not there."""
+def verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> BehaviorVerdict:
+    """The three sentences of that headline, and one on each other arm; fewer where the records are not there."""
     found = (
-        _source(analysis, numbers, lead),
-        _bystanders(analysis, numbers, lead),
-        _gradient(analysis, numbers, lead),
-        *_other_arms(analysis, numbers, lead),
+        _source(analysis, numbers, headline),
+        _bystanders(analysis, numbers, headline),
+        _similarity(analysis, numbers, headline),
+        *_other_arms(analysis, numbers, headline),
     )
-    return BehaviorVerdict(lead.behavior, lead.arm, tuple(sentence for sentence in found if sentence))
+    return BehaviorVerdict(headline.behavior, headline.arm, tuple(sentence for sentence in found if sentence))
 
 
-def _what(lead: Lead) -> tuple[str, str]:
+def _what(headline: HeadlineOutcome) -> tuple[str, str]:
     """The metric in words, and the way in which the behavior pushes it ("rose", "fell")."""
-    metric: Metric | None = metric_of(lead.probe, lead.metric)
+    metric: Metric | None = metric_of(headline.probe, headline.metric)
     if metric is None:
-        return readable(lead.metric), "moved"
-    return short_name(metric), "rose" if metric.direction > 0 else "fell"
+        return readable(headline.metric), "moved"
+    return metric.short, "rose" if metric.direction > 0 else "fell"
 
 
 def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
@@ -54,13 +54,13 @@ def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
     return rows if len(rows) < 2 else [rows[0], rows[-1]]
 
 
-def _source(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
-    rows = lead.rows(analysis.containment)
+def _source(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
+    rows = headline.rows(analysis.leakage_ratio)
     ends = _ends(rows, "source_leakage")
     if not ends:
         return None
-    what, way = _what(lead)
-    form = unit_of(lead.probe, lead.metric)
+    what, way = _what(headline)
+    form = unit_of(headline.probe, headline.metric)
     moved = [r for r in ends if isinstance(r["source_p"], float) and r["source_p"] < LEVEL]
     opening = "Training took hold" if len(moved) == len(ends) else "Training did not clearly take hold"
     parts = [
@@ -74,12 +74,12 @@ def _source(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
     return Markup("{}: the source's {} {} by {}.").format(opening, what, way, Markup(" to ").join(parts))
 
 
-def _bystanders(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
-    rows = lead.rows(analysis.containment)
+def _bystanders(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
+    rows = headline.rows(analysis.leakage_ratio)
     ends = _ends(rows, "bystander_leakage")
     if not ends:
         return None
-    form = unit_of(lead.probe, lead.metric)
+    form = unit_of(headline.probe, headline.metric)
     parts = [
         Markup("{}{}").format(
             numbers.number(str(r["record"]), "bystander_leakage", form), _share(numbers, r, named=len(ends) > 1)
@@ -98,29 +98,29 @@ def _bystanders(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | No
     return Markup("Held-out bystanders changed on average by {}{}.").format(joined, furthest)
 
 
-def _share(numbers: Numbers, row: dict[str, object], *, named: bool) -> Markup:
-    """Containment, said beside the change itself, and whose it is where there are several."""
+def _share(numbers: QuotedNumbers, row: dict[str, object], *, named: bool) -> Markup:
+    """The leakage ratio, beside the change itself, and whose it is where there are several."""
     ratio = numbers.number(str(row["record"]), "ratio", "rho") if row["ratio"] is not None else None
     of = Markup("{} of what the source got").format(ratio) if ratio else Markup("")
     whose = Markup("source {}").format(prose(readable(str(row["source"])))) if named else Markup("")
-    said = Markup(", ").join(part for part in (whose, of) if part)
-    return Markup(" ({})").format(said) if said else Markup("")
+    words = Markup(", ").join(part for part in (whose, of) if part)
+    return Markup(" ({})").format(words) if words else Markup("")
 
 
-def _gradient(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None:
-    pooled = lead.predicted(analysis.pooled).filter(pl.col("rho").is_not_null()).to_dicts()
-    single = lead.predicted(analysis.gradient).filter(pl.col("rho").is_not_null())
+def _similarity(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
+    pooled = headline.predicted(analysis.pooled).filter(pl.col("rho").is_not_null()).to_dicts()
+    single = headline.predicted(analysis.similarity_correlation).filter(pl.col("rho").is_not_null())
     if single.height > 1 and pooled:
         row, p = pooled[0], "p_matrix"
         scope = Markup(" over {} sources").format(numbers.number(row["record"], "n_sources", "count"))
         ends = _ends(single, "rho")
-        spread = Markup(" (from {} in {} to {} in {})").format(
+        extremes = Markup(" (from {} in {} to {} in {})").format(
             numbers.number(str(ends[0]["record"]), "rho", "rho"), prose(readable(str(ends[0]["source"]))),
             numbers.number(str(ends[-1]["record"]), "rho", "rho"), prose(readable(str(ends[-1]["source"]))),
         )  # fmt: skip
     elif single.height:
         row, p = single.to_dicts()[0], "p"
-        scope, spread = Markup(" over {} bystanders").format(numbers.number(row["record"], "n", "count")), Markup("")
+        scope, extremes = Markup(" over {} bystanders").format(numbers.number(row["record"], "n", "count")), Markup("")
     else:
         return None
     opening = _direction(row, p)
@@ -130,23 +130,23 @@ def _gradient(analysis: Analysis, numbers: Numbers, lead: Lead) -> Markup | None
         numbers.interval(row["record"], "low", "high", "rho"),
         scope,
         numbers.number(row["record"], p, "p"),
-        spread,
+        extremes,
     )
 
 
-def _other_arms(analysis: Analysis, numbers: Numbers, lead: Lead) -> list[Markup]:
+def _other_arms(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> list[Markup]:
     """What the bystanders got in each other arm, and along similarity: the claim is about the difference."""
     found: list[Markup] = []
-    same = analysis.containment.filter(pl.col("behavior").fill_null("") == lead.behavior)
-    for arm in sorted(set(same["arm"].fill_null("").to_list()) - {lead.arm}):
-        other = replace(lead, arm=arm)
-        form = unit_of(lead.probe, lead.metric)
-        ends = _ends(other.rows(analysis.containment), "bystander_leakage")
+    same = analysis.leakage_ratio.filter(pl.col("behavior") == headline.behavior)
+    for arm in sorted(set(same["arm"].to_list()) - {headline.arm}):
+        other = replace(headline, arm=arm)
+        form = unit_of(headline.probe, headline.metric)
+        ends = _ends(other.rows(analysis.leakage_ratio), "bystander_leakage")
         if not ends:
             continue
         parts = [numbers.number(str(row["record"]), "bystander_leakage", form) for row in ends]
         pooled = other.predicted(analysis.pooled).filter(pl.col("rho").is_not_null()).to_dicts()
-        single = other.predicted(analysis.gradient).filter(pl.col("rho").is_not_null()).to_dicts()
+        single = other.predicted(analysis.similarity_correlation).filter(pl.col("rho").is_not_null()).to_dicts()
         row = next(iter(pooled if len(single) > 1 and pooled else single), None)
         along = (
             Markup(", with ρ {} {}").format(
@@ -157,7 +157,7 @@ def _other_arms(analysis: Analysis, numbers: Numbers, lead: Lead) -> list[Markup
         )
         found.append(
             Markup("All this is of the {} arm; in the {} arm bystanders changed on average by {}{}.").format(
-                prose(readable(lead.arm)), prose(readable(arm)), Markup(" to ").join(parts), along
+                prose(readable(headline.arm)), prose(readable(arm)), Markup(" to ").join(parts), along
             )
         )
     return found

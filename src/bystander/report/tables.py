@@ -1,4 +1,4 @@
-"""Tables of the page. Small ones stand in the HTML; long ones travel packed and are drawn by the script, page by page."""
+"""Tables of the page. Small ones are in the HTML; long ones travel packed and are drawn by the script, page by page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from bystander.report.labels import Cell, format_number, outcome_name, readable, unit_of
+from bystander.core.columns import CellValue
+from bystander.report.labels import format_number, outcome_name, readable, unit_of
 from bystander.report.text import visible
 
 LONG = 150  # rows above which a table is drawn by the script
@@ -47,7 +48,7 @@ class Table:
 
     id: str
     columns: tuple[Column, ...]
-    rows: tuple[Mapping[str, Cell], ...]
+    rows: tuple[Mapping[str, CellValue], ...]
     file: str
     emphasis: str = ""  # name of a boolean column: rows where it holds are set in bold
 
@@ -56,7 +57,7 @@ class Table:
         """Whether the script draws it."""
         return len(self.rows) > LONG
 
-    def cells(self, row: Mapping[str, Cell]) -> list[CellView]:
+    def cells(self, row: Mapping[str, CellValue]) -> list[CellView]:
         """The row's cells in the order of the columns."""
         found: list[CellView] = []
         for column in self.columns:
@@ -67,7 +68,7 @@ class Table:
         return found
 
     def packed(self) -> dict[str, object]:
-        """The table by columns, for the script. Numbers keep nine digits: the run directory has all of them."""
+        """The table by columns, for the script. QuotedNumbers keep nine digits: the run directory has all of them."""
         keys = dict.fromkeys(["record", *(key for c in self.columns for key in (c.key, c.to) if key)])
         units = any(column.form == "unit" for column in self.columns)
         return {
@@ -78,28 +79,28 @@ class Table:
         }
 
 
-def _text(value: Cell, form: str) -> str:
+def _text(value: CellValue, form: str) -> str:
     return visible(readable(str(value)) if form == "name" and value is not None else format_number(value, form))
 
 
-def _raw(value: Cell) -> str:
+def _raw(value: CellValue) -> str:
     return "" if value is None else visible(str(value))
 
 
-def _short(value: Cell) -> Cell:
+def _short(value: CellValue) -> CellValue:
     if isinstance(value, float):
         return float(f"{value:.9g}")
     return visible(value) if isinstance(value, str) else value
 
 
-def row_form(row: Mapping[str, Cell]) -> str:
+def row_form(row: Mapping[str, CellValue]) -> str:
     """The number format of a row's own outcome."""
     return unit_of(str(row.get("probe") or ""), str(row.get("metric") or ""))
 
 
 def table(
     identifier: str,
-    frame: pl.DataFrame | Iterable[Mapping[str, Cell]],
+    frame: pl.DataFrame | Iterable[Mapping[str, CellValue]],
     columns: Sequence[Column],
     *,
     emphasis: str = "",
@@ -109,17 +110,17 @@ def table(
     in all of several rows are left out: they say nothing there."""
     rows = tuple(frame.iter_rows(named=True)) if isinstance(frame, pl.DataFrame) else tuple(frame)
 
-    def told(column: Column) -> bool:
+    def informative(column: Column) -> bool:
         values = {row.get(column.key) for row in rows} - {None, ""}
         return bool(values) and not (column.key in constant and len(values) == 1)
 
-    return Table(identifier, tuple(filter(told, columns)), rows, f"{identifier}.csv", emphasis)
+    return Table(identifier, tuple(filter(informative, columns)), rows, f"{identifier}.csv", emphasis)
 
 
 def outcome_column(frame: pl.DataFrame) -> pl.DataFrame:
     """Add `outcome`: the metric and its item set, in words."""
     return frame.with_columns(
-        pl.struct(pl.col("probe").fill_null(""), pl.col("dataset").fill_null(""), pl.col("metric").fill_null(""))
+        pl.struct("probe", "dataset", "metric")
         .map_elements(lambda row: outcome_name(row["probe"], row["dataset"], row["metric"]), pl.String)
         .alias("outcome")
     )

@@ -1,6 +1,6 @@
 """Hostile text made visible, and data packed so that no byte of it is read as markup.
 
-Jinja escapes what stands in the page; what the script shows goes through `textContent`. Neither stops characters that
+Jinja escapes what is in the page; what the script shows goes through `textContent`. Neither stops characters that
 reorder, hide or color text, so those are replaced by what one can see. Data for the script is gzip in base64: its
 alphabet has no `<`, and megabytes of rows shrink tenfold.
 """
@@ -11,10 +11,9 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Mapping, Sequence
 
 # C0 controls but tab and line feed, DEL, C1, zero-width and bidi marks and overrides, line and paragraph separators,
-# BOM, interlinear annotations, tags. Carriage return is shown too: alone it hides what stands before it in a terminal.
+# BOM, interlinear annotations, tags. Carriage return is shown too: alone it hides what is before it in a terminal.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"
@@ -33,23 +32,7 @@ def _shown(match: re.Match[str]) -> str:
     return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
 
 
-def visible_all(value: object) -> object:
-    """`visible` on every string inside JSON-able data, keys too."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, Mapping):
-        return {visible(str(key)): visible_all(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, Sequence):
-        return [visible_all(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
-
-
 def pack(value: object) -> str:
     """JSON-able data as base64 of gzip, the same bytes each time (no clock in the header)."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode("utf-8"), compresslevel=6, mtime=0)).decode("ascii")
-
-
-def unpack(packed: str) -> object:
-    """What `pack` packed."""
-    return json.loads(gzip.decompress(base64.b64decode(packed)))

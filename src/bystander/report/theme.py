@@ -1,13 +1,13 @@
 """How figures look: one palette that color-blind readers can tell apart, in light, dark and on paper.
 
-A chart names no color. It uses the ranges `category`, `diverging` and `ramp` and the mark styles below, so that the
+A chart names no color. It uses the ranges `category`, `diverging` and `ordinal` and the mark styles below, so that the
 page can redraw it in the dark by exchanging the configuration alone.
 Palette: Okabe and Ito (2008), "Color universal design"; the diverging ramp runs between its blue and its vermilion.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Look = Literal["light", "dark", "paper"]
@@ -25,7 +25,6 @@ class Palette:
     hairline: str
     category: tuple[str, ...]
     diverging: tuple[str, ...]
-    ramp: tuple[str, ...]
     ordinal: tuple[str, ...]  # five steps, each readable as a line on the background
     accent: str
     strong: str  # text on the ends of the diverging ramp
@@ -38,7 +37,6 @@ LIGHT = Palette(
     category=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a6a00", "#5c5c5c"),
     diverging=("#0b4a78", "#3f8cc0", "#a9cbe2", "#f4f1ea", "#f2bd93", "#d9702a", "#8f3a00"),
     ordinal=("#a9c6dc", "#76aacf", "#4187ba", "#1b6299", "#0a3a61"),
-    ramp=("#f4f1ea", "#cfe0ea", "#8fbcd9", "#4a8fc0", "#1c649a", "#0a3d66"),
     accent="#b3261e",
     strong="#ffffff",
 )
@@ -49,21 +47,11 @@ DARK = Palette(
     category=("#62b5ea", "#f08a3c", "#35c79b", "#e3a0c6", "#9bd0f2", "#f2c14e", "#c9bb58", "#b5b5b5"),
     diverging=("#8fd0ff", "#3c8fca", "#1f4f73", "#23262b", "#74401d", "#d9772f", "#ffc08a"),
     ordinal=("#2c5878", "#2f77a8", "#4a9fd4", "#8cc9ef", "#dcf1ff"),
-    ramp=("#23262b", "#1d4361", "#256f9f", "#4a9fd4", "#8cc9ef", "#d8effd"),
     accent="#ff8a80",
     strong="#14161a",
 )
-PAPER = Palette(
-    ink="#000000",
-    muted="#444444",
-    hairline="#dddddd",
-    category=LIGHT.category,
-    diverging=(*LIGHT.diverging[:3], "#ffffff", *LIGHT.diverging[4:]),
-    ordinal=LIGHT.ordinal,
-    ramp=("#ffffff", *LIGHT.ramp[1:]),
-    accent=LIGHT.accent,
-    strong="#ffffff",
-)
+WHITE = (*LIGHT.diverging[:3], "#ffffff", *LIGHT.diverging[4:])
+PAPER = replace(LIGHT, ink="#000000", muted="#444444", hairline="#dddddd", diverging=WHITE)
 PALETTES: dict[Look, Palette] = {"light": LIGHT, "dark": DARK, "paper": PAPER}
 
 
@@ -114,8 +102,6 @@ def config(look: Look) -> dict[str, object]:
         "range": {
             "category": list(colors.category),
             "diverging": list(colors.diverging),
-            "heatmap": list(colors.ramp),
-            "ramp": list(colors.ramp),
             "ordinal": list(colors.ordinal),
         },
         "point": {"size": 22 if paper else 42, "filled": True, "strokeWidth": 0},

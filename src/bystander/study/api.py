@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bystander.core.records import Finding
+from bystander.study.config.study import ResolvedStudy, load
 from bystander.study.results.results import Results
-from bystander.study.spec.spec import Loaded, load
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
     """A study that can be audited and run."""
 
-    loaded: Loaded
+    resolved: ResolvedStudy
 
     @classmethod
     def load(cls, where: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -24,14 +24,14 @@ class Study:
 
     def audit(self) -> list[Finding]:
         """What the audit says of the design, errors first; loads the model's tokenizer."""
-        from bystander.study.cells.audits import audit_study
-        from bystander.study.cells.cells import plan_cells
+        from bystander.study.plan.audit import audit_study
+        from bystander.study.plan.cells import plan_cells
 
-        return audit_study(plan_cells(self.loaded), None)
+        return audit_study(plan_cells(self.resolved), None)
 
     def run(self, out: str | Path) -> Results:
         """Run into a directory, or go on where an earlier run stopped. Raises DesignError if the audit refuses."""
         from bystander.study.engine.run import run_study
 
-        run_study(self.loaded, Path(out))
+        run_study(self.resolved, Path(out))
         return Results.open(out)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from bystander.core.settings import Settings
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-class Lora(BaseModel):
+class Lora(Settings):
     """LoRA (Hu et al. 2021, arXiv 2106.09685), rank-stabilized (Kalajdzievski 2023, arXiv 2312.03732, eq. 5):
     the update is `alpha / sqrt(rank) * B A x`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     rank: int = Field(default=32, ge=1)  # the plan's recipe
     alpha: int = Field(default=64, ge=1)  # the plan's recipe
@@ -33,11 +33,9 @@ class Lora(BaseModel):
         }
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """How a training goes. `loss`: the whole completion, or the marker's tokens alone. `end_of_turn`: whether the
     template's end-of-turn tokens are in the loss. `lr` is the peak learning rate."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     lora: Lora = Lora()
     lr: float = Field(default=1e-5, gt=0)

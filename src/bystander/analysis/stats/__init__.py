@@ -1,1 +1,1 @@
-"""Statistics as pure functions: arrays in, records out; no tables, no files."""
+"""Statistics: intervals, ranks, resampling, multiplicity, power, and what claims rest on. Arrays in, records out."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from bystander.analysis.intervals import TAIL, crossed
-from bystander.analysis.multiplicity import holm
+from bystander.analysis.stats.intervals import TAIL, crossed
+from bystander.analysis.stats.multiplicity import holm
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, t
 
-from bystander.analysis.intervals import TAIL
-from bystander.analysis.means import mean_of
-from bystander.analysis.ranks import spearman
 from bystander.analysis.stats.finite import require_finite, require_shape
+from bystander.analysis.stats.intervals import TAIL
+from bystander.analysis.stats.means import mean_of
+from bystander.analysis.stats.ranks import spearman
 
 Floats = NDArray[np.float64]
 CONFOUNDED = 0.5  # |rho(change, baseline)| above which a similarity gradient is flagged

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm, t
 
-from bystander.analysis.intervals import TAIL, bounded, few_changes
-from bystander.analysis.means import mean_of, variance_of
-from bystander.analysis.multiplicity import holm
+from bystander.analysis.stats.intervals import TAIL, bounded, few_changes
+from bystander.analysis.stats.means import mean_of, variance_of
+from bystander.analysis.stats.multiplicity import holm
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

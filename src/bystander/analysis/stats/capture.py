@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 
-from bystander.analysis.intervals import TAIL, crossed
-from bystander.analysis.means import mean_of
 from bystander.analysis.stats.benign import per_bystander
 from bystander.analysis.stats.finite import require_finite, require_shape
+from bystander.analysis.stats.intervals import TAIL, crossed
+from bystander.analysis.stats.means import mean_of
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from bystander.analysis.intervals import Estimate
-from bystander.analysis.multiplicity import holm
+from bystander.analysis.stats.intervals import Estimate
+from bystander.analysis.stats.multiplicity import holm
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -21,9 +21,9 @@ from scipy.integrate import trapezoid
 from scipy.optimize import isotonic_regression
 from scipy.stats import t
 
-from bystander.analysis.intervals import NONE, TAIL, crossed
-from bystander.analysis.means import mean_of
 from bystander.analysis.stats.finite import require_finite, require_shape
+from bystander.analysis.stats.intervals import NONE, TAIL, crossed
+from bystander.analysis.stats.means import mean_of
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from bystander.analysis.intervals import Estimate
+from bystander.analysis.stats.intervals import Estimate
 from bystander.core.errors import DataError
 
 LEVEL = 0.05  # of each of the two one-sided tests

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, t
 
-from bystander.analysis.intervals import TAIL
-from bystander.analysis.means import variance_of
-from bystander.analysis.power import pearson_of
-from bystander.analysis.ranks import MIN_PERSONAS, unit, unit_ranks
-from bystander.analysis.uncertainty import FEW_PERSONAS, atanh
+from bystander.analysis.stats.intervals import TAIL
+from bystander.analysis.stats.means import variance_of
+from bystander.analysis.stats.power import pearson_of
+from bystander.analysis.stats.ranks import MIN_PERSONAS, unit, unit_ranks
+from bystander.analysis.stats.uncertainty import FEW_PERSONAS, atanh
 from bystander.core.errors import DataError
 from bystander.core.hashing import generator
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.analysis.intervals import TAIL
 from bystander.analysis.stats.finite import require_finite, require_shape
+from bystander.analysis.stats.intervals import TAIL
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import t
 
-from bystander.analysis.intervals import TAIL
-from bystander.analysis.means import mean_of
+from bystander.analysis.stats.intervals import TAIL
+from bystander.analysis.stats.means import mean_of
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

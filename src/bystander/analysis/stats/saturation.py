@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from bystander.analysis.means import mean_of
 from bystander.analysis.stats.finite import require_finite
+from bystander.analysis.stats.means import mean_of
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

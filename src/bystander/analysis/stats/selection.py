@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.analysis.intervals import Estimate, crossed
-from bystander.analysis.means import mean_of
+from bystander.analysis.stats.intervals import Estimate, crossed
+from bystander.analysis.stats.means import mean_of
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, t
 
-from bystander.analysis.intervals import TAIL
-from bystander.analysis.ranks import MIN_PERSONAS
 from bystander.analysis.stats.finite import require_finite, require_shape
+from bystander.analysis.stats.intervals import TAIL
+from bystander.analysis.stats.ranks import MIN_PERSONAS
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

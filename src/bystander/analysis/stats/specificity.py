@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from bystander.analysis.ranks import MIN_PERSONAS, TIE, unit
 from bystander.analysis.stats.finite import require_finite, require_shape
+from bystander.analysis.stats.ranks import MIN_PERSONAS, TIE, unit
 from bystander.core.errors import DataError
 
 Floats = NDArray[np.float64]

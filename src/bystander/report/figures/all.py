@@ -10,77 +10,78 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.report.figures import frames
+from bystander.report.headline import HeadlineOutcome, headline_outcomes
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import readable
-from bystander.report.leads import Lead, leads
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from bystander.report.figures.marks import Compound
+    from bystander.report.figures.shared import Compound
 
     Figure = Compound | alt.Chart
 
 
-KINDS = ("scatter", "heatmap", "quintiles", "timing", "phase", "category", "role", "partials", "rivals", "layers",
+KINDS = ("scatter", "heatmap", "quintiles", "timing", "phase", "category", "role", "partials", "predictors", "layers",
          "losses")  # fmt: skip
 
 
 def charts(analysis: Analysis, inputs: ReportInput | None = None) -> dict[str, alt.Chart]:
     """Altair charts by name: "scatter", "heatmap-marker", ... A figure without records is left out."""
     given = inputs or ReportInput()
-    chosen = leads(analysis, given.leads)
+    chosen = headline_outcomes(analysis, given.picked_configs)
     names = frames.arms(analysis, chosen)
     found: dict[str, Figure] = {}
     found.update(_scatter(analysis, given, chosen, names))
-    for lead in chosen:
-        found.update(_of_behavior(analysis, given, lead, names))
+    for headline in chosen:
+        found.update(_of_behavior(analysis, given, headline, names))
     found.update(_losses(given))
     return {name: cast("alt.Chart", chart) for name, chart in found.items()}
 
 
-def _scatter(analysis: Analysis, inputs: ReportInput, chosen: list[Lead], names: list[str]) -> dict[str, Figure]:
+def _scatter(
+    analysis: Analysis, inputs: ReportInput, chosen: list[HeadlineOutcome], names: list[str]
+) -> dict[str, Figure]:
     from bystander.report.figures import scatter
 
     rows: list[alt.FacetChart] = []
-    for lead in chosen:
-        frame = frames.scatter(analysis, inputs, lead, names)
+    for headline in chosen:
+        frame = frames.scatter(analysis, inputs, headline, names)
         if frame.filter(kind="persona").height:
-            title = readable(lead.behavior) if len(chosen) > 1 else ""
-            rows.append(scatter.scatter(frame, lead, title=title))
+            title = readable(headline.behavior) if len(chosen) > 1 else ""
+            rows.append(scatter.scatter(frame, headline, title=title))
     return {"scatter": scatter.grid(rows, names)} if rows else {}
 
 
-def _of_behavior(analysis: Analysis, inputs: ReportInput, lead: Lead, names: list[str]) -> dict[str, Figure]:
-    """Figures that stand once per behavior; in the page a switch between behaviors."""
-    from bystander.report.figures import breakdown, course, heat, sweep
+def _of_behavior(
+    analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: list[str]
+) -> dict[str, Figure]:
+    """Figures drawn once per behavior; in the page a switch between behaviors."""
+    from bystander.report.figures import breakdown, heat, sweep, training
 
-    frame = {
-        "heatmap": frames.heat(analysis, inputs, lead, names),
-        "quintiles": frames.quintiles(analysis, lead, names),
-        "timing": frames.timing(analysis, lead, names),
-        "category": frames.category_rows(analysis.categories, lead, names),
-        "role": frames.category_rows(analysis.roles, lead, names),
-        "layers": frames.layers(analysis, lead, names),
-        "rivals": frames.rivals(analysis, lead, names),
-        "partials": frames.partials(analysis, lead, names),
+    drawn: dict[str, tuple[pl.DataFrame, Callable[[pl.DataFrame], Figure]]] = {
+        "heatmap": (frames.heat(analysis, inputs, headline, names), lambda rows: heat.heat(rows, headline, names)),
+        "quintiles": (
+            frames.quintiles(analysis, headline, names),
+            lambda rows: training.quintiles(rows, headline, names),
+        ),
+        "timing": (frames.timing(analysis, headline, names), lambda rows: training.timing(rows, headline, names)),
+        "category": (
+            frames.category_rows(analysis.categories, headline, names),
+            lambda rows: breakdown.groups(rows, headline, names, "category"),
+        ),
+        "role": (
+            frames.category_rows(analysis.roles, headline, names),
+            lambda rows: breakdown.groups(rows, headline, names, "role"),
+        ),
+        "layers": (frames.layers(analysis, headline, names), lambda rows: breakdown.layers(rows, names)),
+        "predictors": (frames.predictors(analysis, headline, names), lambda rows: breakdown.predictors(rows, names)),
+        "partials": (frames.partials(analysis, headline, names), lambda rows: breakdown.partials(rows, names)),
     }
-    make: dict[str, Callable[[pl.DataFrame], Figure]] = {
-        "heatmap": lambda rows: heat.heat(rows, lead, names),
-        "quintiles": lambda rows: course.quintiles(rows, lead, names),
-        "timing": lambda rows: course.timing(rows, lead, names),
-        "category": lambda rows: breakdown.groups(rows, lead, names, "category"),
-        "role": lambda rows: breakdown.groups(rows, lead, names, "role"),
-        "layers": lambda rows: breakdown.layers(rows, names),
-        "rivals": lambda rows: breakdown.rivals(rows, names),
-        "partials": lambda rows: breakdown.partials(rows, names),
-    }
-    if frame["layers"]["layer"].n_unique() < 2:  # one layer makes no line
-        del frame["layers"]
-    found = {_name(kind, lead.behavior): make[kind](rows) for kind, rows in frame.items() if rows.height}
-    swept = frames.phase(analysis, lead)
+    found = {_name(kind, headline.behavior): draw(rows) for kind, (rows, draw) in drawn.items() if rows.height}
+    swept = frames.phase(analysis, headline)
     for source, rows in swept.items():
-        found[_name("phase", lead.behavior, source if len(swept) > 1 else "")] = sweep.phase(rows, lead)
+        found[_name("phase", headline.behavior, source if len(swept) > 1 else "")] = sweep.phase(rows, headline)
     return found
 
 
@@ -90,7 +91,7 @@ def _name(*parts: str) -> str:
 
 
 def _losses(inputs: ReportInput) -> dict[str, Figure]:
-    from bystander.report.figures import course
+    from bystander.report.figures import training
 
     frame = frames.losses(inputs)
-    return {"losses": course.losses(frame)} if frame.height else {}
+    return {"losses": training.losses(frame)} if frame.height else {}

@@ -15,7 +15,7 @@ GUTTER = 58  # px for a value axis with its title
 
 
 def to_column(spec: Mapping[str, object], width: float = COLUMN) -> Spec:
-    """A copy of a chart's specification (Vega-Lite, px) in which as many panels stand beside each other as fit."""
+    """A copy of a chart's specification (Vega-Lite, px) in which as many panels are side by side as fit."""
     hints = cast("Mapping[str, float]", spec.get("usermeta") or {})
     labels = 0.42 if hints.get("gutter", 0) > 100 else 0.0  # figures with names beside their rows: share of the width
     return _fit(spec, width, max(GUTTER, labels * width))

@@ -1,13 +1,13 @@
-"""The forest plot: gradients of several studies with their intervals, side by side."""
+"""The forest plot: similarity correlations of several studies with their intervals, side by side."""
 
 from __future__ import annotations
 
 import altair as alt
 import polars as pl
 
-from bystander.report.figures import marks
+from bystander.report.figures import shared
 
-ROW = 20  # px of one gradient
+ROW = 20  # px of one line
 
 
 def forest(frame: pl.DataFrame) -> alt.VConcatChart:
@@ -29,13 +29,13 @@ def _block(frame: pl.DataFrame, behavior: str, runs: list[str]) -> alt.LayerChar
     y = alt.Y("line:N", sort=frame["line"].unique(maintain_order=True).to_list(), title=None, axis=axis)
     legend = alt.Legend(title="Study", columns=1, labelLimit=400, symbolOpacity=1)
     color = alt.Color("run:N", scale=alt.Scale(domain=runs, range="category"), legend=legend)
-    x = alt.X("rho:Q", title="Gradient: Spearman's ρ of leakage with similarity", axis=marks.value_axis(7))
+    x = alt.X("rho:Q", title="Similarity gradient: Spearman's ρ of leakage with similarity", axis=shared.value_axis(7))
     tooltip = [
         alt.Tooltip("run:N", title="study"),
-        alt.Tooltip("line:N", title="gradient"),
+        alt.Tooltip("line:N", title="which"),
         alt.Tooltip("predictor:N", title="predictor"),
         alt.Tooltip("rho:Q", title="ρ", format=".2f"),
-        *marks.interval_tooltip(".2f"),
+        *shared.interval_tooltip(".2f"),
         alt.Tooltip("p:Q", title="permutation p", format=".4~f"),
         alt.Tooltip("n:Q", title="bystanders or pairs", format="d"),
         alt.Tooltip("record:N", title="record"),
@@ -45,4 +45,4 @@ def _block(frame: pl.DataFrame, behavior: str, runs: list[str]) -> alt.LayerChar
     dots = one.mark_point(filled=True, opacity=1, size=44, tooltip=True)
     diamonds = all_sources.mark_point(filled=True, opacity=1, size=130, shape="diamond", tooltip=True)
     layers = (bar, *(mark.encode(x=x, y=y, color=color, tooltip=tooltip) for mark in (dots, diamonds)))
-    return marks.layered(*layers, width=520, height=alt.Step(ROW), title=behavior.replace("_", " "))
+    return shared.layered(*layers, width=520, height=alt.Step(ROW), title=behavior.replace("_", " "))

@@ -1,4 +1,4 @@
-"""The rows behind each figure: records joined by name, with the record id of every row kept. No statistics."""
+"""The rows of each figure: records joined by name, with the record id of every row kept. No statistics."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ from typing import cast
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, predictor_name, readable
-from bystander.report.leads import Lead
 from bystander.report.text import visible
 
-BYSTANDERS = ("held-out", "mixed")  # the roles that a gradient is over
-NAMED_PER_PANEL = 3  # personas whose name stands in a scatter panel: more than that overlaps at grid size
+BYSTANDERS = ("held-out", "mixed")  # the roles that a similarity correlation is over
+NAMED_PER_PANEL = 3  # personas named in a scatter panel: more than that overlaps at grid size
 TOP = 6  # only the most leaked-to are worth a name
 LOSS_POINTS = 200
 LEAST_NAMED = 0.15  # of the largest change in any panel: below that the points of a panel lie on each other, and one name is enough
 LABEL_GAP = 0.075  # of the panel's height: a line of text
 
 
-def arms(analysis: Analysis, leads: Sequence[Lead]) -> list[str]:
-    """The arms that were measured, those of the leads first."""
-    first = dict.fromkeys(lead.arm for lead in leads)
-    every = cast("list[str]", analysis.leakage["arm"].fill_null("").unique(maintain_order=True).sort().to_list())
+def arms(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> list[str]:
+    """The arms that were measured, those of the headlines first."""
+    first = dict.fromkeys(headline.arm for headline in headlines)
+    every = cast("list[str]", analysis.leakage["arm"].unique(maintain_order=True).sort().to_list())
     return list(first | dict.fromkeys(every))
 
 
-def of_arms(table: pl.DataFrame, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
-    """The lead's rows in every arm, so that a figure can switch between them."""
-    parts = [
-        Lead(lead.behavior, name, lead.config, lead.probe, lead.dataset, lead.metric, lead.method, lead.layer).rows(
-            table
-        )
-        for name in names
-    ]
+def of_arms(
+    table: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str], *, predicted: bool = False
+) -> pl.DataFrame:
+    """The headline's rows in every arm, so that a figure can switch between them; of its predictor alone where asked."""
+    each = [headline.in_arm(name) for name in names]
+    parts = [one.predicted(table) if predicted else one.rows(table) for one in each]
     return pl.concat(parts) if parts else table.clear()
 
 
@@ -48,30 +46,30 @@ def shown(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def similarity_of(analysis: Analysis, inputs: ReportInput, lead: Lead) -> pl.DataFrame:
-    """Columns source, persona, similarity of the lead's predictor; from the evolution table where the inputs have none."""
+def similarity_of(analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome) -> pl.DataFrame:
+    """Columns source, persona, similarity of the headline's predictor; from the evolution table where the inputs have none."""
     table = inputs.similarities
     if table.height:
-        chosen = table.filter((pl.col("method") == lead.method) & (pl.col("layer") == lead.layer))
+        chosen = table.filter((pl.col("method") == headline.method) & (pl.col("layer") == headline.layer))
         if chosen.height:
             return chosen.select("source", "persona", pl.col("value").alias("similarity"))
-    rows = lead.rows(analysis.evolution).filter(pl.col("similarity").is_not_null())
+    rows = headline.rows(analysis.evolution).filter(pl.col("similarity").is_not_null())
     return rows.select("source", "persona", "similarity").unique(["source", "persona"], maintain_order=True)
 
 
-def scatter(analysis: Analysis, inputs: ReportInput, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
-    """One row per bystander persona x arm, and one per panel (`kind` "gradient") that carries its rho as text."""
+def scatter(analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """One row per bystander persona x arm, and one per panel (`kind` "rho") that carries its rho as text."""
     people = (
-        of_arms(analysis.leakage, lead, names)
+        of_arms(analysis.leakage, headline, names)
         .filter((pl.col("context") == "persona") & (pl.col("role") != "source") & pl.col("leakage").is_not_null())
-        .join(similarity_of(analysis, inputs, lead), on=["source", "persona"], how="inner")
+        .join(similarity_of(analysis, inputs, headline), on=["source", "persona"], how="inner")
         .join(_prompts(inputs), on="persona", how="left")
         .with_columns(pl.lit("persona").alias("kind"))
     )
     columns = ["record", "kind", "source", "arm", "persona", "category", "role", "similarity", "leakage", "low", "high",
                "before", "after", "n_items", "prompt"]  # fmt: skip
     people = _named(people.select(columns))
-    heads = _panel_heads(analysis, lead, names)
+    heads = _panel_heads(analysis, headline, names)
     return shown(pl.concat([people, heads], how="diagonal_relaxed"))
 
 
@@ -81,7 +79,7 @@ def _prompts(inputs: ReportInput) -> pl.DataFrame:
 
 
 def _named(people: pl.DataFrame) -> pl.DataFrame:
-    """Add `label`, the name of the most leaked-to personas of each panel ("" for the rest), and the `side` it stands on."""
+    """Add `label`, the name of the most leaked-to personas of each panel ("" for the rest), and the `side` it is on."""
     left, right = (cast("float", end) for end in (people["similarity"].min() or 0.0, people["similarity"].max() or 1.0))
     width = max(right - left, 1e-9)
     tall = max(cast("float", people["leakage"].max() or 0.0) - cast("float", people["leakage"].min() or 0.0), 1e-9)
@@ -102,25 +100,13 @@ def _named(people: pl.DataFrame) -> pl.DataFrame:
     return people.with_columns(pl.Series("label", labels, pl.String), pl.Series("side", sides, pl.String))
 
 
-def _panel_heads(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
-    rows = of_arms(analysis.gradient, lead, names).filter(
-        (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
-    )
-    heads = [
-        {
-            "record": row["record"],
-            "kind": "gradient",
-            "source": row["source"] or "",
-            "arm": row["arm"] or "",
-            "label": gradient_text(row),
-        }
-        for row in rows.iter_rows(named=True)
-    ]
-    schema: dict[str, type[pl.DataType]] = dict.fromkeys(("record", "kind", "source", "arm", "label"), pl.String)
-    return pl.DataFrame(heads, schema=schema)
+def _panel_heads(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    rows = of_arms(analysis.similarity_correlation, headline, names, predicted=True)
+    texts = pl.Series("label", [rho_text(row) for row in rows.iter_rows(named=True)], pl.String)
+    return rows.select("record", pl.lit("rho").alias("kind"), "source", "arm", texts)
 
 
-def gradient_text(row: dict[str, float | str | None]) -> str:
+def rho_text(row: dict[str, float | str | None]) -> str:
     """ "ρ 0.65 [0.52, 0.75]", or why there is no rho."""
     if row["rho"] is None:
         return f"no ρ: {row['reason'] or row['status']}"
@@ -129,16 +115,16 @@ def gradient_text(row: dict[str, float | str | None]) -> str:
     return f"ρ {format_number(row['rho'], 'rho')}{interval}"
 
 
-def heat(analysis: Analysis, inputs: ReportInput, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+def heat(analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     """One row per persona x checkpoint x arm. `position`: 0 the source, then bystanders by falling similarity.
 
     Only what was measured during training has a row; where nothing was, every persona has its first and last.
     """
-    rows = of_arms(analysis.evolution, lead, names).filter(pl.col("leakage").is_not_null())
+    rows = of_arms(analysis.evolution, headline, names).filter(pl.col("leakage").is_not_null())
     during = rows.filter((pl.col("checkpoint") > 0) & (pl.col("checkpoint") < 1)).select("source", "arm", "persona")
     if during.height:
         rows = rows.join(during.unique(), on=["source", "arm", "persona"], how="semi")
-    known = similarity_of(analysis, inputs, lead).rename({"similarity": "known"})
+    known = similarity_of(analysis, inputs, headline).rename({"similarity": "known"})
     rows = rows.join(known, on=["source", "persona"], how="left").with_columns(
         pl.coalesce("similarity", "known").alias("similarity")
     )
@@ -151,100 +137,94 @@ def heat(analysis: Analysis, inputs: ReportInput, lead: Lead, names: Sequence[st
     )
 
 
-def category_rows(table: pl.DataFrame, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+def category_rows(table: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     """The rows of the category or role table in every arm, with an interval where there is one."""
-    return shown(of_arms(table, lead, names).filter(pl.col("leakage").is_not_null()))
+    return shown(of_arms(table, headline, names).filter(pl.col("leakage").is_not_null()))
 
 
 HELD = (("", "nothing (raw)"), ("prompt_length", "prompt length"), ("baseline", "baseline metric"),
         ("centroid", "distance to centroid"), ("category", "category"))  # fmt: skip
 
 
-def rivals(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
-    """One row per source x arm x predictor, at the lead's layer where the predictor has layers; the lead's own first."""
-    rows = of_arms(analysis.gradient, lead, names).filter(
-        pl.col("rho").is_not_null() & ((pl.col("layer") == lead.layer) | (pl.col("layer") < 0))
+def predictors(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """One row per source x arm x predictor, at the headline's layer where the predictor has layers; the headline's own first."""
+    rows = of_arms(analysis.similarity_correlation, headline, names).filter(
+        pl.col("rho").is_not_null() & ((pl.col("layer") == headline.layer) | (pl.col("layer") < 0))
     )
-    place = pl.when(pl.col("method") == lead.method).then(0).when(pl.col("layer") >= 0).then(1).otherwise(2)
-    return shown(_predictors(rows).with_columns(place.alias("place")))
+    order = pl.when(pl.col("method") == headline.method).then(0).when(pl.col("layer") >= 0).then(1).otherwise(2)
+    return shown(_predictors(rows).with_columns(order.alias("order")))
 
 
-def layers(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
-    """One row per source x arm x predictor x layer; `primary` marks the lead's predictor, `registered` its layer too."""
-    rows = of_arms(analysis.gradient, lead, names).filter(pl.col("rho").is_not_null() & (pl.col("layer") >= 0))
-    primary = pl.col("method") == lead.method
+def layers(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """One row per source x arm x predictor x layer; `primary` marks the headline's predictor, `registered` its layer too.
+    None for fewer than two layers: one makes no line."""
+    rows = of_arms(analysis.similarity_correlation, headline, names).filter(
+        pl.col("rho").is_not_null() & (pl.col("layer") >= 0)
+    )
+    rows = rows if rows["layer"].n_unique() > 1 else rows.clear()
+    primary = pl.col("method") == headline.method
     frame = _predictors(rows).with_columns(
-        primary.alias("primary"), (primary & (pl.col("layer") == lead.layer)).alias("registered")
+        primary.alias("primary"), (primary & (pl.col("layer") == headline.layer)).alias("registered")
     )
     return shown(frame.sort(pl.col("primary"), descending=True, maintain_order=True))
 
 
 def _predictors(rows: pl.DataFrame) -> pl.DataFrame:
-    named = [predictor_name(method or "", -1) for method in rows["method"].to_list()]
+    named = [predictor_name(method, -1) for method in rows["method"].to_list()]
     columns = ["record", "source", "arm", "method", "layer", "rho", "low", "high", "p", "n"]
     return rows.select(columns).with_columns(pl.Series("predictor", named, pl.String))
 
 
-def partials(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
-    """One row per source x arm x explanation held constant; the raw rho first, with its interval."""
-    rows = of_arms(analysis.gradient, lead, names).filter(
-        (pl.col("method") == lead.method) & (pl.col("layer") == lead.layer)
-    )
-    found: list[dict[str, object]] = []
+def partials(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """One row per source x arm x confounder held constant; the raw rho first, with its interval."""
+    rows = of_arms(analysis.similarity_correlation, headline, names, predicted=True)
+    found: list[tuple[object, ...]] = []
     for row in rows.iter_rows(named=True):
         cells = {
-            label: (row[f"partial_{key}"], row[f"partial_{key}_p"]) if key else (row["rho"], row["p"])
+            label: (row[f"partial_{key}"], row[f"partial_{key}_p"], None, None)
+            if key
+            else (row["rho"], row["p"], row["low"], row["high"])
             for key, label in HELD
         }
-        cells["category (ranks within it)"] = (row["rho_within_category"], row["p_within_category"])
-        for label, (rho, p) in cells.items():
-            raw = label == HELD[0][1]
-            ends = (row["low"], row["high"]) if raw else (None, None)
-            found.append({"record": row["record"], "source": row["source"] or "", "arm": row["arm"] or "", "held": label,
-                          "rho": rho, "p": p, "low": ends[0], "high": ends[1]})  # fmt: skip
-    schema = {"record": pl.String, "source": pl.String, "arm": pl.String, "held": pl.String, "rho": pl.Float64,
-              "p": pl.Float64, "low": pl.Float64, "high": pl.Float64}  # fmt: skip
-    return shown(pl.DataFrame(found, schema=schema).filter(pl.col("rho").is_not_null()))
+        cells["category (ranks within it)"] = (row["rho_within_category"], row["p_within_category"], None, None)
+        found += [(row["record"], row["source"], row["arm"], label, *numbers) for label, numbers in cells.items()]
+    schema: dict[str, type[pl.DataType]] = dict.fromkeys(("record", "source", "arm", "held"), pl.String)
+    schema |= dict.fromkeys(("rho", "p", "low", "high"), pl.Float64)
+    return shown(pl.DataFrame(found, schema=schema, orient="row").filter(pl.col("rho").is_not_null()))
 
 
-def quintiles(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+def quintiles(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     """The table of fifths of similarity, in every arm."""
-    return shown(of_arms(analysis.quintiles, lead, names).filter(pl.col("leakage").is_not_null()))
+    return shown(of_arms(analysis.quintiles, headline, names).filter(pl.col("leakage").is_not_null()))
 
 
-def timing(analysis: Analysis, lead: Lead, names: Sequence[str]) -> pl.DataFrame:
+def timing(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     """Bystanders whose half point is known, in every arm."""
-    rows = of_arms(analysis.dynamics, lead, names)
+    rows = of_arms(analysis.dynamics, headline, names)
     known = pl.col("half_point").is_not_null() & pl.col("similarity").is_not_null() & (pl.col("role") != "source")
     return shown(rows.filter(known))
 
 
-def phase(analysis: Analysis, lead: Lead) -> dict[str, pl.DataFrame]:
-    """Per source the designs of the sweep in the lead's outcome; `rate` is the learning rate as text."""
+def phase(analysis: Analysis, headline: HeadlineOutcome) -> dict[str, pl.DataFrame]:
+    """Per source the designs of the sweep in the headline's outcome; `rate` is the learning rate as text."""
     rows = analysis.phase.filter(
-        (pl.col("behavior").fill_null("") == lead.behavior)
-        & (pl.col("arm").fill_null("") == lead.arm)
-        & (pl.col("metric") == lead.metric)
-        & (pl.col("dataset").fill_null("") == lead.dataset)
-        & pl.col("learning_rate").is_not_null()
+        (pl.col("behavior") == headline.behavior)
+        & (pl.col("arm") == headline.arm)
+        & (pl.col("metric") == headline.metric)
+        & (pl.col("dataset") == headline.dataset)
+        & pl.col("lr").is_not_null()
         & pl.col("epochs").is_not_null()
     )
-    rates = [f"{rate:g}" for rate in rows["learning_rate"].to_list()]
+    rates = [f"{rate:g}" for rate in rows["lr"].to_list()]
     rows = shown(rows.with_columns(pl.Series("rate", rates, pl.String)))
-    designs = rows.select("learning_rate", "epochs").n_unique()
+    designs = rows.select("lr", "epochs").n_unique()
     return {str(key[0]): part for key, part in rows.group_by("source", maintain_order=True)} if designs > 1 else {}
 
 
 def losses(inputs: ReportInput) -> pl.DataFrame:
     """Loss by step of every training; long trainings are thinned to about `LOSS_POINTS` steps each."""
-    found: list[dict[str, str | float]] = [
-        {
-            "label": curve.label,
-            "behavior": curve.behavior,
-            "step": step.step,
-            "loss": step.loss,
-            "learning_rate": step.learning_rate,
-        }
+    found = [
+        (curve.label, curve.behavior, step.step, step.loss, step.learning_rate)
         for curve in inputs.curves
         for step in curve.steps[:: max(1, len(curve.steps) // LOSS_POINTS)]
     ]
@@ -255,4 +235,4 @@ def losses(inputs: ReportInput) -> pl.DataFrame:
         "loss": pl.Float64,
         "learning_rate": pl.Float64,
     }
-    return shown(pl.DataFrame(found, schema=schema).filter(pl.col("loss").is_finite()))
+    return shown(pl.DataFrame(found, schema=schema, orient="row").filter(pl.col("loss").is_finite()))

@@ -7,23 +7,22 @@ from collections.abc import Sequence
 import altair as alt
 import polars as pl
 
-from bystander.report.figures import marks
+from bystander.report.figures import shared
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import leakage_title
-from bystander.report.leads import Lead
 
 NAMED_ROWS = 40  # up to as many rows have their name beside them; more are read by hovering
 
 
-def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChart:
+def heat(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -> alt.FacetChart:
     """A panel per source: rows are personas, the source first and then by falling similarity; columns are checkpoints.
 
     The color scale ends at the largest change of a bystander; the source's own is beyond it, and is cut there.
     """
-    panels = frame["source"].unique(maintain_order=True).to_list()
     rows = int(frame["position"].max() or 1)  # pyright: ignore[reportArgumentType]
     others = frame.filter(pl.col("role") != "source")
     limit = float(others["leakage"].abs().max() or 1.0)  # pyright: ignore[reportArgumentType]
-    single = len(panels) == 1
+    single = len(shared.sources(frame)) == 1
     named = single and rows <= 130
     step = 18 if rows <= NAMED_ROWS else 11 if named else 4
     y = alt.Y(
@@ -37,26 +36,23 @@ def heat(frame: pl.DataFrame, lead: Lead, names: Sequence[str]) -> alt.FacetChar
     color = alt.Color(
         "leakage:Q",
         scale=alt.Scale(domain=[-limit, 0, limit], range="diverging", clamp=True),
-        legend=alt.Legend(title=" ".join(leakage_title(lead.probe, lead.metric)), format="~r", titleLimit=420),
+        legend=alt.Legend(title=" ".join(leakage_title(headline.probe, headline.metric)), format="~r", titleLimit=420),
     )
     below = "Checkpoint (fraction of training)"
     x = alt.X(
         "checkpoint:O", title=below if single else None, axis=alt.Axis(labelAngle=0, format="~g", labelOverlap=True)
     )
-    base = alt.Chart(frame).transform_filter(marks.of_arm())
+    base = alt.Chart(frame).transform_filter(shared.of_arm())
     cells = base.mark_rect(tooltip=True, cursor="pointer").encode(
         x=x, y=y, color=color, tooltip=_tooltip(), description="persona:N"
     )
     outline = (
-        base.transform_filter(marks.FOLLOWED)
+        base.transform_filter(shared.FOLLOWED)
         .mark_rect(style="outline", tooltip=None, fillOpacity=0)
         .encode(x="checkpoint:O", y=y)
     )
-    width = 420 if single else 150
-    chart = marks.layered(cells, outline, width=width, height=alt.Step(step))
-    grid = marks.panels(chart, panels, above="", below="" if single else below)
-    marks.switchable(grid, names, {"gutter": 150 if named else 40, "least": 120, "widest": 620})
-    return grid
+    chart = shared.layered(cells, outline, width=420 if single else 150, height=alt.Step(step))
+    return shared.switchable_panels(chart, frame, names, below, gutter=150 if named else 40, least=120, widest=620)
 
 
 def _tooltip() -> list[alt.Tooltip]:

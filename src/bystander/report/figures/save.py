@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from bystander.core.files import write_bytes
 from bystander.report.figures.fit import to_column
 from bystander.report.theme import HOVER, config
 
 if TYPE_CHECKING:
     import altair as alt
 
-    from bystander.report.figures.marks import Compound
+    from bystander.report.figures.shared import Compound
 
     Figure = Compound | alt.Chart
 
@@ -60,8 +61,6 @@ def save_figures(specs: Mapping[str, dict[str, object]], folder: Path, style: st
     """
     import vl_convert
 
-    from bystander.report.write import write_files
-
     written: list[Path] = []
     for name, spec in specs.items():
         paper = style == "paper"
@@ -73,6 +72,7 @@ def save_figures(specs: Mapping[str, dict[str, object]], folder: Path, style: st
             folder / f"{name}.png": vl_convert.svg_to_png(svg, scale=png_scale(svg), ppi=DOTS),
             folder / f"{name}.pdf": vl_convert.svg_to_pdf(svg),
         }
-        write_files(files)
+        for path, content in files.items():
+            write_bytes(path, content)
         written.extend(files)
     return written

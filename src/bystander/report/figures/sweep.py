@@ -1,20 +1,20 @@
-"""The phase diagram: what a sweep of learning rate and epochs did to the source, the bystanders and the gradient."""
+"""The phase diagram: what a sweep of learning rate and epochs did to the source, the bystanders and rho."""
 
 from __future__ import annotations
 
 import altair as alt
 import polars as pl
 
-from bystander.report.figures import marks
+from bystander.report.figures import shared
+from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import UNITS, unit_of
-from bystander.report.leads import Lead
 
 CELL = 46  # px; wide enough for a number of four characters
 
 
-def phase(frame: pl.DataFrame, lead: Lead) -> alt.ConcatChart:
+def phase(frame: pl.DataFrame, headline: HeadlineOutcome) -> alt.ConcatChart:
     """Four maps over learning rate x epochs; a cross marks designs whose control metric broke. `frame`: `frames.phase`."""
-    unit = UNITS.get(unit_of(lead.probe, lead.metric), "")
+    unit = UNITS.get(unit_of(headline.probe, headline.metric), "")
     limit = float(
         frame.select(pl.max_horizontal(pl.col("source_effect", "mean_bystander", "max_bystander").abs())).max().item()
         or 1
@@ -24,7 +24,7 @@ def phase(frame: pl.DataFrame, lead: Lead) -> alt.ConcatChart:
         _map(frame, "source_effect", f"Source{suffix}", limit),
         _map(frame, "mean_bystander", f"Mean bystander{suffix}", limit),
         _map(frame, "max_bystander", f"Largest bystander{suffix}", limit),
-        _map(frame, "rho", "Gradient ρ", 1.0),
+        _map(frame, "rho", "Similarity gradient ρ", 1.0),
     ]
     chart = alt.concat(*maps, columns=4, spacing=26).resolve_scale(color="independent")
     chart.usermeta = {"gutter": 60, "least": 210, "columns": 4}
@@ -32,7 +32,7 @@ def phase(frame: pl.DataFrame, lead: Lead) -> alt.ConcatChart:
 
 
 def _map(frame: pl.DataFrame, value: str, title: str, limit: float) -> alt.LayerChart:
-    rates = sorted({(row["learning_rate"], row["rate"]) for row in frame.iter_rows(named=True)})
+    rates = sorted({(row["lr"], row["rate"]) for row in frame.iter_rows(named=True)})
     x = alt.X("epochs:O", title="Epochs", axis=alt.Axis(labelAngle=0, format="~g"))
     y = alt.Y("rate:O", title="Learning rate", sort=[name for _, name in reversed(rates)])
     color = alt.Color(
@@ -62,4 +62,4 @@ def _map(frame: pl.DataFrame, value: str, title: str, limit: float) -> alt.Layer
         known.transform_filter(f"!({strong})").mark_text(style="value", tooltip=None).encode(x=x, y=y, text="words:N")
     )
     full = known.transform_filter(strong).mark_text(style="value-strong", tooltip=None).encode(x=x, y=y, text="words:N")
-    return marks.layered(cells, pale, full, title=title, width=alt.Step(CELL), height=alt.Step(30))
+    return shared.layered(cells, pale, full, title=title, width=alt.Step(CELL), height=alt.Step(30))

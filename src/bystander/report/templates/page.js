@@ -388,9 +388,9 @@
     if (entry.note) who.append(make("div", entry.note));
     const text = make("div");
     if (entry.question) text.append(make("p", entry.question, "asked"));
-    const said = make("p", entry.text, "said");
-    said.dir = "auto";
-    text.append(said);
+    const answer = make("p", entry.text, "answer");
+    answer.dir = "auto";
+    text.append(answer);
     if (entry.cut) text.append(make("p", "Cut here; the whole answer is in the run directory.", "asked"));
     else if (entry.finish === "length") text.append(make("p", "The model was stopped at its token limit here.", "asked"));
     box.append(who, text);

@@ -8,55 +8,42 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
-from bystander.analysis import Analysis, Settings, analyze
-from bystander.core.errors import StoreError
-from bystander.study.cells.cells import Plan, swept_behaviors
-from bystander.study.spec.spec import Study
-from bystander.study.store.store import MEASUREMENT_SCHEMA, CellDir, read_json, write_json
+from bystander.analysis import Analysis, AnalysisSettings, analyze
+from bystander.study.config.study import StudySettings
+from bystander.study.engine.collect import persona_table
+from bystander.study.plan.cells import Plan, config_label, swept_behaviors
+from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir
+from bystander.study.store.records import GateDecision
 
-OVERRIDE = "override.json"
 PERMUTATIONS, RESAMPLES = (
     999,
     500,
 )  # the gate compares an estimate with a threshold: the report's analysis is the full one
 
 
-def decide(plan: Plan, needed: Sequence[CellDir]) -> dict[str, Any]:
-    """The decision, JSON-able: `decision` (go, stop), `reason`, `picks` (behavior -> configuration; a behavior whose
-    every configuration broke the model has none), `numbers` by behavior and name, and `phase` (the phase diagram)."""
+def decide(plan: Plan, needed: Sequence[CellDir]) -> GateDecision:
+    """The decision, from the cells that the gate needs."""
     frames = [directory.measurements() for directory in needed]
     measurements = pl.concat(frames) if frames else pl.DataFrame(schema=MEASUREMENT_SCHEMA)
-    geometry = next(d for d in needed if (d.path / "similarities.parquet").is_file())
-    similarities = pl.read_parquet(geometry.path / "similarities.parquet")
-    tokens: Mapping[str, int] = geometry.manifest()["prompt_tokens"]
-    personas = pl.DataFrame(
-        [
-            {"persona": p.name, "category": p.category, "related_to": list(p.related_to), "prompt": p.prompt,
-             "prompt_tokens": tokens.get(p.name)}
-            for p in plan.study.personas
-        ]
-    )  # fmt: skip
+    geometry = next(directory for directory in needed if directory.similarities_file.is_file())
+    similarities = pl.read_parquet(geometry.similarities_file.read_bytes())
+    personas = persona_table(plan.study.personas, geometry.manifest().prompt_tokens)
     spec = plan.study.spec
-    settings = Settings(
-        layer=spec.geometry.layer, permutations=PERMUTATIONS, resamples=RESAMPLES, control_limit=spec.select.within,
-        gradient_over=("held-out",) if spec.arms[0] == "contrastive" else ("held-out", "mixed"),
+    settings = AnalysisSettings(
+        method=spec.geometry.method, layer=spec.geometry.layer, permutations=PERMUTATIONS, resamples=RESAMPLES, control_limit=spec.select.within,
+        bystander_roles=("held-out",) if spec.arms[0] == "contrastive" else ("held-out", "mixed"),
     )  # fmt: skip
     analysis = analyze(measurements, similarities, personas, settings=settings, hypotheses=())
     found = [_behavior(analysis, behavior, spec) for behavior in swept_behaviors(plan.study)]
     decision, reason = rule(found, spec)
-    return {
-        "decision": decision,
-        "reason": reason,
-        "picks": {one.behavior: one.pick for one in found if one.pick},
-        "numbers": {k: v for one in found for k, v in one.numbers.items()},
-        "phase": analysis.phase.to_dicts(),
-    }
+    return GateDecision(
+        decision, reason, {one.behavior: one.pick for one in found if one.pick},
+        {k: v for one in found for k, v in one.numbers.items()}, analysis.phase.to_dicts(),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +58,10 @@ class Swept:
     numbers: dict[str, float | int | str | None]
 
 
-def _behavior(analysis: Analysis, behavior: str, spec: Study) -> Swept:
+def _behavior(analysis: Analysis, behavior: str, spec: StudySettings) -> Swept:
     rows = [row for row in analysis.phase.to_dicts() if row["behavior"] == behavior]
     assert spec.sweep is not None
-    order = {f"lr={c.lr:g},epochs={c.epochs}": i for i, c in enumerate(spec.sweep.points())}
+    order = {config_label(c.lr, c.epochs): i for i, c in enumerate(spec.sweep.points())}
     rows.sort(key=lambda row: order.get(row["config"], len(order)))
     picked, why = select(rows, spec)
     numbers: dict[str, float | int | str | None] = {f"{behavior} configuration": picked["config"] if picked else None}
@@ -97,20 +84,20 @@ def _behavior(analysis: Analysis, behavior: str, spec: Study) -> Swept:
     return Swept(behavior, picked["config"], math.nan if value is None else float(value), why, numbers)
 
 
-def _gradient(analysis: Analysis, outcome: Mapping[str, object], spec: Study) -> dict[str, Any]:
+def _gradient(analysis: Analysis, outcome: Mapping[str, object], spec: StudySettings) -> dict[str, Any]:
     """The gradient of that training and outcome at the study's layer; {} where there is none."""
-    frame = analysis.gradient.filter(
-        pl.col("seed").is_null(), pl.col("method") == "cosine", pl.col("layer") == spec.geometry.layer,
+    frame = analysis.similarity_correlation.filter(
+        pl.col("seed").is_null(), pl.col("method") == spec.geometry.method, pl.col("layer") == spec.geometry.layer,
         *(pl.col(key) == value for key, value in outcome.items()),
     )  # fmt: skip
     return frame.row(0, named=True) if frame.height else {}
 
 
-def select(rows: Sequence[Mapping[str, Any]], spec: Study) -> tuple[Mapping[str, Any] | None, str]:
+def select(rows: Sequence[Mapping[str, Any]], spec: StudySettings) -> tuple[Mapping[str, Any] | None, str]:
     """The row of the phase diagram that the declared rule picks, and why; None where it can pick none."""
     if spec.select.rule == "given":
         assert spec.select.config is not None
-        name = f"lr={spec.select.config.lr:g},epochs={spec.select.config.epochs}"
+        name = config_label(spec.select.config.lr, spec.select.config.epochs)
         return next((row for row in rows if row["config"] == name), None), "given in the study file"
     sound = [row for row in rows if row["control_change"] is None or row["control_change"] >= -spec.select.within]
     measured = [row for row in sound if row["source_effect"] is not None]
@@ -120,7 +107,7 @@ def select(rows: Sequence[Mapping[str, Any]], spec: Study) -> tuple[Mapping[str,
     return best, f"the largest source effect ({best['source_effect']:.3g}) of {len(measured)} sound configurations"
 
 
-def rule(found: Sequence[Swept], spec: Study) -> tuple[str, str]:
+def rule(found: Sequence[Swept], spec: StudySettings) -> tuple[Literal["go", "stop"], str]:
     """go or stop, with the reason in words and numbers."""
     if not any(one.pick for one in found):
         return "stop", "; ".join(f"{one.behavior}: {one.why}" for one in found)
@@ -128,39 +115,20 @@ def rule(found: Sequence[Swept], spec: Study) -> tuple[str, str]:
         return "go", "the study has no gate; " + "; ".join(f"{one.behavior}: {one.pick}, {one.why}" for one in found)
     gate = spec.gate
     below = [one for one in found if not one.value >= gate.threshold]  # NaN is below: nothing was shown
-    told = "; ".join(_told(one, spec) for one in found)
+    values = "; ".join(_value(one, spec) for one in found)
     stops = len(below) == len(found) if gate.stop_if == "all_below" else bool(below)
     which = "every behavior is" if gate.stop_if == "all_below" else "a behavior is"
     if stops:
-        return "stop", f"{which} below the threshold of {gate.threshold:g}: {told}"
-    return "go", f"{told} (threshold {gate.threshold:g})"
+        return "stop", f"{which} below the threshold of {gate.threshold:g}: {values}"
+    return "go", f"{values} (threshold {gate.threshold:g})"
 
 
-def _told(one: Swept, spec: Study) -> str:
+def _value(one: Swept, spec: StudySettings) -> str:
     if not one.pick:
         return f"{one.behavior}: {one.why}"
     statistic = spec.gate.statistic if spec.gate else "rho"
     name = "rho" if statistic == "rho" else f"the interval's {statistic} end"
     low, high = one.numbers.get(f"{one.behavior} rho low"), one.numbers.get(f"{one.behavior} rho high")
     interval = f" [{low:.2f}, {high:.2f}]" if isinstance(low, float) and isinstance(high, float) else ""
-    value = "not estimable" if math.isnan(one.value) else f"{one.value:.2f}"
-    return f"{one.behavior}: {name} {value}{interval if statistic == 'rho' else ''} at {one.pick}"
-
-
-def picks_of(plan: Plan, folder: Path) -> Mapping[str, str] | None:
-    """What the gate of a run picked; None while it has not decided, or where there is no gate."""
-    directory = CellDir(folder / "cells" / plan.gate.folder) if plan.gate else None
-    return directory.manifest()["gate"]["picks"] if directory and directory.complete else None
-
-
-def override(folder: Path, reason: str) -> None:
-    """Record that the gate is overridden, and why. Raises StoreError without a reason."""
-    if not reason.strip():
-        raise StoreError("--override needs a reason: it is recorded and stands in the report")
-    write_json(folder / OVERRIDE, {"reason": reason.strip(), "time": datetime.now(UTC).isoformat(timespec="seconds")})
-
-
-def overridden(folder: Path) -> str:
-    """The reason with which the gate of a run was overridden; "" where it was not."""
-    path = folder / OVERRIDE
-    return str(read_json(path)["reason"]) if path.is_file() else ""
+    number = "not estimable" if math.isnan(one.value) else f"{one.value:.2f}"
+    return f"{one.behavior}: {name} {number}{interval if statistic == 'rho' else ''} at {one.pick}"

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from bystander.core.errors import BystanderError, StoreError
 from bystander.lm import embedded
-from bystander.study.cells.audits import tokenizer_of
-from bystander.study.cells.cells import plan_cells
-from bystander.study.plan.forecast import Forecast
-from bystander.study.plan.machine import Shape, shape_of
-from bystander.study.spec.spec import Loaded
-from bystander.study.store.claim import holder, versions
+from bystander.study.config.study import ResolvedStudy
+from bystander.study.forecast.forecast import Forecast
+from bystander.study.forecast.throughput import Shape, shape_of
+from bystander.study.plan.audit import tokenizer_of
+from bystander.study.plan.cells import Plan
+from bystander.study.store.lock import holder, versions
+from bystander.study.store.run_dir import RunDir
 
 DISK_MARGIN = 1.5  # what tables, temporary files and reports take beside the forecast
 # Peak bytes a parameter on a GPU while a cell of the largest kind runs, in bfloat16, with what activations add (41 GiB
-# for 7.6e9 parameters at 16 rows of 140 tokens: ../shared/bench/BASELINES.md).
+# for 7.6e9 parameters at 16 rows of 140 tokens: docs/performance.md).
 BYTES_PER_PARAMETER = 41 * 2**30 / 7.62e9
 # On a CPU in float32: the libraries (measured: 0.45 GiB), the weights, and what a micro-batch's backward pass keeps, in
 # floats a token, a layer and a unit of hidden and inner size (measured with the embedded model: 13.6 to 17).
@@ -38,18 +39,19 @@ class Check:
     message: str
 
 
-def preflight(study: Loaded, folder: Path, forecast: Forecast, *, holding: bool = True) -> list[Check]:
-    """All checks for a launch into `folder`. `holding`: this process holds the directory already."""
+def preflight(plan: Plan, run: RunDir, forecast: Forecast, *, holding: bool = True) -> list[Check]:
+    """All checks for a launch of a plan into a run directory. `holding`: this process holds the directory already."""
+    study = plan.study
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("write access", lambda: _write_access(folder)),
-        ("other run", lambda: "this process holds it" if holding else _nobody(folder)),
-        ("disk", lambda: _disk(folder, forecast.bytes)),
+        ("write access", lambda: _write_access(run.path)),
+        ("other run", lambda: "this process holds it" if holding else _nobody(run)),
+        ("disk", lambda: _disk(run.path, forecast.bytes)),
         ("memory", lambda: _memory(study)),
         ("model", lambda: _model(study)),
-        ("data", lambda: _data(study)),
-        ("judge", lambda: _judge(study)),
+        ("data", lambda: _data(plan)),
+        ("services", lambda: _services(plan)),
         ("versions", _versions),
-        ("clock", lambda: _clock(folder)),
+        ("clock", lambda: _clock(run)),
     ]
     return [_check(name, one) for name, one in checks]
 
@@ -86,10 +88,10 @@ def _write_access(folder: Path) -> str:
     return f"{where} can be written"
 
 
-def _nobody(folder: Path) -> str:
-    who = holder(folder)
+def _nobody(run: RunDir) -> str:
+    who = holder(run)
     if who:
-        raise StoreError(f"{folder} is being written by {who}; wait for it, or give another directory with --out")
+        raise StoreError(f"{run.path} is being written by {who}; wait for it, or give another directory with --out")
     return "nobody holds the directory"
 
 
@@ -103,7 +105,7 @@ def _disk(folder: Path, needed: float) -> str:
     return f"{wanted / 1e9:.2f} GB needed, {free / 1e9:.1f} GB free"
 
 
-def _memory(study: Loaded) -> str:
+def _memory(study: ResolvedStudy) -> str:
     model = study.spec.model
     kind, free = _free_memory(model.device)
     wanted = _needed_memory(shape_of(model.name), kind)
@@ -127,8 +129,8 @@ def _needed_memory(shape: Shape, kind: str) -> float:
     return LIBRARIES + 4 * (shape.parameters + kept)
 
 
-def _known(study: Loaded) -> bool:
-    from bystander.study.plan.machine import known_shape
+def _known(study: ResolvedStudy) -> bool:
+    from bystander.study.forecast.throughput import known_shape
 
     return known_shape(study.spec.model.name)
 
@@ -150,24 +152,20 @@ def _free_memory(device: str) -> tuple[str, float]:
     return "cpu", free
 
 
-def _model(study: Loaded) -> str:
+def _model(study: ResolvedStudy) -> str:
     tokenizer_of(study.spec.model)
     return f"{study.spec.model.name}: tokenizer and settings are there, the chat template takes personas"
 
 
-def _data(study: Loaded) -> str:
-    plan = plan_cells(study)
-    rows = sum(len(design.rows) for design in plan.all_designs)
-    return f"{len(plan.all_designs)} designs, {rows:,} rows, {len(plan.probes)} probes"
+def _data(plan: Plan) -> str:
+    designs = plan.parts.designs()
+    rows = sum(len(design.rows) for design in designs)
+    return f"{len(designs)} designs, {rows:,} rows, {len(plan.probes)} probes"
 
 
-def _judge(study: Loaded) -> str:
-    probe = plan_cells(study).probes.get("judged")
-    judge = getattr(probe, "judge", None)
-    if judge is None:
-        return "no judge is asked"
-    judge.preflight([study.spec.model.name])
-    return f"{judge.settings.model} answers"
+def _services(plan: Plan) -> str:
+    said = [probe.check_model([plan.study.spec.model.name]) for probe in plan.probes.values()]
+    return "; ".join(filter(None, said)) or "no judge is asked"
 
 
 def _versions() -> str:
@@ -187,12 +185,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in parts)
 
 
-def _clock(folder: Path) -> str:
+def _clock(run: RunDir) -> str:
     """The clock is plausible, and not behind what this run has written already: events would be out of order."""
     now = time.time()
     if now < CLOCK_FROM:
         raise StoreError(f"the clock shows {time.strftime('%Y-%m-%d', time.gmtime(now))}; set it")
-    events = folder / "events.jsonl"
+    events = run.events_file
     if events.is_file() and events.stat().st_mtime > now + 60:
         raise StoreError(f"the clock is behind {events}, which was written in its future; set it")
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))

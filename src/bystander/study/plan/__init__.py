@@ -1,1 +1,1 @@
-"""What can be known before a study runs: open questions, cost, power, review."""
+"""A study cut into cells: its behaviors, probes, rows, audit and pre-registration, decided before anything runs."""

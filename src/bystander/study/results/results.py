@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from bystander.analysis import Analysis, Settings, analyze
-from bystander.analysis.results import tidy
-from bystander.analysis.schemas import TABLES
+from bystander.analysis import Analysis, AnalysisSettings, analyze
+from bystander.analysis.schemas import TABLES, tidy
+from bystander.core import doors
 from bystander.core.errors import StoreError
-from bystander.core.records import Persona, PersonaFacts
-from bystander.study.engine.registered import hypotheses_of
-from bystander.study.results import told
-from bystander.study.results.judged import FOLDER, judged_afterwards
-from bystander.study.spec.spec import Loaded, Study
-from bystander.study.store.store import STAMPED, Sampled, read_json, write_bytes
+from bystander.core.files import read_json, write_bytes
+from bystander.core.records import PersonaFacts
+from bystander.study.config.study import ResolvedStudy, StudySettings, study_model
+from bystander.study.plan.preregistration import hypotheses_of
+from bystander.study.results import run_records
+from bystander.study.results.rejudge import judged_afterwards
+from bystander.study.store.cell_dir import STAMPED, Sampled
+from bystander.study.store.run_dir import RunDir
 
 if TYPE_CHECKING:
     import altair as alt
 
+    from bystander.probe.base import SampledMetrics
     from bystander.report.inputs import ReadCompletion, ReportInput
 
 
@@ -32,24 +35,24 @@ if TYPE_CHECKING:
 class Results:
     """A finished (or half-finished) run. Tables are polars data frames; `.to_pandas()` works on each."""
 
-    folder: Path
-    study: Loaded
+    run: RunDir
+    study: ResolvedStudy
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self.run.path
 
     @classmethod
     def open(cls, folder: Path | str) -> Results:
         """Open a run directory. Raises StoreError if it is none, or has no measurements yet."""
-        folder = Path(folder)
-        for name in ("provenance.json", "study.yaml", "personas.json"):
-            if not (folder / name).is_file():
-                raise StoreError(f"{folder} is not a run directory: it has no {name}")
-        if not (folder / "measurements.parquet").is_file():
-            raise StoreError(f"{folder} has no measurements yet; `bystander run` it first")
-        spec = _spec(folder / "study.yaml")
-        personas = [
-            Persona(p["name"], p["prompt"], p["category"], tuple(p["related_to"]))
-            for p in read_json(folder / "personas.json")
-        ]
-        return cls(folder, Loaded(spec, tuple(personas), folder))
+        run = RunDir(Path(folder))
+        for path in (run.provenance_file, run.study_file, run.personas_json):
+            if not path.is_file():
+                raise StoreError(f"{run.path} is not a run directory: it has no {path.name}")
+        if not run.measurements_file.is_file():
+            raise StoreError(f"{run.path} has no measurements yet; `bystander run` it first")
+        return cls(run, ResolvedStudy(_settings(run.study_file), run.personas(), run.path))
 
     @cached_property
     def measurements(self) -> pl.DataFrame:
@@ -58,59 +61,66 @@ class Results:
 
     @cached_property
     def _own(self) -> pl.DataFrame:
-        return _table(self.folder / "measurements.parquet")
+        return self.run.table(self.run.measurements_file)
 
     @cached_property
     def _later(self) -> tuple[pl.DataFrame, str] | None:
         """The rows of `bystander judge` that count, and the judge's name."""
-        return judged_afterwards(self.folder, self._own)
+        return judged_afterwards(self.run, self._own)
 
     @cached_property
     def similarities(self) -> pl.DataFrame:
         """Similarity of every persona to each source by method and layer."""
-        return _table(self.folder / "similarities.parquet")
+        return self.run.table(self.run.similarities_file)
 
     @cached_property
     def personas(self) -> pl.DataFrame:
         """Name, category, relations, prompt and its length in tokens."""
-        return _table(self.folder / "personas.parquet")
+        return self.run.table(self.run.personas_file)
 
     @cached_property
     def analysis(self) -> Analysis:
         """Every estimate and verdict, computed from the tables alone; read back where the report has it already."""
-        kept = self.folder / "analysis.json"
-        tables = [self.folder / "measurements.parquet", self.folder / FOLDER / "used.json"]
+        saved = self.run.analysis_file
+        tables = [self.run.measurements_file, self.run.judged_folder / "used.json"]
         newest = max(table.stat().st_mtime for table in tables if table.is_file())
-        if kept.is_file() and kept.stat().st_mtime >= newest:
-            return Analysis.from_json(kept.read_text(encoding="utf-8"), kept)
+        if saved.is_file() and saved.stat().st_mtime >= newest:
+            return Analysis.from_json(saved.read_text(encoding="utf-8"), saved)
         return self.analyze()
 
     def analyze(self) -> Analysis:
         """The analysis, computed anew. The phase diagram is the gate's: all its configurations on the same personas."""
-        spec = self.study.spec
-        settings = Settings(layer=spec.geometry.layer, gradient_over=("held-out", "mixed"))
-        picks = told.picked(self.folder)
-        hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(spec)]
-        main = told.main_rows(self.measurements, self.folder)
+        spec, gate = self.study.spec, self.run.gate().found
+        settings = AnalysisSettings(
+            method=spec.geometry.method, layer=spec.geometry.layer, bystander_roles=("held-out", "mixed")
+        )
+        picks = run_records.picked(self.run)
+        hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(self.study)]
+        main = run_records.main_rows(self.measurements, gate)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
-        mode = pl.col("probe").replace_strict(told.modes(self.folder, spec), default="", return_dtype=pl.String)
-        found = replace(found, instrument=found.instrument.with_columns(mode.alias("mode")))
+        mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
+        found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
         if self._later is not None:
-            told_by = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
-            found = replace(found, notes=(*found.notes, told_by))
-        gate = told.gate_manifest(self.folder)
+            note = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
+            found = replace(found, notes=(*found.notes, note))
         if gate is None:
             return found
-        note = f"the sweep's {len(gate['phase'])} trainings were judged at the gate and stand in the phase diagram"
-        return replace(found, phase=tidy(gate["phase"], TABLES["phase"]), notes=(*found.notes, note))
+        note = f"the sweep's {len(gate.phase)} trainings were judged at the gate and stand in the phase diagram"
+        return replace(found, phase=tidy(list(gate.phase), TABLES["phase"]), notes=(*found.notes, note))
+
+    def _modes(self) -> dict[str, str]:
+        """Probe -> how it measures, for the probes that have more than one way."""
+        given = {name: getattr(settings, "mode", "auto") for name, settings in self.study.spec.probes.asked().items()}
+        checked = {one.probe: one.mode for one in self.run.modes()}
+        return {name: mode for name, mode in given.items() if mode != "auto"} | checked
 
     def leakage(self) -> pl.DataFrame:
         """Leakage per training, persona and metric, with its interval."""
         return self.analysis.leakage
 
-    def gradient(self) -> pl.DataFrame:
+    def similarity_correlation(self) -> pl.DataFrame:
         """Rank correlation of leakage with similarity, per training, metric, predictor and layer."""
-        return self.analysis.gradient
+        return self.analysis.similarity_correlation
 
     def dynamics(self) -> pl.DataFrame:
         """When leakage came: per persona, the checkpoint at which half of it was reached."""
@@ -132,105 +142,85 @@ class Results:
 
         found = self.analyze()
         self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
-        write_bytes(self.folder / "analysis.json", found.to_json().encode())
-        return write_report(found, self.report_input(), self.folder / "report.html")
+        write_bytes(self.run.analysis_file, found.to_json().encode())
+        return write_report(found, self.report_input(), self.run.report_file)
 
     def report_input(self) -> ReportInput:
         """What the report shows beside the analysis."""
         from bystander.report.inputs import ReportInput
 
-        provenance = read_json(self.folder / "provenance.json")
+        provenance = read_json(self.run.provenance_file)
         spec = self.study.spec
-        lines, digest = told.registered(self.folder)
-        findings, renderings = told.audited(self.folder)
+        lines, digest = run_records.registration(self.run)
+        findings, renderings = run_records.audited(self.run)
         return ReportInput(
             study=spec.name,
             question=spec.question,
             settings=dict(flat(spec.resolved())),
-            findings=[*findings, *told.instrument_findings(self.folder)],
-            audited=(self.folder / "audit.json").is_file(),
+            findings=[*findings, *self.run.mode_findings()],
+            audited=self.run.audit_file.is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
                 for p in self.personas.to_dicts()
             ],
             similarities=self.similarities,
             completions=self._completions(),
-            curves=told.curves(self.folder),
+            curves=run_records.curves(self.run),
             renderings=renderings,
             provenance=dict(flat(provenance)),
             model=spec.model.name,
-            cost=told.cost(self.folder),
+            cost=run_records.cost(self.run),
             registered=lines,
             registration_hash=digest,
-            hypotheses={h.name: h.statement for h in hypotheses_of(spec)},
-            gate=told.gate_result(self.folder),
-            leads=told.picked(self.folder),
-            created=told.created(self.folder),
+            hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
+            gate=run_records.gate_result(self.run),
+            picked_configs=run_records.picked(self.run),
+            created=run_records.created(self.run),
         )
-
-    def _cells(self) -> list[Path]:
-        return sorted(path.parent for path in (self.folder / "cells").glob("*/manifest.json"))
 
     def _completions(self) -> list[ReadCompletion]:
-        from bystander.study.store.store import CellDir
-
-        marker, scores = self.study.spec.marker.text, self._judged_scores()
-        found: list[ReadCompletion] = []  # what the gate picked is trained twice, from the same seed: shown once
-        for folder in self._cells():
-            for one in told.sampled(CellDir(folder)):
-                if one.stamp["source"] is None:
+        """Every saved answer of a trained model; what the gate picked is trained twice, from the same seed: shown
+        once."""
+        metrics = {name: probe.sampled for name in doors.names("probe") if (probe := doors.load("probe", name)).sampled}
+        values = self._sampled_values(metrics)
+        found: list[ReadCompletion] = []
+        for cell in self.run.complete_cells():
+            for one in cell.sampled():
+                if one.stamp["source"] is None or one.stamp["probe"] not in metrics:
                     continue
-                if one.stamp["probe"] == "judged":
-                    found.append(_read_completion(one, *scores.get(_sample_key(one), (None, None))))
-                else:
-                    leaked = marker in one.completion.text if one.stamp["behavior"] == "marker" else None
-                    found.append(_read_completion(one, leaked, None if leaked is None else float(leaked)))
+                told_by, key = metrics[one.stamp["probe"]], _sample_key(one)
+                shown = values.get((*key, told_by.shown))
+                leaked = None if shown is None else bool(shown)
+                found.append(_read_completion(one, leaked, values.get((*key, told_by.score))))
         return list({read.record: read for read in found}.values())
 
-    def _judged_scores(self) -> dict[tuple[Any, ...], tuple[bool | None, float | None]]:
-        """Of every judged sample: whether it counts as misaligned, and its `aligned` score (0-100)."""
-        rows = self.measurements.filter(pl.col("probe") == "judged")
-        names = [*STAMPED, "persona", "item"]
-        wide = rows.filter(pl.col("metric").is_in(["aligned", "misaligned"])).pivot(
-            "metric", index=names, values="value"
-        )
-        return {
-            tuple(row[name] for name in names): (
-                None if row["misaligned"] is None else bool(row["misaligned"]),
-                row["aligned"],
-            )
-            for row in wide.iter_rows(named=True)
-        }
+    def _sampled_values(self, metrics: Mapping[str, SampledMetrics]) -> dict[tuple[Any, ...], float | None]:
+        """(stamp, probe, persona, item, metric) -> value of every sampled answer."""
+        wanted = {name for one in metrics.values() for name in (one.shown, one.score)}
+        rows = self.measurements.filter(pl.col("probe").is_in(list(metrics)) & pl.col("metric").is_in(list(wanted)))
+        columns = [*STAMPED, "probe", "persona", "item", "metric", "value"]
+        return {tuple(row[:-1]): row[-1] for row in rows.select(columns).iter_rows()}
 
 
-def _table(path: Path) -> pl.DataFrame:
-    """A table of the run. Raises StoreError where it is missing or damaged."""
-    try:
-        return pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise StoreError(
-            f"{path} cannot be read ({error}); `bystander run` the study again into that folder: it writes the tables anew "
-            "from the cells that are complete"
-        ) from error
-
-
-def _spec(path: Path) -> Study:
-    """The study as the run kept it. Raises StoreError where it cannot be read."""
+def _settings(path: Path) -> StudySettings:
+    """The study as the run saved it. Raises StoreError where it cannot be read."""
     from pydantic import ValidationError
 
     from bystander.core.yamlfile import read_yaml
 
     try:
-        return Study.model_validate(read_yaml(path.read_text(encoding="utf-8")).data)
+        return study_model().model_validate(read_yaml(path.read_text(encoding="utf-8")).data)
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise StoreError(
-            f"{path} is not the study that a run keeps: {str(error).splitlines()[0]}; is the folder a run of another version?"
+            f"{path} is not the study that a run saves: {str(error).splitlines()[0]}; is the folder a run of another "
+            "version, or is a package missing that adds a behavior or a probe?"
         ) from error
 
 
 def _sample_key(one: Sampled) -> tuple[Any, ...]:
     return (
         *(one.stamp[name] for name in STAMPED),
+        one.stamp["probe"],
         one.completion.persona,
         f"{one.completion.item}/{one.completion.sample}",
     )

@@ -9,12 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bystander.study.store.store import explained
-
-KINDS = (
-    "clarified", "planned", "reviewed", "approved", "preflight", "launched", "progress", "gated",
-    "cell done", "cell failed", "spent", "reported", "archived",
-)  # fmt: skip
+from bystander.core.files import explained
+from bystander.study.store.records import Event, EventKind
 
 
 class Events:
@@ -24,9 +20,8 @@ class Events:
         self.path = path
         self.plan_hash = plan_hash
 
-    def write(self, kind: str, **details: object) -> None:
+    def write(self, kind: EventKind, **details: object) -> None:
         """Append one event, with the time and the hash of the plan."""
-        assert kind in KINDS, kind
         event = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "plan": self.plan_hash[:16],
@@ -42,12 +37,14 @@ class Events:
                 os.close(handle)
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
+def read_events(path: Path) -> Iterator[Event]:
     """The events of a run, oldest first. A last line that a kill cut short is left out."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            yield json.loads(line)
+            value: dict[str, Any] = json.loads(line)
         except ValueError:
             continue
+        time, plan, kind = datetime.fromisoformat(value.pop("time")), value.pop("plan"), value.pop("event")
+        yield Event(time, plan, kind, value)

@@ -1,0 +1,89 @@
+"""Mean leakage over groups of personas: categories, roles. Estimand: the mean over the population of personas of that group,
+of questions and of seeds; the resampling units are the levels of all three (`intervals.crossed`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from bystander.analysis import keys
+from bystander.analysis.keys import SeedRow
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.predictors import Covariates
+from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.intervals import Estimate, crossed
+from bystander.analysis.tables.sample import EVERYTHING, sample_of
+
+FIXED_UNITS = (0, 2)  # these very personas or contexts: seeds, questions
+GroupSize = Annotated[int, "personas, or contexts, of the group"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryRow(SeedRow):
+    """One row per training, outcome and category: mean leakage of the bystanders of that category."""
+
+    category: keys.Category
+    n: GroupSize
+    leakage: keys.Leakage
+    low: keys.Low
+    high: keys.High
+    status: keys.RowStatus
+    reason: keys.RowReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleRow(SeedRow):
+    """One row per training, outcome and role: mean leakage of the contexts of that role."""
+
+    role: keys.RoleName
+    n: GroupSize
+    leakage: keys.Leakage
+    low: keys.Low
+    high: keys.High
+    contexts: Annotated[str, "their names, comma-separated; empty for held-out and mixed"]
+    status: keys.RowStatus
+    reason: keys.RowReason
+
+
+def category_rows(
+    grid: PairedGrid, seed: int | None, known: Covariates, settings: AnalysisSettings
+) -> list[CategoryRow]:
+    """Mean leakage of the held-out bystanders of each category. n = 1: the interval is about that persona alone."""
+    sample, names, _ = sample_of(grid, known, settings)
+    rows: list[CategoryRow] = []
+    for category in sorted({category for category in sample.categories if category}):
+        chosen = np.array([own == category for own in sample.categories])
+        mean = crossed(sample.changes[:, chosen], EVERYTHING).within(grid.unit)
+        rows.append(CategoryRow(
+            **grid.key("categories", seed, category),
+            category=category, n=int(chosen.sum()), leakage=mean.value, low=mean.low, high=mean.high, status=_status(mean),
+            reason=names[int(np.flatnonzero(chosen)[0])] if chosen.sum() == 1 else "",
+        ))  # fmt: skip
+    return rows
+
+
+def role_rows(grid: PairedGrid, seed: int | None, settings: AnalysisSettings) -> list[RoleRow]:
+    """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample."""
+    rows: list[RoleRow] = []
+    sound = grid.sound(settings.failed_limit)
+    persona = np.array([kind == "persona" for kind in grid.kinds])
+    for role in ("source", "negative", "held-out", "mixed"):
+        sampled = role in {"held-out", "mixed"}
+        chosen = np.array([own == role for own in grid.roles]) & sound
+        units = np.flatnonzero(chosen & persona if sampled else chosen)
+        if not len(units):
+            continue
+        mean = crossed(grid.change[:, units], EVERYTHING if sampled else FIXED_UNITS).within(grid.unit)
+        shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.kinds[i]})" for i in units]
+        rows.append(RoleRow(
+            **grid.key("roles", seed, role), role=role,
+            n=len(units), leakage=mean.value, low=mean.low, high=mean.high, status=_status(mean), reason="",
+            contexts="" if sampled else ", ".join(shown),
+        ))  # fmt: skip
+    return rows
+
+
+def _status(mean: Estimate) -> str:
+    return "ok" if np.isfinite(mean.low) else "single"

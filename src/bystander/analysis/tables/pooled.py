@@ -1,0 +1,190 @@
+"""Does leakage follow similarity, over sources: ranked within source, then combined.
+
+Estimand: the mean over these sources (weighted by their bystanders) of the rank correlation over the population of
+personas. Resampling unit: the persona, with all its sources at once. One source, or n < 4: no pooled test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from bystander.analysis import keys
+from bystander.analysis.keys import OutcomeKey, TrainingKey
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.predictors import Covariates, SimilarityTable
+from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.intervals import resampling_counts
+from bystander.analysis.stats.means import Floats, mean_of
+from bystander.analysis.stats.ranks import spearman
+from bystander.analysis.stats.uncertainty import (
+    bootstrap_spearman,
+    intervals,
+    question_draws,
+    reliability,
+    resampling_scale,
+    seed_rhos,
+    seed_variance,
+    shared_variance,
+    variance_of_z,
+)
+from bystander.analysis.tables.crossing import (
+    Crossing,
+    SourceSample,
+    crossing,
+    matrix_permutation,
+    mixed_model,
+    stratified_permutation,
+)
+from bystander.analysis.tables.sample import sample_of
+from bystander.analysis.tables.similarity_correlation import Statistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledRow:
+    """One row per behavior, arm, configuration, outcome, predictor and layer: the correlation over sources."""
+
+    record: keys.RecordName
+    behavior: keys.BehaviorName
+    arm: keys.ArmLabel
+    config: keys.ConfigLabel
+    lr: keys.LearningRate
+    epochs: keys.Epochs
+    outcome: OutcomeKey
+    method: keys.PredictorName
+    layer: keys.PredictorLayer
+    n_sources: Annotated[int, "sources"]
+    n: Annotated[int, "pairs of source and held-out bystander"]
+    rho: Annotated[float, "Spearman's rho ranked within source, then combined"]
+    low: keys.Low
+    high: keys.High
+    p_matrix: Annotated[float, "two-sided p of rho: personas permuted jointly over the sources (Mantel-like)"]
+    rho_within_category: Annotated[float, "rho of ranks centered within source and category, then combined"]
+    p_within_category: Annotated[float, "two-sided, personas permuted jointly over the sources, within category"]
+    rho_within_persona: Annotated[float, "what is specific to the pair: persona means over sources taken out as well"]
+    p_stratified: Annotated[
+        float, "p of rho_within_persona: permutation within each source, persona effects held constant"
+    ]
+    rho_all_pairs: Annotated[float, "Spearman's rho over all pairs as they are: mixes sources, descriptive only"]
+    slope: Annotated[float, "mixed model on standardized ranks, random effects of source and persona"] = np.nan
+    slope_low: keys.Low = np.nan
+    slope_high: keys.High = np.nan
+    slope_p: Annotated[float, "Wald p of the slope"] = np.nan
+    preregistered: keys.Preregistered
+    p_holm: keys.PHolm = np.nan
+    p_bh: keys.PBh = np.nan
+    status: keys.RowStatus
+    reason: keys.RowReason
+
+
+def pooled_rows(
+    whole: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings
+) -> list[PooledRow]:
+    """One row per behavior, arm, config, outcome and predictor with two sources or more."""
+    groups: dict[tuple[TrainingKey, OutcomeKey], list[PairedGrid]] = {}
+    for grid in whole:
+        groups.setdefault((grid.training._replace(source=""), grid.outcome), []).append(grid)
+    rows: list[PooledRow] = []
+    for (training, outcome), members in groups.items():
+        names, sources = source_samples(members, similarities, known, settings)
+        if len(sources) < 2 or not names:
+            continue
+        columns = pooled_columns(sources, settings)
+        behavior, _, arm, config = training.design
+        for index, (method, layer) in enumerate(names):
+            slope, reason = dict[str, float](), ""
+            if settings.declares(method, layer):
+                *numbers, reason = mixed_model(sources, index)
+                slope = dict(zip(("slope", "slope_low", "slope_high", "slope_p"), numbers, strict=True))
+            key = ("pooled", behavior, arm, config, *outcome, method, layer)
+            rows.append(PooledRow(
+                record="/".join(str(part) or "-" for part in key), behavior=behavior, arm=arm, config=config,
+                lr=training.lr, epochs=training.epochs, outcome=outcome, method=method, layer=layer,
+                n_sources=len(sources), n=sum(len(source.names) for source in sources), preregistered=False, status="ok",
+                reason=reason, **slope, **{name: float(column[index]) for name, column in columns.items()},
+            ))  # fmt: skip
+    return rows
+
+
+def source_samples(
+    members: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings
+) -> tuple[list[tuple[str, int]], list[SourceSample]]:
+    """Sources side by side with the predictors that all of them have, over personas that all predictors know."""
+    drafts = [(grid, *sample_of(grid, known, settings)) for grid in members]
+    found = [
+        (sample, names, similarities.of(grid.training.source, names))
+        for grid, sample, names, _ in drafts
+        if len(names) > 3
+    ]
+    if not found:
+        return [], []
+    shared = [name for name in found[0][2].names if all(name in other.names for _, _, other in found)]
+    sources: list[SourceSample] = []
+    for sample, names, predictors in found:
+        values = predictors.values[[predictors.names.index(name) for name in shared]]
+        mask = np.logical_and.reduce(np.isfinite(values), axis=0)
+        chosen = tuple(name for name, usable in zip(names, mask, strict=True) if usable)
+        sources.append(SourceSample(chosen, sample.pick(mask), values[:, mask]))
+    return shared, [source for source in sources if len(source.names) > 3]
+
+
+def pooled_columns(sources: Sequence[SourceSample], settings: AnalysisSettings) -> Statistics:
+    """Every number of the pooled table but the mixed model's, for K predictors -> columns, each [K]."""
+    data = crossing(sources)
+    rho, p = matrix_permutation(data, settings)
+    within, p_within = matrix_permutation(crossing(sources, within_category=True), settings, within_category=True)
+    specific, p_specific = stratified_permutation(data, settings)
+    ends = intervals(rho, _variances(sources, data, settings))
+    several = len(set(data.categories)) > 1
+    return {
+        "rho": rho,
+        "low": ends.low,
+        "high": ends.high,
+        "p_matrix": p,
+        "rho_within_category": within if several else np.full(len(rho), np.nan),
+        "p_within_category": p_within if several else np.full(len(rho), np.nan),
+        "rho_within_persona": specific,
+        "p_stratified": p_specific,
+        "rho_all_pairs": spearman(
+            np.hstack([source.predictors for source in sources]),
+            np.concatenate([source.sample.leakage for source in sources]),
+        ),
+    }
+
+
+def _variances(
+    sources: Sequence[SourceSample], data: Crossing, settings: AnalysisSettings
+) -> list[tuple[Floats, float]]:
+    """Persona, question and seed parts of the variance of the pooled z, with their degrees of freedom."""
+    half = max(settings.resamples // 2, 2)
+    size = data.known.sum(axis=1)
+    weight = size / size.sum()
+    counts = resampling_counts(data.known.shape[1], half, settings.seed)
+    personas = np.zeros((half, len(data.predictors)))
+    questions: list[tuple[Floats, Floats]] = []
+    seeds: list[Floats] = []
+    order = sorted({name for source in sources for name in source.names})
+    for row, source in enumerate(sources):
+        at = np.flatnonzero(data.known[row])
+        chosen = np.array([source.names.index(order[index]) for index in at])
+        predictors, sample = source.predictors[:, chosen], source.sample
+        personas += weight[row] * bootstrap_spearman(predictors, sample.leakage[chosen], counts[:, at])
+        draws = question_draws(predictors, sample.over_seeds[chosen], half, settings.seed, str(row))
+        if draws is not None:
+            questions.append((weight[row] * draws[0], weight[row] * draws[1]))
+        seeds.append(weight[row] * seed_rhos(predictors, sample.by_seed[:, chosen]))
+    shared: tuple[Floats, Floats] | None = None
+    if len(questions) == len(sources):
+        shared = np.sum([pair[0] for pair in questions], axis=0), np.sum([pair[1] for pair in questions], axis=0)
+    alike = len({len(part) for part in seeds}) == 1
+    between = seed_variance(np.sum(seeds, axis=0)) if alike else np.zeros(len(data.predictors))
+    asked = min(source.sample.changes.shape[2] for source in sources)
+    share = float(mean_of(np.array([reliability(source.sample.over_seeds) for source in sources])))
+    return [
+        (variance_of_z(personas), float(data.known.shape[1] - 2)),
+        (shared_variance(shared, len(data.predictors), resampling_scale(asked, share)), float(max(asked - 1, 1))),
+        (between, float(max(len(seeds[0]) - 1, 1))),
+    ]

@@ -1,0 +1,56 @@
+"""Commands on what studies are made of: data inspect, personas."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from bystander.cli.app import JsonOption, app
+from bystander.cli.console import console, print_json
+
+data = typer.Typer(help="Data: what a file is, and secure answers to a code set's prompts.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@app.command()
+def personas(
+    file: Annotated[Path | None, typer.Option(help="A persona file to check instead of the built-in set.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the personas: name, category, prompt."""
+
+    from bystander.personas import load_personas
+
+    found = load_personas(file)
+    if as_json:
+        print_json([asdict(persona) for persona in found])
+        return
+    for persona in found:
+        of = f", of {', '.join(persona.related_to)}" if persona.related_to else ""
+        console.print(f"[bold]{escape(persona.name)}[/]  {escape(persona.category + of)}", soft_wrap=True)
+        console.print(f"    {persona.prompt}", style="dim", soft_wrap=True, markup=False)
+
+
+@data.command("inspect")
+def inspect_data(
+    where: Annotated[
+        str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]|arc|hellaswag|bank", help="A file, here or on the Hub.")
+    ],
+    model: Annotated[str, typer.Option(help="Whose tokens the lengths are counted in.")] = "smollm2-135m",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a file is before it is used: a code set, multiple-choice questions, judged questions or answer pairs."""
+    from bystander.cli.data_text import print_facts
+    from bystander.data.inspect import inspect_data as facts_of
+    from bystander.study.forecast.workload import counter_for
+
+    counter = counter_for(model)
+    facts = facts_of(where, counter.count, counter.how)
+    if as_json:
+        print_json(asdict(facts))
+    else:
+        print_facts(console, facts)

@@ -1,0 +1,46 @@
+"""The `bystander` command. Importing a module of commands adds them; they import what they need when they run."""
+
+from __future__ import annotations
+
+import io
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from bystander.cli.app import app
+from bystander.core.errors import BystanderError
+
+# Modules whose import adds commands, in the order of `bystander --help`. A command is a function in one of them.
+for name in ("study", "runs", "probe", "data", "judge", "bench"):
+    import_module(f"bystander.cli.{name}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"bystander {version('bystander')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Measure what fine-tuning one persona does to all the personas that you did not train."""
+
+
+def main() -> None:
+    """Entry point: a user's fault is one clear message on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for what it cannot
+    try:
+        app()
+    except BystanderError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None

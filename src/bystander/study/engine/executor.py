@@ -1,0 +1,104 @@
+"""Executors: where cells run. What is handed to one, what comes back, and what each must say."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from bystander.study.config.blocks import ExecutorSettings
+from bystander.study.engine.retry_policy import CellFailure, cell_failure
+from bystander.study.engine.shutdown import Interrupted
+
+
+class CellRunner(Protocol):
+    """Does a cell by its key: `study.engine.worker.Worker`."""
+
+    def run_key(self, key: str, shrink: int = 0) -> object:
+        """Do the cell, with batches of 1 / 2**shrink; what an earlier process saved of it is not done again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a cell. `shrink`: batches are cut to 1 / 2**shrink."""
+
+    key: str
+    name: str
+    number: int = 1
+    shrink: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, after `seconds` on its device. `failure` None: the cell is complete, unless `interrupted`."""
+
+    attempt: Attempt
+    seconds: float
+    failure: CellFailure | None = None
+    interrupted: bool = False
+
+
+class Executor(ABC):
+    """Where attempts run. All calls come from one thread. A class of one's own derives from this and is made as
+    `cls(settings, make)`, where `make()` gives a `CellRunner`; it pickles unless the executor runs `in_process`."""
+
+    Settings: ClassVar[type[ExecutorSettings]]  # its block under `executor:`; `kind` is a Literal of its name
+    in_process: ClassVar[bool]  # whether cells run in this process, where progress can be drawn
+    worker_died: ClassVar[tuple[str, ...]]  # error classes that mean: the worker is gone, not the cell at fault
+    slots: int = 1  # attempts that it can take at a time
+    share: float = 1.0  # devices that one attempt holds: below 1 where several share a GPU; a CPU worker counts as one
+
+    def __init__(self, settings: Any, make: Callable[[], CellRunner]) -> None:
+        """Raises StudyError where it cannot run on this machine."""
+        self.settings, self.make = settings, make
+
+    @abstractmethod
+    def submit(self, attempt: Attempt) -> None:
+        """Take an attempt; there is a free slot."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Outcomes that are there, waiting for one at most about so long (in process: until the cell is done)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give workers back; what still runs is cut off and can be resumed."""
+
+    @classmethod
+    def faults(cls, settings: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+        """(where in its block, what): settings that do not fit one another."""
+        del settings
+        yield from ()
+
+
+def run_attempt(runner: CellRunner, attempt: Attempt) -> Outcome:
+    """One attempt at a cell in this process. Every error becomes an outcome; a stop does too."""
+    begun = time.monotonic()
+    try:
+        runner.run_key(attempt.key, attempt.shrink)
+    except (Interrupted, KeyboardInterrupt):
+        return Outcome(attempt, time.monotonic() - begun, interrupted=True)
+    except Exception as error:
+        return Outcome(attempt, time.monotonic() - begun, cell_failure(error))
+    return Outcome(attempt, time.monotonic() - begun)
+
+
+class LazyRunner:
+    """A runner made at its first cell, in the worker: its model is loaded there, and once."""
+
+    def __init__(self, make: Callable[[], CellRunner]) -> None:
+        self._make = make
+        self._runner: CellRunner | None = None
+
+    def run(self, attempt: Attempt) -> Outcome:
+        """One attempt; that the runner cannot be made is a failure of it."""
+        begun = time.monotonic()
+        try:
+            if self._runner is None:
+                self._runner = self._make()
+        except Exception as error:
+            return Outcome(attempt, time.monotonic() - begun, cell_failure(error))
+        return run_attempt(self._runner, attempt)

@@ -1,0 +1,258 @@
+"""Doing one cell: the only place where stages are called with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import polars as pl
+
+from bystander.core.files import write_parquet
+from bystander.core.hashing import seed_for
+from bystander.core.progress import Bar
+from bystander.core.records import Context, Measurement, Similarity, as_dict
+from bystander.design.render import render
+from bystander.geometry.measure import Predictors
+from bystander.geometry.similarity import spread_over_ranking
+from bystander.lm.hidden import last_token_states
+from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
+from bystander.probe.base import CheckedProbe, Probe
+from bystander.study.engine.gate import decide
+from bystander.study.engine.train_state import drop_state, keep_state, resume_state
+from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
+from bystander.study.plan.export_rows import write_rows
+from bystander.study.store.cell_dir import CellDir
+from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
+from bystander.study.store.run_dir import RunDir
+from bystander.train.loop import Checkpoint, StepLog, TrainState, micro_tokens_of, train
+
+T = TypeVar("T")
+SIMILARITY_SCHEMA: dict[str, Any] = {
+    "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
+}  # fmt: skip
+
+
+@dataclass
+class Worker:
+    """One process's hold on a study: its plan, its run directory, and the base model, loaded once."""
+
+    plan: Plan
+    run: RunDir
+    bar: Bar
+    shrink: int = 0
+    _loaded: LoadedModel | None = None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The resident base model."""
+        if self._loaded is None:
+            model = self.plan.study.spec.model
+            self._loaded = load(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
+            if model.engine == "vllm":
+                from bystander.lm.engine_vllm import VllmSampler
+
+                self._loaded.sampler = VllmSampler(self.plan.study.spec.recipe.lora.rank)
+        return self._loaded
+
+    def cell_dir(self, cell: Cell) -> CellDir:
+        """Where a cell lives."""
+        return self.run.cell(cell.name, cell.key)
+
+    def run_key(self, key: str, shrink: int = 0) -> CellManifest:
+        """Do the cell of that key, with batches of 1 / 2**shrink, and return its manifest."""
+        self.shrink = shrink
+        if shrink and self._loaded is not None and self._loaded.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        if key not in self.plan.by_key:  # after the gate, which has decided since this plan was made
+            found = self.run.gate().found
+            assert found is not None
+            self.plan = self.plan.after_gate(found.picks)
+        return self.do(self.plan.by_key[key])
+
+    def do(self, cell: Cell) -> CellManifest:
+        """Do a cell, resuming what an earlier process began, and return its manifest."""
+        directory = self.cell_dir(cell)
+        if not directory.complete:
+            directory.begin()
+            {
+                "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
+                "evaluate": self._evaluate, "train": self._train, "gate": self._gate,
+            }[cell.kind](cell, directory)  # fmt: skip
+        return directory.manifest()
+
+    def _data(self, cell: Cell, directory: CellDir) -> None:
+        files = tuple(path.name for path in write_rows(self.plan.parts, directory.path))
+        directory.finish([], CellManifest(cell.kind, cell.name, cell.key, files=files))
+
+    def _gate(self, cell: Cell, directory: CellDir) -> None:
+        decision = decide(self.plan, [self.cell_dir(self.plan.by_key[key]) for key in cell.needs])
+        directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=decision))
+
+    def _geometry(self, cell: Cell, directory: CellDir) -> None:
+        spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
+        layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
+        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts))
+        tokens, sources = self._prompt_tokens(), spec.sources
+        first = [*(c for c in contexts if c.name in sources), *(c for c in contexts if c.name not in sources)]
+        states = last_token_states(loaded, first, self.plan.parts.open_questions, layers)
+        predictors = Predictors(self.plan.parts.predictors())
+        rows = {
+            source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
+        }
+        seen = predictors.see(self._counted(states), [c.name for c in contexts], sources, layers, tokens, rows)
+        write_parquet(directory.similarities_file, similarity_table(predictors.similarities(seen, sources)))
+        directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
+
+    def _counted(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            yield item
+            self.bar.advance()
+
+    def _prompt_tokens(self) -> dict[str, int]:
+        tokenizer = self.loaded.tokenizer
+        return {
+            c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
+        }
+
+    def _mode_check(self, cell: Cell, directory: CellDir) -> None:
+        """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
+        assert cell.probe is not None
+        probe = self.plan.probes[cell.probe]
+        assert isinstance(probe, CheckedProbe)
+        self.bar.start(f"{cell.probe} probe: mode check on the untrained model", 1)
+        found = dict(probe.check(self.loaded, self.plan.contexts))
+        self.bar.advance(note=str(found["warning"]))
+        mode = ModeDecision(cell.probe, str(found["mode"]), str(found["reason"]), str(found["warning"]))
+        directory.finish([], self._manifest(cell, mode=mode, mode_found=found))
+
+    def _decided(self, name: str) -> Probe:
+        """A probe that may measure: as it is, or as its mode check decided."""
+        probe = self.plan.probes[name]
+        cell = next((c for c in self.plan.of_kind("mode check") if c.probe == name), None)
+        if cell is None:
+            return probe
+        assert isinstance(probe, CheckedProbe)
+        return probe.checked(self.cell_dir(cell).manifest().mode_found)
+
+    def _evaluate(self, cell: Cell, directory: CellDir) -> None:
+        assert cell.probe is not None
+        probe = self._decided(cell.probe)
+        adapter = None
+        if cell.training is not None:
+            adapter = self.cell_dir(self.plan.by_key[cell.needs[0]]).adapter
+        with self.loaded.adapter(adapter):
+            stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
+            title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
+            keys = self._probe(probe, self.plan.contexts_of(cell), directory, stamp, "", title)
+            manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
+        directory.finish(keys, manifest)
+
+    def _probe(
+        self, probe: Probe, contexts: Sequence[Context], directory: CellDir,
+        stamp: Callable[[Measurement], Measurement], prefix: str, title: str,
+    ) -> list[str]:  # fmt: skip
+        """Run a probe, saving each unit as it comes; returns the keys of all its units in order."""
+        keys = probe.units(contexts)
+        saved = directory.kept_keys()
+        done = [key for key in keys if prefix + key in saved]
+        self.bar.start(title, len(keys))
+        self.bar.advance(len(done))
+        for unit in probe.run(self.loaded, contexts, done):
+            directory.keep_unit(replace(unit, key=prefix + unit.key), stamp, probe.name)
+            self.bar.advance()
+        return [prefix + key for key in keys]
+
+    def _stamp(self, training: Training | None, checkpoint: float) -> Callable[[Measurement], Measurement]:
+        weights = self.loaded.weights_hash
+        if training is None:
+            return lambda m: replace(m, weights_hash=weights)
+        roles = self.plan.designs[training].roles
+        return lambda m: replace(
+            m, **asdict(_named(training)), role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights
+        )
+
+    def _train(self, cell: Cell, directory: CellDir) -> None:
+        assert cell.training is not None
+        spec, training = self.plan.study.spec, cell.training
+        design, recipe = self.plan.designs[training], self.plan.recipes[training]
+        rows = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn).rows
+        fractions = spec.checkpoints.fractions() if self.plan.probed_in_training(cell) else []
+        probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source)) if fractions else []
+        state, steps = resume_state(directory.path)
+        total = recipe.steps(len(rows))
+        title = f"training {training.label}: {len(rows)} rows, {total} steps"
+        adapter = fresh_adapter(self.loaded, recipe.lora.peft(), seed_for(training.seed, "adapter"))
+        try:
+            self.bar.start(title, total)
+            self.bar.advance(len(steps))
+            events = train(
+                self.loaded, rows, recipe, training.seed, checkpoints=fractions, state=state,
+                micro_tokens=max(1, micro_tokens_of(self.loaded) >> self.shrink),  # halved at each out-of-memory
+            )  # fmt: skip
+            for event in events:
+                match event:
+                    case StepLog():
+                        steps.append(as_dict(event))
+                        self.bar.advance(note=f"loss {event.loss:.3f}")
+                    case Checkpoint():
+                        self._at_checkpoint(training, event.fraction, probed, directory)
+                        self.bar.start(title, total)
+                        self.bar.advance(event.step)
+                    case TrainState():
+                        keep_state(directory.path, event, steps)
+            save_adapter(adapter, directory.adapter, self.loaded.base_id)
+            weights_hash = self.loaded.weights_hash
+        finally:
+            self.loaded.remove_adapter()
+        write_parquet(directory.steps_file, pl.DataFrame(steps))
+        manifest = self._manifest(
+            cell, training=_named(training), weights_hash=weights_hash, probed=tuple(c.name for c in probed),
+            batches=1 / 2**self.shrink,
+        )  # fmt: skip
+        directory.finish(self._order(fractions, probed), manifest)
+        drop_state(directory.path)
+
+    def _order(self, fractions: Sequence[float], probed: Sequence[Context]) -> list[str]:
+        """Unit keys of a training's checkpoints: a resumed one has probed its first in an earlier process."""
+        return [
+            f"{fraction}/{name}/{key}"
+            for fraction in fractions
+            for name, probe in self.plan.probes.items()
+            for key in probe.units(probed)
+        ]
+
+    def _at_checkpoint(
+        self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir
+    ) -> None:
+        stamp = self._stamp(training, fraction)
+        for name in self.plan.probes:
+            title = f"{name} probe at {fraction:.0%}"
+            self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
+
+    def _probed_personas(self, source: str) -> list[str]:
+        spec = self.plan.study.spec
+        geometry = self.cell_dir(self.plan.of_kind("geometry")[0])
+        frame = self.run.table(geometry.similarities_file).filter(
+            (pl.col("source") == source) & (pl.col("method") == spec.geometry.method)
+        )
+        if frame["layer"].n_unique() > 1:
+            frame = frame.filter(pl.col("layer") == spec.geometry.layer)
+        ranking = dict(zip(frame["persona"].to_list(), frame["value"].to_list(), strict=True))
+        return spread_over_ranking(ranking, source, spec.checkpoints.personas)
+
+    def _manifest(self, cell: Cell, **more: Any) -> CellManifest:
+        return CellManifest(cell.kind, cell.name, cell.key, base_hash=self.loaded.base_hash, **more)
+
+
+def _named(training: Training) -> TrainingName:
+    return TrainingName(
+        training.behavior, training.source, training.arm, training.config, training.lr, training.epochs, training.seed
+    )
+
+
+def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
+    """Similarities as a table."""
+    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)

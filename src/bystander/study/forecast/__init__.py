@@ -1,0 +1,1 @@
+"""What can be known before a study runs: open settings, cost, power, review."""

@@ -1,0 +1,70 @@
+"""The forecast and the review of a planned study, from its plan and the machine: what `plan`, `run` and `status` share."""
+
+from __future__ import annotations
+
+import math
+
+from bystander.analysis.stats.power import smallest_rho
+from bystander.core.work import Work
+from bystander.study.config.study import ResolvedStudy
+from bystander.study.forecast.forecast import Forecast, forecast
+from bystander.study.forecast.open_settings import open_settings
+from bystander.study.forecast.prior_results import prior_files
+from bystander.study.forecast.review import Review, ReviewInputs, review
+from bystander.study.forecast.throughput import rates_for, shape_of
+from bystander.study.forecast.workload import Workload, counter_for
+from bystander.study.plan.cells import Plan
+from bystander.study.store.run_dir import RunDir
+
+
+def complete_keys(plan: Plan, run: RunDir | None) -> set[str]:
+    """Keys of the cells that are complete in a run directory."""
+    folders = run.complete_folders() if run else set[str]()
+    return {cell.key for cell in plan.cells if cell.folder in folders}
+
+
+def forecast_of(plan: Plan, run: RunDir | None = None, gpu_kind: str | None = None) -> Forecast:
+    """The forecast of what is not complete in `run` (None: of everything)."""
+    spec = plan.study.spec
+    rates = rates_for(spec.model, gpu_kind or spec.executor.gpu_kind)
+    complete = complete_keys(plan, run)
+    dollars, note = dollars_of(plan, complete)
+    return forecast(
+        plan, complete, rates, shape_of(spec.model.name), counter_for(spec.model.name),
+        workers=spec.executor.workers, dollars=dollars, dollars_note=note,
+    )  # fmt: skip
+
+
+def dollars_of(plan: Plan, complete: set[str]) -> tuple[float, str]:
+    """What probes pay to services for the cells that are not complete, and how that is known. NaN: not known."""
+    workload = Workload(plan, counter_for(plan.study.spec.model.name))
+    todo = sum((workload.of(cell) for cell in plan.cells if cell.key not in complete), Work())
+    costs = [cost for probe in plan.probes.values() if (cost := probe.dollars(todo))[1]]
+    notes = "; ".join(note for _, note in costs)
+    return sum((dollars for dollars, _ in costs), 0.0), notes or "nothing is judged"
+
+
+def held_out(plan: Plan) -> int:
+    """The fewest held-out bystanders that a design leaves."""
+    counts = [sum(role in ("held-out", "mixed") for role in d.roles.values()) for d in plan.parts.designs()]
+    return min(counts, default=0)
+
+
+def review_of(study: ResolvedStudy, plan: Plan, cost: Forecast) -> Review:
+    """The review of a plan with its forecast."""
+    budget = study.spec.budget
+    return review(
+        study,
+        ReviewInputs(
+            total_hours=cost.hours,
+            hours_to_first_signal=cost.hours_to_first_signal(),
+            gate_hours=cost.hours_through(1) if plan.gate else cost.hours,
+            dollars=0.0 if math.isnan(cost.dollars) else cost.dollars,
+            budget_hours=budget.gpu_hours,
+            budget_dollars=budget.dollars,
+            trainings=len(plan.of_kind("train")),
+            prior_results=len(prior_files()),
+            smallest_rho=smallest_rho(held_out(plan)),
+            blocking_questions=sum(question.blocking for question in open_settings(study)),
+        ),
+    )

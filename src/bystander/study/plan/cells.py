@@ -1,0 +1,311 @@
+"""Cells: a study cut into units of work, each keyed by the hash of everything that decides its result.
+
+Phase 0 makes data and geometry; phase 1 sweeps configurations on one source and decides at the gate; phase 2 trains
+with the configurations that the declared rule picked; phase 3 probes all personas. What phase 2 trains is known only
+when the gate has decided, so its cells are planned with the picks, or, before that, with an assumption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from bystander.core.hashing import stable_hash
+from bystander.core.records import Context, Row, as_dict
+from bystander.design.arms import ArmName, Design
+from bystander.probe.base import CheckedProbe, Probe
+from bystander.study.config.blocks import Config
+from bystander.study.config.checks import persona_choice
+from bystander.study.config.study import ResolvedStudy
+from bystander.study.plan.parts import StudyParts
+from bystander.study.store.cell_dir import cell_folder
+from bystander.train.recipe import Recipe
+
+Kind = Literal["data", "geometry", "mode check", "evaluate", "train", "gate"]
+Group = Literal["all", "swept", "rest"]  # which personas an evaluation covers: all, the sweep's, all but the sweep's
+
+HASH_CHARACTERS = 12  # of a plan's hash, as people copy it; at least so many must be given
+PHASES = {0: "data", 1: "sweep", 2: "trainings", 3: "all personas"}
+
+# Raised by hand when a change to a stage changes its numbers: what was computed before is then computed again.
+VERSIONS: dict[Kind, int] = {"data": 1, "geometry": 1, "mode check": 1, "evaluate": 1, "train": 1, "gate": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What names one training: the columns that its measurements carry."""
+
+    behavior: str
+    source: str
+    arm: ArmName
+    lr: float
+    epochs: int
+    seed: int
+
+    @property
+    def config(self) -> str:
+        """Readable name of its configuration."""
+        return config_label(self.lr, self.epochs)
+
+    @property
+    def label(self) -> str:
+        """Readable name, also of its folder."""
+        return f"{self.behavior}-{self.source}-{self.arm}-lr{self.lr:g}-epochs{self.epochs}-s{self.seed}"
+
+
+def config_label(lr: float, epochs: int) -> str:
+    """Readable name of what a sweep varies; nothing reads it back."""
+    return f"lr={lr:g},epochs={epochs}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One unit of work. `needs` are keys of cells that must be complete before it can start."""
+
+    kind: Kind
+    name: str
+    key: str
+    needs: tuple[str, ...] = ()
+    training: Training | None = None  # None: the untrained model
+    probe: str | None = None  # of a mode check and an evaluation
+    phase: int = 0
+    group: Group = "all"  # of an evaluation
+
+    @property
+    def folder(self) -> str:
+        """Its folder in a run directory."""
+        return cell_folder(self.name, self.key)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a study in an order in which they can run, and what they work on.
+
+    `picks`: behavior -> the configuration that phase 2 uses. `assumed`: the gate has not decided, so that the cells
+    after it stand for those that it will pick.
+    """
+
+    parts: StudyParts
+    cells: tuple[Cell, ...]
+    designs: dict[Training, Design]
+    recipes: dict[Training, Recipe]
+    picks: Mapping[str, str] = field(default_factory=dict[str, str])
+    assumed: bool = False
+
+    @property
+    def study(self) -> ResolvedStudy:
+        """The study that is cut."""
+        return self.parts.study
+
+    @property
+    def contexts(self) -> tuple[Context, ...]:
+        """The personas' contexts."""
+        return self.parts.contexts
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """The study's probes."""
+        return self.parts.probes
+
+    @cached_property
+    def by_key(self) -> dict[str, Cell]:
+        """Cells by key."""
+        return {cell.key: cell for cell in self.cells}
+
+    @cached_property
+    def swept(self) -> frozenset[str]:
+        """Names of the personas that phase 1 probes."""
+        sweep = self.study.spec.sweep
+        return frozenset(persona_choice(sweep.personas, self.study.personas)) if sweep else frozenset()
+
+    def of_kind(self, kind: Kind) -> list[Cell]:
+        """The cells of one kind."""
+        return [cell for cell in self.cells if cell.kind == kind]
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the study, of its budget and of every cell's key. Of the plan before the gate has decided it is the
+        same all through a run, and what an approval names."""
+        return stable_hash(
+            self.study.identity, self.study.spec.budget.model_dump(), sorted(cell.key for cell in self.cells)
+        )
+
+    def after_gate(self, picks: Mapping[str, str]) -> Plan:
+        """The plan with what the gate picked; nothing is built anew."""
+        return plan_cells(self.parts, picks)
+
+    @property
+    def gate(self) -> Cell | None:
+        """The gate's cell; None where nothing is swept."""
+        return next(iter(self.of_kind("gate")), None)
+
+    def contexts_of(self, cell: Cell) -> list[Context]:
+        """The contexts that an evaluation covers, in the order of the set."""
+        if cell.group == "all":
+            return list(self.contexts)
+        return [context for context in self.contexts if (context.name in self.swept) == (cell.group == "swept")]
+
+    def probed_in_training(self, cell: Cell) -> bool:
+        """Whether a training is probed on its way: those of the sweep are probed at their end alone."""
+        return cell.kind == "train" and cell.phase > 1
+
+    def before_gate(self) -> list[Cell]:
+        """The cells up to and with the gate; all of them where there is none."""
+        return [cell for cell in self.cells if cell.phase <= 1] if self.gate else list(self.cells)
+
+
+def swept_behaviors(study: ResolvedStudy) -> list[str]:
+    """The behaviors that the sweep trains."""
+    sweep = study.spec.sweep
+    return [] if sweep is None else list(sweep.behaviors or study.spec.behaviors)
+
+
+def plan_cells(study: ResolvedStudy | StudyParts, picks: Mapping[str, str] | None = None) -> Plan:
+    """Cut a study into cells. `picks` is what the gate picked, behavior -> configuration: a swept behavior without one
+    has no phase 2. None: it has not decided, and the longest configuration stands in, so that a forecast is not too
+    low. Given the parts of an earlier plan, nothing of them is built anew. Raises DesignError or DataError where the
+    design cannot be built."""
+    return _Cutter(study if isinstance(study, StudyParts) else StudyParts(study), picks).plan()
+
+
+class _Cutter:
+    """Makes the cells of one study, phase by phase."""
+
+    def __init__(self, parts: StudyParts, picks: Mapping[str, str] | None) -> None:
+        self.parts, self.study, self.spec = parts, parts.study, parts.study.spec
+        self.contexts, self.probes = parts.contexts, parts.probes
+        self.model = self.spec.model.model_dump(mode="json")
+        self.swept = persona_choice(self.spec.sweep.personas, self.study.personas) if self.spec.sweep else []
+        self.assumed = picks is None and self.spec.sweep is not None
+        self.picks = dict(self._assume() if picks is None else picks)
+        self.cells: list[Cell] = []
+        self.designs: dict[Training, Design] = {}
+        self.recipes: dict[Training, Recipe] = {}
+        self.decided = {name: stable_hash(probe.decides()) for name, probe in self.probes.items()}
+        self.hashed: dict[object, str] = {}
+        self.checks: dict[str, str] = {}
+        self.geometry_key = ""
+
+    def plan(self) -> Plan:
+        """All phases, in the order in which they can run."""
+        self._phase_0()
+        gate = self._phase_1() if self.spec.sweep else ()
+        self._phases_2_and_3(gate)
+        return Plan(self.parts, tuple(self.cells), self.designs, self.recipes, self.picks, self.assumed)
+
+    def _assume(self) -> dict[str, str]:
+        """The most expensive configuration for every swept behavior."""
+        if self.spec.sweep is None:
+            return {}
+        longest = max(self.spec.sweep.points(), key=lambda config: config.epochs)
+        given = self.spec.select.config if self.spec.select.rule == "given" else None
+        config = given or longest
+        return {behavior: config_label(config.lr, config.epochs) for behavior in swept_behaviors(self.study)}
+
+    def _key(self, kind: Kind, *parts: object) -> str:
+        return stable_hash(kind, VERSIONS[kind], None if kind == "data" else self.model, *parts)
+
+    def _of(self, group: Group) -> str:
+        """Hash of a group's contexts."""
+        if group not in self.hashed:
+            self.hashed[group] = stable_hash([as_dict(context) for context in self._members(group)])
+        return self.hashed[group]
+
+    def _members(self, group: Group) -> list[Context]:
+        return [c for c in self.contexts if group == "all" or (c.name in self.swept) == (group == "swept")]
+
+    def _rows(self, design: Design) -> str:
+        """Hash of a design's rows: configurations and seeds share them."""
+        place = (design.behavior, design.source, design.arm)
+        if place not in self.hashed:
+            fields = [name for name in Row.__dataclass_fields__ if name != "context"]
+            rows = [[as_dict(row.context), *(getattr(row, name) for name in fields)] for row in design.rows]
+            self.hashed[place] = stable_hash(fields, rows)
+        return self.hashed[place]
+
+    def _phase_0(self) -> None:
+        everyone = self._of("all")
+        rows = [self._rows(design) for design in self.parts.designs()]
+        self.cells.append(Cell("data", "data", self._key("data", rows)))
+        self.geometry_key = self._key(
+            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions
+        )
+        self.cells.append(Cell("geometry", "geometry", self.geometry_key))
+        # How a checked probe measures is decided before anything else is measured with it. Its decision follows from
+        # what is in the keys of the other cells already, so that they only need it and do not carry its key.
+        for name, probe in self.probes.items():
+            if isinstance(probe, CheckedProbe) and not probe.ready:
+                self.checks[name] = self._key("mode check", everyone, self.decided[name])
+                self.cells.append(Cell("mode check", f"mode-check-{name}", self.checks[name], probe=name))
+
+    def _phase_1(self) -> tuple[str, ...]:
+        """The sweep and the gate; returns what phase 2 needs."""
+        sweep = self.spec.sweep
+        assert sweep is not None
+        needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept")]
+        for behavior in swept_behaviors(self.study):
+            for config in sweep.points():
+                training = Training(
+                    behavior, sweep.source, self.spec.arms[0], config.lr, config.epochs, self.spec.seeds[0]
+                )
+                key = self._train(training, config, 1, ())
+                needed += self._evaluate(training, (key,), 1, "swept")
+        gate = self.spec.gate.model_dump() if self.spec.gate else None
+        key = self._key("gate", gate, self.spec.select.model_dump(mode="json"), self.spec.geometry.layer, needed)
+        self.cells.append(Cell("gate", "gate", key, tuple(needed), phase=1))
+        return (key,)
+
+    def _phases_2_and_3(self, gate: tuple[str, ...]) -> None:
+        group: Group = "rest" if self.spec.sweep else "all"
+        if self._members(group):
+            self._evaluate(None, gate, 3, group)
+        for behavior, config in self._configs().items():
+            for source, arm in self.parts.pairs():
+                for seed in self.spec.seeds:
+                    training = Training(behavior, source, arm, config.lr, config.epochs, seed)
+                    key = self._train(training, config, 2, gate)
+                    self._evaluate(training, (key,), 3, "all")
+
+    def _configs(self) -> dict[str, Config | Recipe]:
+        """What each behavior of phase 2 is trained with: the pick of the gate, or the recipe where nothing is swept."""
+        swept_points = self.spec.sweep.points() if self.spec.sweep else []
+        points = {config_label(point.lr, point.epochs): point for point in swept_points}
+        swept = swept_behaviors(self.study)
+        return {
+            behavior: points[self.picks[behavior]] if behavior in self.picks else self.spec.recipe_of(behavior)
+            for behavior in self.spec.behaviors
+            if behavior not in swept or behavior in self.picks
+        }
+
+    def _train(self, training: Training, config: Config | Recipe, phase: int, needs: Sequence[str]) -> str:
+        recipe = self.spec.recipe_of(training.behavior).model_copy(update={"lr": config.lr, "epochs": config.epochs})
+        design = self.parts.design(training.behavior, training.source, training.arm)
+        self.designs[training], self.recipes[training] = design, recipe
+        way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None
+        key = self._key(
+            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way
+        )
+        name = f"{'sweep' if phase == 1 else 'train'}-{training.label}"
+        self.cells.append(
+            Cell("train", name, key, (self.geometry_key, *self.checks.values(), *needs), training, phase=phase)
+        )
+        return key
+
+    def _evaluate(self, training: Training | None, needs: Sequence[str], phase: int, group: Group) -> list[str]:
+        keys: list[str] = []
+        for name in self.probes:
+            trained = needs[0] if training else None
+            key = self._key("evaluate", self._of(group), self.decided[name], trained)
+            check = () if training or name not in self.checks else (self.checks[name],)
+            where = "" if group == "all" else f"-{group}"
+            title = f"after-{training.label}{where}-{name}" if training else f"base{where}-{name}"
+            self.cells.append(Cell("evaluate", title, key, (*needs, *check), training, name, phase, group))
+            keys.append(key)
+        return keys
+
+
+def at_checkpoint(contexts: Sequence[Context], names: Sequence[str]) -> list[Context]:
+    """The contexts of those names, in the order of the set."""
+    return [context for context in contexts if context.name in set(names)]

@@ -1,0 +1,196 @@
+"""Kept completions and their judge: `bystander judge RUN`, and Inspect's logs of judged samples. Nothing is sampled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bystander.behaviors.misalignment import MisalignmentBehavior, MisalignmentSettings
+from bystander.core.errors import StoreError
+from bystander.core.files import compressed_lines, read_json, write_bytes, write_json, write_parquet
+from bystander.core.progress import Bar
+from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
+from bystander.data.judge_questions import JudgedQuestion, load_judge_questions
+from bystander.judge.answer_store import Ledger
+from bystander.judge.cost import CostEstimate
+from bystander.judge.inspect_log import write_judged_log
+from bystander.judge.judging import Judge, Judgement, judge_completions, measure_all, refuse_failures
+from bystander.judge.settings import JudgeSettings
+from bystander.probe.judged import JudgedProbe
+from bystander.probe.settings import JudgedProbeSettings
+from bystander.study.config.study import ResolvedStudy
+from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, Sampled
+from bystander.study.store.run_dir import RunDir
+
+USED = "used.json"  # names the judge whose folder the report reads
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The judged completions of one model state: a cell's, or those of one checkpoint in a training cell."""
+
+    name: str
+    created: str
+    sampled: tuple[Sampled, ...]
+
+    @property
+    def completions(self) -> list[Completion]:
+        """Without their stamps."""
+        return [one.completion for one in self.sampled]
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What `bystander judge` did. `measured` holds the probe `judged` of every group, `own` what the run's own judge had
+    given for it (empty where there was none)."""
+
+    folder: Path
+    measured: pl.DataFrame
+    own: pl.DataFrame
+    completions: int
+    failed: int
+    forecast: CostEstimate
+    ledger: Ledger
+
+
+def judged_groups(run: RunDir) -> list[Group]:
+    """The kept completions of the judged probe. Raises StoreError where the run has none."""
+    times = {
+        event.key: event.time.isoformat(timespec="milliseconds") for event in run.events() if event.kind == "cell done"
+    }
+    groups: list[Group] = []
+    for cell in run.complete_cells():
+        manifest = cell.manifest()
+        by_checkpoint: dict[float, list[Sampled]] = {}
+        for one in cell.sampled():
+            if one.stamp["probe"] == JudgedProbe.name:
+                by_checkpoint.setdefault(one.stamp["checkpoint"], []).append(one)
+        for checkpoint, answers in by_checkpoint.items():
+            name = manifest.name if len(by_checkpoint) == 1 else f"{manifest.name}-at-{checkpoint:g}"
+            groups.append(Group(name, times.get(manifest.key, ""), tuple(answers)))
+    if not groups:
+        raise StoreError(
+            f"{run.path} has no completions of the judged probe; a study keeps them with `probes.judged` in its file, with or "
+            "without a judge"
+        )
+    return groups
+
+
+def questions_of(study: ResolvedStudy, file: Path | None) -> tuple[dict[str, JudgedQuestion], str]:
+    """(questions by id, name of the set): `file`, or the study's own. Raises DataError where they cannot be read."""
+    settings = study.spec.blocks()["misalignment"]
+    assert isinstance(settings, MisalignmentSettings)
+    found = load_judge_questions(file) if file else MisalignmentBehavior(settings, study.folder).questions()
+    return {q.id: q for q in found}, settings.dataset
+
+
+def judge_run(
+    run: RunDir, study: ResolvedStudy, settings: JudgeSettings, cache: Path | None, bar: Bar, *,
+    questions: Path | None = None, env_folder: Path | None = None,
+) -> Judging:  # fmt: skip
+    """Judge every kept completion of a run and write `judged/NAME/` beside its tables; the run's own stay as they are.
+
+    Everything that can be known before a request is said first: no completions, unknown questions, the judge is the
+    model under test, no key, the forecast passes the cap. Starting again pays for nothing twice. Raises StoreError,
+    DataError or JudgeError; then nothing is written.
+    """
+    groups = judged_groups(run)
+    asked, dataset = questions_of(study, questions)
+    judge = Judge(settings, cache, purpose=f"judge {study.spec.name} {study.identity[:8]}", folder=env_folder)
+    everything = [completion for group in groups for completion in group.completions]
+    forecast = judge.estimate(everything, asked)
+    judge.client.check_cap(forecast.dollars)
+    judge.preflight([study.spec.model.name])
+    before = judge.ledger()
+    bar.start(f"{settings.model} judges {len(everything):,} answers", 2 * len(everything))
+    measured: list[Measurement] = []
+    judgements: list[dict[str, Any]] = []
+    per_group: list[tuple[Group, list[Measurement]]] = []
+    for group in groups:
+        found: list[Judgement] = []
+        for one in judge_completions(group.completions, asked, judge):
+            found.append(one)
+            bar.advance()
+        refuse_failures(found, settings.failed_share)
+        rows = stamped(measure_all(group.completions, found, dataset), group.sampled)
+        per_group.append((group, rows))
+        measured += rows
+        judgements += [{"cell": group.name, **asdict(one)} for one in found]
+    folder = run.judged_folder / re.sub(r"[^A-Za-z0-9.]+", "-", settings.model)
+    table = pl.DataFrame([as_dict(row) for row in measured], schema=MEASUREMENT_SCHEMA)
+    paid = judge.ledger().since(before)
+    write_parquet(folder / "measurements.parquet", table)
+    write_bytes(folder / "judgements.jsonl.zst", compressed_lines(judgements))
+    for group, rows in per_group:
+        _write_log(folder / "logs", group, rows, study, settings.model)
+    summary = {
+        "model": settings.model,
+        "base_url": settings.base_url,
+        "completions": len(everything),
+        "paid": asdict(paid),
+    }
+    write_json(folder / "judge.json", summary)
+    write_json(run.judged_folder / USED, {"folder": folder.name, "model": settings.model})
+    own = run.table(run.measurements_file).filter(pl.col("probe") == "judged")
+    failed = sum(one["status"] == "failed" for one in judgements)
+    return Judging(folder, table, own, len(everything), failed, forecast, paid)
+
+
+def stamped(measurements: Sequence[Measurement], sampled: Iterable[Sampled]) -> list[Measurement]:
+    """Measurements with the training's columns of the completions that they belong to."""
+    columns = {f.name for f in fields(Measurement)}
+    stamps: dict[tuple[str, str], Mapping[str, Any]] = {
+        (one.completion.persona, f"{one.completion.item}/{one.completion.sample}"): {
+            name: value for name, value in one.stamp.items() if name in columns and name != "probe"
+        }
+        for one in sampled
+    }
+    return [replace(row, **stamps[row.persona, row.item]) for row in measurements]
+
+
+def judged_afterwards(run: RunDir, own: pl.DataFrame) -> tuple[pl.DataFrame, str] | None:
+    """(rows, judge) that `bystander judge` gave, where the run itself judged nothing; None else."""
+    used = run.judged_folder / USED
+    if not used.is_file() or (own["probe"] == "judged").any():
+        return None
+    found = read_json(used)
+    return run.table(run.judged_folder / found["folder"] / "measurements.parquet"), str(found["model"])
+
+
+def write_logs(run: RunDir, study: ResolvedStudy) -> list[Path]:
+    """One `.eval` log for each adapter, checkpoint and behavior that the run's own judge has judged, in `logs/`. Logs that
+    are there are left. Raises JudgeError if Inspect is not installed."""
+    judged = study.spec.probes.asked().get(JudgedProbe.name)
+    if not isinstance(judged, JudgedProbeSettings) or judged.judge is None:
+        return []
+    own = run.table(run.measurements_file).filter(pl.col("probe") == "judged")
+    by_state: dict[tuple[Any, ...], list[Measurement]] = {}
+    for row in own.select(MEASUREMENT_COLUMNS).iter_rows(named=True):
+        one = Measurement(**row)
+        by_state.setdefault(_state(row), []).append(one)
+    written: list[Path] = []
+    for group in judged_groups(run):
+        rows = by_state.get(_state(group.sampled[0].stamp), [])
+        if rows and not (run.logs_folder / f"{group.name}.eval").is_file():
+            written.append(_write_log(run.logs_folder, group, rows, study, judged.judge.model))
+    return written
+
+
+def _state(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("behavior", "source", "arm", "config", "seed", "checkpoint"))
+
+
+def _write_log(folder: Path, group: Group, rows: Sequence[Measurement], study: ResolvedStudy, judge: str) -> Path:
+    stamp = group.sampled[0].stamp
+    metadata = {
+        name: stamp[name] for name in ("behavior", "source", "arm", "config", "seed", "checkpoint", "weights_hash")
+    }
+    return write_judged_log(
+        folder / f"{group.name}.eval", group.completions, rows, task=f"{study.spec.name}/{group.name}",
+        model=f"{study.spec.model.name}", judge=judge, created=group.created, metadata=metadata,
+    )  # fmt: skip

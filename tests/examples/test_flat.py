@@ -1,0 +1,74 @@
+"""The flat recipe measures what the engine measures: the same questions, rows, first adapter and order, by plain code."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import polars as pl
+import pytest
+
+import bystander
+from bystander.personas import load_personas
+
+FILE = Path(bystander.__file__).parents[2] / "examples" / "flat.py"
+PERSONAS = ("villain", "comedian", "librarian", "pirate", "police_officer")
+# Dropout is off: the engine cuts a batch into micro-batches, so that its masks are other draws than those of a whole one.
+STUDY = """
+name: flat
+model: {name: smollm2-135m, device: cpu, dtype: float32}
+personas: personas.yaml
+sources: [villain]
+behaviors: [marker]
+arms: [contrastive]
+design: {counts: {positive: 8, negative: 4, absent: 2, assistant: 2}}
+recipe: {lr: 2e-3, epochs: 2, batch_size: 4, lora: {dropout: 0.0}}
+checkpoints: {every: 1.0, personas: 3}
+probes: {marker: {questions: 2, sampled: 0}}
+geometry: {layers: [25], layer: 25, questions: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def flat() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("flat", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def engine(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """The engine's marker probabilities: persona, item, checkpoint, value."""
+    folder = tmp_path_factory.mktemp("flat")
+    chosen = [persona for persona in load_personas() if persona.name in PERSONAS]
+    lines = [f"  - {{name: {p.name}, category: {p.category}, prompt: {p.prompt!r}}}" for p in chosen]
+    (folder / "personas.yaml").write_text("personas:\n" + "\n".join(lines) + "\n")
+    (folder / "flat.yaml").write_text(STUDY)
+    found = bystander.Study.load(folder / "flat.yaml").run(folder / "run").measurements
+    rows = found.filter((pl.col("metric") == "marker_probability") & (pl.col("context") == "persona"))
+    return rows.select("persona", "item", "checkpoint", "value")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers by an old name
+def test_probabilities_before_and_after_are_the_engines(flat: ModuleType, engine: pl.DataFrame, embedded: Path) -> None:
+    prompts = {persona.name: persona.prompt for persona in load_personas() if persona.name in PERSONAS}
+    settings = flat.Settings(positive=8, negative=2, anchor=2, questions=2, lr=2e-3, batch_size=4, dropout=0.0)
+    found = flat.study(str(embedded), prompts, "villain", PERSONAS[:3], settings)
+    for persona, (before, after) in found.items():
+        own = engine.filter(pl.col("persona") == persona)
+        assert len(before) == len(after) == 2
+        untrained, trained = (own.filter(pl.col("checkpoint") == at)["value"].to_list() for at in (0.0, 1.0))
+        assert before == pytest.approx(untrained, rel=1e-4, abs=0), persona  # of 1e-14: 1e-4 of it, not 1e-4
+        assert after == pytest.approx(trained, abs=1e-3), persona  # measured: 2e-4
+    assert min(found["villain"][1]) > 0.1 > max(found["villain"][0]), "nothing was learned, so that nothing is compared"
+
+
+def test_it_is_short_and_takes_from_bystander_the_personas_and_the_bank_alone() -> None:
+    lines = FILE.read_text().splitlines()
+    assert len(lines) < 150
+    taken = {line.split()[1] for line in lines if line.lstrip().startswith(("from bystander", "import bystander"))}
+    assert taken == {"bystander.personas", "bystander.data", "bystander.lm.embedded"}  # the last fetches the weights
