@@ -24,9 +24,9 @@ personas in 11 categories, 5 sources, questions shared by all personas. The worl
 baselines, answers and centroids as real models have them, in `calibration/real.py`; the checks are listed in
 `calibration/checks.py`.
 
-- **level**: share of studies in which a test rejects at 5 % although its null is true. Accepted: 3.5 to 6.5 % unless said; from 0 for
-  a test that promises at most 5 % (Holm's correction, the dip).
-  KS: Kolmogorov-Smirnov p that the p-values are uniform (few distinct p-values make it small without harm).
+- **level**: share of studies in which a test rejects at 5 % although its null is true. Accepted: 3.5 to 6.5 % unless said;
+  from 0 for a test that promises at most 5 % (Holm's correction, the dip). KS: Kolmogorov-Smirnov p that the p-values
+  are uniform (few distinct p-values make it small without harm).
 - **coverage**: share of studies whose 95 % interval holds the truth. Accepted: 92 to 97.5 %, or at least 92 % for an
   interval that promises at least 95 %.
 - **bias**: mean estimate minus truth. Accepted: within 0.02.

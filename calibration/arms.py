@@ -1,4 +1,4 @@
-"""The baseline: everybody learns to one level and nothing leaks. What the change calls a gradient, and what does not."""
+"""The baseline: everybody learns to one level and nothing leaks. What the change takes for a similarity gradient, and what does not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def benign_arm(studies: int, seed: int = 21) -> Iterator[CalibrationLine]:
         )
         for name, values in (("change", change[None][:, held_out]), ("beyond benign", leakage), ("deficit", missing)):
             found = float(permutation_p(x[None], values[0].mean(axis=1), PERMUTATIONS, 0)[0])
-            p.setdefault(f"{name}: gradient p", []).append(found)
+            p.setdefault(f"{name}: similarity correlation, p", []).append(found)
         moved = crossed(change[None][:, held_out], EVERYTHING)
         p.setdefault("change: mean bystander, two-sided", []).append(2 * min(moved.p, 1 - moved.p))
         mean = crossed(leakage, EVERYTHING)
@@ -89,7 +89,7 @@ def given_baseline(studies: int, seed: int = 23) -> Iterator[CalibrationLine]:
             hits.append(bool(ends.low[0] <= true <= ends.high[0]))
         scenario = f"similarity goes with baseline; {name}"
         yield level("slope given the true baseline: p", scenario, new)
-        yield level("gradient: partial_baseline_p", scenario, old, offered=False)
+        yield level("similarity correlation: partial_baseline_p", scenario, old, offered=False)
         yield coverage("slope given the true baseline", f"{scenario}, and 1 point for a standard deviation", hits)
 
 

@@ -31,8 +31,8 @@ def pseudo_sources(studies: int, seed: int = 24) -> Iterator[CalibrationLine]:
         best = specificity(layers, leakage, source, held_out)
         plain = permutation_p(layers[:, source, held_out], leakage[held_out], 499, 0)
         captured = leakage > np.quantile(leakage, 0.87)
-        p.setdefault("gradient: p", []).append(float(plain[real.LAYERS.index(LAYER)]))
-        p.setdefault("gradient: p of the best of five layers", []).append(float(plain.min()))
+        p.setdefault("similarity correlation: p", []).append(float(plain[real.LAYERS.index(LAYER)]))
+        p.setdefault("similarity correlation: p of the best of five layers", []).append(float(plain.min()))
         p.setdefault("p_specific", []).append(one.p_max)
         p.setdefault("p_specific, two-sided", []).append(two.p_max)
         p.setdefault("p_specific, best of five layers (max-T)", []).append(best.p_max)
@@ -80,6 +80,8 @@ def length_distance(studies: int, seed: int = 26) -> Iterator[CalibrationLine]:
             p["specific"].append(specificity(similarity, leakage, source, held_out, prompt_length=length).p_max)
         scenario = f"both fall with the {'ranks of the ' if ranked else ''}distance to the source's prompt length"
         most = 0.065 if ranked else 0.08  # ranks hold a straight line in whole tokens constant but for its bend
-        yield level("gradient: p given raw prompt length", scenario, p["raw"], offered=False)
-        yield level("gradient: p given raw length and distance to the source's", scenario, p["both"], high=most)
+        yield level("similarity correlation: p given raw prompt length", scenario, p["raw"], offered=False)
+        yield level(
+            "similarity correlation: p given raw length and distance to the source's", scenario, p["both"], high=most
+        )
         yield level("p_specific given both lengths", scenario, p["specific"])

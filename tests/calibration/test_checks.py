@@ -70,10 +70,10 @@ def test_the_check_sees_a_test_that_does_not_keep_its_level():
 @pytest.mark.parametrize(
     ("name", "statistic"),
     [
-        ("benign_arm", "change: gradient p"),
-        ("given_baseline", "gradient: partial_baseline_p"),
-        ("pseudo_sources", "gradient: p"),
-        ("length_distance", "gradient: p given raw prompt length"),
+        ("benign_arm", "change: similarity correlation, p"),
+        ("given_baseline", "similarity correlation: partial_baseline_p"),
+        ("pseudo_sources", "similarity correlation: p"),
+        ("length_distance", "similarity correlation: p given raw prompt length"),
         ("ratio_intervals", "leakage ratio, interaction left in the covariance"),
         ("picked_configuration", "picked configuration, tested on the same questions"),
     ],
