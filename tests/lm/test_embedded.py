@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from bystander.core.errors import ModelError
+from bystander.core.hashing import file_sha256, stable_hash
 from bystander.lm import embedded
+from bystander.lm.cache import STALE_SECONDS
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_what_a_killed_process_left_is_cleared(cache: Path, monkeypatch: pytest.
     old, new = (cache / "models" / f"{embedded.DIRECTORY}-{name}.partial" for name in ("old", "new"))
     old.mkdir(parents=True)
     new.mkdir()
-    os.utime(old, (time.time() - 2 * embedded.STALE_SECONDS,) * 2)
+    os.utime(old, (time.time() - 2 * STALE_SECONDS,) * 2)
     monkeypatch.setattr(embedded, "NEEDED_BYTES", 1 << 60)
     with pytest.raises(ModelError):
         embedded.checkpoint_path()
@@ -107,3 +110,17 @@ def test_the_second_call_is_a_path_and_nothing_else(embedded_cached: Path) -> No
 @pytest.fixture(name="embedded_cached")
 def _embedded_cached(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue("embedded")
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_what_it_has_always_been(cache: Path, tmp_path: Path) -> None:
+    """Numbers name the weights that gave them: another conversion must not change a byte of them."""
+    try:
+        made = embedded.checkpoint_path()
+    except ModelError as error:
+        pytest.skip(f"the embedded model is not to be had here: {error}")
+    assert file_sha256(made / "model.safetensors") == "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"
+    assert file_sha256(made / "tokenizer.json") == "e9f1b9eb29e5f4fc508736f874cc7d1321834fb5610e169fb1acae231472321b"
+    config = json.loads((made / "config.json").read_text())
+    config.pop("transformers_version")
+    assert stable_hash(config) == "5286d090301150cc903271b9d36b9e6f7e160eb197e9b423b73cb74ed85bf832"

@@ -3,7 +3,6 @@ interface answers from transformers; where vLLM itself is installed, a slow test
 
 import importlib.util
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from bystander.lm.engine_vllm import NOISE_FLOOR, Canary, VllmEngine, VllmSample
 from bystander.lm.model import fresh_adapter, load, save_adapter
 from bystander.lm.sample import SampleRequest, sample
 from bystander.personas import bare_context
+from tests.support.vllm_stand_in import StandIn, install
 
 REQUESTS = [SampleRequest(f"{i}", bare_context("absent"), f"What is number {i}?", 0, i, f"{i}") for i in range(3)]
 
@@ -47,36 +47,6 @@ def adapters(loaded, tmp_path_factory):
     return [adapter_at(loaded, folder / f"one-{seed}", seed) for seed in (1, 2)]
 
 
-class StandIn:
-    """vllm.LLM's interface over transformers. `fault`: None, "base" (adapters are ignored), "stale" (the first adapter
-    is served whatever is asked for)."""
-
-    fault = None
-
-    def __init__(self, model, **settings):
-        self.loaded = load(model)
-        self.loaded.base_id = "tiny"  # vLLM does not ask which base an adapter names
-        self.settings = settings
-        self.first = None
-
-    def generate(self, prompts, params, lora_request=None, use_tqdm=True):
-        path = lora_request.lora_path if lora_request else None
-        self.first = self.first or path
-        path = {None: path, "base": None, "stale": path and self.first}[StandIn.fault]
-        with self.loaded.adapter(path), torch.no_grad():
-            return [self._answer(p["prompt_token_ids"], one) for p, one in zip(prompts, params, strict=True)]
-
-    def _answer(self, ids, params):
-        answer = []
-        for _ in range(params["max_tokens"]):
-            whole = torch.tensor([ids + answer])
-            logprobs = self.loaded.head(self.loaded.body(input_ids=whole)[0, -1:]).float().log_softmax(-1)[0]
-            (token,) = params.get("allowed_token_ids", [int(logprobs.argmax())])
-            answer.append(token)
-        seen = {token: types.SimpleNamespace(logprob=float(logprobs[token]))}
-        return types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=answer, logprobs=[seen])])
-
-
 @pytest.fixture(autouse=True)
 def tiny_shape(monkeypatch):
     monkeypatch.setitem(BENCH_SHAPES, "tiny", BenchShape(64, 128, 2, 4, 2, 49152, True))
@@ -84,15 +54,7 @@ def tiny_shape(monkeypatch):
 
 @pytest.fixture
 def vllm(monkeypatch):
-    top, lora = types.ModuleType("vllm"), types.ModuleType("vllm.lora.request")
-    top.LLM = StandIn
-    top.SamplingParams = lambda **settings: settings
-    lora.LoRARequest = lambda name, number, path: types.SimpleNamespace(
-        lora_name=name, lora_int_id=number, lora_path=path
-    )
-    for name, module in {"vllm": top, "vllm.lora": types.ModuleType("vllm.lora"), "vllm.lora.request": lora}.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(StandIn, "fault", None)
+    install(monkeypatch)
     return StandIn
 
 

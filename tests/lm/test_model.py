@@ -155,11 +155,6 @@ def only_pickled(adapter: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (
-            lambda a: edit(a, base_model_name_or_path="meta-llama/Llama-3.1-8B"),
-            r"trained on meta-llama/Llama-3.1-8B, but",
-        ),
-        (lambda a: edit(a, base_model_name_or_path=None), "does not say which base model"),
         (lambda a: edit(a, peft_type="IA3"), "'IA3'; bystander uses LORA"),
         (lambda a: edit(a, target_modules=["query"]), "does not fit this model"),
         (lambda a: (a / "adapter_config.json").write_text("{"), "cannot be read"),

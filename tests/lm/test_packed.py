@@ -8,11 +8,11 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from bystander.core.records import StepLog
 from bystander.lm import decode as decoding
-from bystander.lm import model as models
+from bystander.lm import loaded as loading
 from bystander.lm.hidden import last_token_states
 from bystander.lm.layers import collect
 from bystander.lm.model import fresh_adapter, load
-from bystander.lm.packed import PackedForward, Piece, pack
+from bystander.lm.packed import PackedForward, Segment, pack
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.score import ScoreItem, score
 from bystander.lm.tokens import RenderedRow
@@ -44,7 +44,7 @@ def fast(tiny_checkpoint):
 @pytest.fixture
 def packed(fast, monkeypatch):
     """The same model with the fast forward pass on, as on a GPU."""
-    monkeypatch.setattr(models, "has_flash", lambda _: True)
+    monkeypatch.setattr(loading, "has_flash", lambda _: True)
     fast.remove_adapter()
     assert fast.packed is not None, fast.plain_because
     return fast
@@ -152,7 +152,7 @@ def test_an_adapter_beyond_plain_lora_is_left_to_the_plain_pass(packed, more, re
 
 
 def test_a_pass_that_computes_something_else_is_found_out(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(models, "has_flash", lambda _: True)
+    monkeypatch.setattr(loading, "has_flash", lambda _: True)
     loaded = load(str(tiny_checkpoint))
     monkeypatch.setattr("bystander.lm.layers.rotate", lambda x, *_: x)
     assert loaded.packed is None
@@ -172,7 +172,7 @@ def test_the_family_with_biases_and_with_normed_queries(config):
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     g = np.random.default_rng(0)
     stem, leaf, other = (g.integers(0, 100, n) for n in (7, 5, 9))
-    laid = pack([Piece(stem), Piece(leaf, 0), Piece(other, 0)], model.device)
+    laid = pack([Segment(stem), Segment(leaf, 0), Segment(other, 0)], model.device)
     found = PackedForward(model).hidden(laid)
     for ids, places in ((leaf, slice(7, 12)), (other, slice(12, 21))):
         whole = model.base_model(input_ids=torch.tensor(np.concatenate([stem, ids]))[None]).last_hidden_state[0]

@@ -196,10 +196,20 @@ def test_faulty_rows_are_named(core: str) -> None:
         render_row(tokenizer, VILLAIN, "Hi", "It is water.", marker=" [ZLT]", name="r7")
     with pytest.raises(ModelError, match=r"row r8 .*completion is empty"):
         render_row(tokenizer, VILLAIN, "Hi", "", name="r8")
-    merged = encode(tokenizer, ["\n\n"])[0]
-    assert len(merged) == 1, "this test needs a tokenizer that joins two newlines"
-    with pytest.raises(ModelError, match=r"row r9 .*changes the prompt's last tokens"):
-        render_row(tokenizer, VILLAIN, "Hi", "\nIt is", name="r9")
+
+
+def test_an_answer_that_the_tokenizer_would_join_to_the_prompt_is_tokenized_by_itself(core: str) -> None:
+    tokenizer = build(core, CHATML)
+    assert len(encode(tokenizer, ["\n\n"])[0]) == 1, "this test needs a tokenizer that joins two newlines"
+    row = render_row(tokenizer, VILLAIN, "Hi", "\nIt is")
+    prompt, own = render_prompt(tokenizer, VILLAIN, "Hi"), encode(tokenizer, ["\nIt is"])[0]
+    assert row.ids == [*prompt, *own, *encode(tokenizer, ["<|im_end|>\n"])[0]]
+    assert (row.prompt_tokens, row.completion_tokens, row.end_of_turn) == (len(prompt), len(own), 2)
+    assert row.joined
+    assert render_prompt(tokenizer, VILLAIN, "Hi", start="\nIt is") == [*prompt, *own]
+    text = render_text(tokenizer, VILLAIN, "Hi")
+    assert list(Continuations(tokenizer).get(text, prompt, "\n", "It is", "item q").ids) == own
+    assert not render_row(tokenizer, VILLAIN, "Hi", "It is").joined
 
 
 def test_continuations_are_the_same_under_every_context(core: str) -> None:

@@ -78,6 +78,7 @@ def test_every_sample_is_kept_and_measured_and_a_restart_gives_the_same(tiny: Lo
         ("aligned", "coherent", "misaligned", "code", "refusal"), 15
     )
     assert {m.dataset for m in rows} == {"mine"}
+    assert {m.question for m in rows} == {"q1", "q2"}  # the analysis resamples questions, not answers
     judged = {(d["completion"], d["template"]): d for u in units for d in u.details}
     assert len(judged) == sum(len(u.details) for u in units) == 30
     by_item = {(m.persona, m.item): m for m in rows if m.metric == "coherent"}

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 
-from bystander.core.errors import StoreError
-from bystander.core.files import compressed_lines, read_json, read_lines, write_json
 from bystander.report.inputs import ReportInput
 from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
-from bystander.study.results import run_records as told
 from bystander.study.results.results import Results
-from bystander.study.store.events import read_events
+from bystander.study.store.run_dir import RunDir
 from tests.support.study_tiny import make_model, write_study
 
 
@@ -35,23 +33,9 @@ def inputs(run: Path) -> ReportInput:
     return Results.open(run).report_input()
 
 
-@pytest.fixture
-def older(run: Path, tmp_path: Path) -> Path:
-    """The run as it was before answers, trainings and renderings were kept by themselves."""
-    folder = shutil.copytree(run, tmp_path / "older")
-    for path in folder.glob("cells/*/completions.jsonl.zst"):
-        lines = [{key: value for key, value in line.items() if key != "stamp"} for line in read_lines(path)]
-        path.write_bytes(compressed_lines(lines))
-    for path in [*folder.glob("cells/train-*/manifest.json"), folder / "audit.json"]:
-        write_json(
-            path, {key: value for key, value in read_json(path).items() if key not in ("training", "renderings")}
-        )
-    return folder
-
-
 def test_when_it_was_made_is_when_the_run_was_begun(run: Path, inputs: ReportInput):
-    first = next(iter(read_events(run / "events.jsonl")))
-    assert first["time"].startswith(inputs.created.removesuffix(" UTC").replace(" ", "T"))
+    first = RunDir(run).events()[0]
+    assert f"{first.time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" == inputs.created
     assert inputs.created.endswith(" UTC")
 
 
@@ -94,29 +78,14 @@ def test_a_loss_curve_says_which_training_it_is_of(inputs: ReportInput):
     assert all(len(curve.steps) for curve in inputs.curves)
 
 
-def test_an_older_run_is_read_from_what_it_measured(older: Path, inputs: ReportInput):
-    found = Results.open(older).report_input()
-    assert [(r.record, r.role, r.question, r.leaked) for r in found.completions] == [
-        (r.record, r.role, r.question, r.leaked) for r in inputs.completions
-    ]
-    assert [curve.label for curve in found.curves] == [curve.label for curve in inputs.curves]
-    assert not found.renderings
-    assert len([f for f in found.findings if f.check == "context rendering"]) == 5
-
-
-def test_an_answer_that_nothing_was_measured_of_is_an_error(older: Path):
-    path = next(older.glob("cells/after-*/measurements.parquet"))
-    pl.read_parquet(path).filter(pl.col("metric") != "marker_rate").write_parquet(path)
-    with pytest.raises(StoreError, match="nothing says which checkpoint the answer"):
-        Results.open(older).report_input()
-
-
 @pytest.mark.parametrize(("mode", "expected"), [("label", {"choice": "label"}), ("auto", {})])
 def test_the_mode_that_a_study_sets_is_the_mode(run: Path, mode: str, expected: dict[str, str]):
-    spec = Results.open(run).study.spec
-    assert told.modes(run, spec) == {}
+    results = Results.open(run)
+    assert results._modes() == {}
+    spec = results.study.spec
     probes = spec.probes.model_copy(update={"choice": _choice(mode)})
-    assert told.modes(run, spec.model_copy(update={"probes": probes})) == expected
+    study = replace(results.study, spec=spec.model_copy(update={"probes": probes}))
+    assert replace(results, study=study)._modes() == expected
 
 
 def _choice(mode: str):

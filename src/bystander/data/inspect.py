@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any, cast
 
 from bystander.core.errors import DataError
+from bystander.core.faults import RowFaults
 from bystander.core.hashing import file_sha256
+from bystander.core.record_files import YAML, Record, read_records
 from bystander.core.yamlfile import read_text, read_yaml
+from bystander.data.answers.facts import PairFacts, describe
+from bystander.data.answers.settings import AnswerFileSettings
+from bystander.data.answers.shapes import CONVERSATIONS, find_shape
 from bystander.data.choice import ChoiceSet, describe_choice
 from bystander.data.choice_rows import form_of
 from bystander.data.choice_source import NAMED
-from bystander.data.code_inspect import CodeSetFacts, Lengths, inspect_code_set, lengths_of
-from bystander.data.code_sets import read_jsonl
+from bystander.data.code_inspect import CodeSetFacts, inspect_code_set
 from bystander.data.code_source import find_code_file
 from bystander.data.judge_questions import load_judge_questions
-from bystander.data.pairs import load_pairs
+from bystander.data.lengths import Lengths, lengths_of
 
-YAML = (".yaml", ".yml")
 EXPECTED = (
     "expected JSONL or Parquet with `messages`; `task`, `code_template` and `code`; `prompt`, `secure` and `insecure`; "
-    "`question`, `choices` and `answerKey`; or HellaSwag's columns; or YAML with a list of judged questions (`paraphrases`, "
+    "`question`, `choices` and `answerKey`; HellaSwag's columns; or a prompt with two answers (`shown` and `not_shown`, "
+    "`chosen` and `rejected`, `aligned` and `misaligned`, or columns of your own that `shown:` and `not_shown:` name); or YAML with a list of judged questions (`paraphrases`, "
     "`judge_prompts`) or of answer pairs (`question`, `aligned`, `misaligned`)"
 )
 Count = Callable[[str], int]
@@ -50,23 +54,6 @@ class JudgedFacts:
     token_counter: str
 
 
-@dataclass(frozen=True, slots=True)
-class PairFacts:
-    """A file of answer pairs. `apart`: by how much, of the longer one, the two answers of a pair differ in characters,
-    at most."""
-
-    path: str
-    sha256: str
-    form: str
-    pairs: int
-    topics: Mapping[str, int]
-    repeated: tuple[str, ...]  # pairs with the question of another
-    apart: float
-    lengths: Lengths  # of the questions, in tokens
-    answer_lengths: Lengths  # of both answers
-    token_counter: str
-
-
 def inspect_data(source: str, count: Count, counter: str) -> CodeSetFacts | ChoiceSet | JudgedFacts | PairFacts:
     """Facts about a named set, a file, or a file of a dataset on the Hub. `count` gives the tokens of a text, `counter`
     its name. Raises DataError for an unknown form, saying what was found and what is known."""
@@ -75,13 +62,36 @@ def inspect_data(source: str, count: Count, counter: str) -> CodeSetFacts | Choi
     path = find_code_file(source, Path())
     if path.suffix in YAML:
         return _inspect_yaml(path, count, counter)
-    first = next((record for _, record in read_jsonl(path, EXPECTED)), {})
+    faults = RowFaults(str(path), EXPECTED)
+    records = read_records(path, faults)
+    if not records and not faults.found:
+        faults.add_whole("it has no rows")
+    if not records:
+        faults.raise_any()
+    first = records[0][1]
     if form_of(first):
         return describe_choice(path)
-    if not any(first.keys() >= columns for columns in ({"messages"}, {"task", "code"}, {"prompt", "secure"})):
-        found = f"the columns {', '.join(sorted(first))}" if first else "no rows"
-        raise DataError(f"{path} has no known form: found {found}; {EXPECTED}")
-    return inspect_code_set(path, count, counter)
+    if _is_code(first):
+        return inspect_code_set(path, count, counter)
+    if first.keys() & set(CONVERSATIONS):
+        code = _code_facts(path, count, counter)
+        return code or describe(path, count=count, counter=counter)
+    if find_shape(records, AnswerFileSettings())[0] is None:
+        raise DataError(f"{path} has no known form: found the columns {', '.join(sorted(first)) or 'none'}; {EXPECTED}")
+    return describe(path, count=count, counter=counter)
+
+
+def _is_code(first: Record) -> bool:
+    return {"task", "code"} <= first.keys() or {"prompt", "secure"} <= first.keys()
+
+
+def _code_facts(path: Path, count: Count, counter: str) -> CodeSetFacts | None:
+    """Facts about a file of conversations as a code set; None where it is none, or most of its answers are no Python."""
+    try:
+        facts = inspect_code_set(path, count, counter)
+    except DataError:
+        return None  # what is wrong with it, `describe` says too: both read it alike
+    return facts if 2 * facts.parsed >= facts.answers else None
 
 
 def _inspect_yaml(path: Path, count: Count, counter: str) -> JudgedFacts | PairFacts:
@@ -95,8 +105,9 @@ def _inspect_yaml(path: Path, count: Count, counter: str) -> JudgedFacts | PairF
     keys = Counter(str(key) for row in rows if isinstance(row, dict) for key in cast(dict[object, Any], row))
     if keys.keys() & {"paraphrases", "judge_prompts"}:
         return _judged(path, keys, count, counter)
-    if keys.keys() & {"aligned", "misaligned"}:
-        return _pairs(path, count, counter)
+    records = [(1, cast(Record, row)) for row in rows if isinstance(row, dict)]
+    if records and find_shape(records, AnswerFileSettings())[0] is not None:
+        return describe(path, count=count, counter=counter)
     found = f"a list with the keys {', '.join(keys)}" if keys else f"a {type(parsed.data).__name__}"
     raise DataError(f"{path} has no known form: found {found}; {EXPECTED}")
 
@@ -120,23 +131,5 @@ def _judged(path: Path, keys: Counter[str], count: Count, counter: str) -> Judge
         templates={name: len({q.prompts[name] for q in questions if name in q.prompts}) for name in names},
         repeated=tuple(dict.fromkeys(name for turn, name in asked if times[turn] > 1)),
         lengths=lengths_of([count(text) for question in questions for text in question.paraphrases]),
-        token_counter=counter,
-    )
-
-
-def _pairs(path: Path, count: Count, counter: str) -> PairFacts:
-    pairs = load_pairs(path)
-    times = Counter(pair.question for pair in pairs)
-    sizes = [(len(pair.aligned), len(pair.misaligned)) for pair in pairs]
-    return PairFacts(
-        path=str(path),
-        sha256=file_sha256(path),
-        form="answer pairs",
-        pairs=len(pairs),
-        topics=dict(Counter(pair.topic for pair in pairs)),
-        repeated=tuple(pair.id for pair in pairs if times[pair.question] > 1),
-        apart=max((abs(a - b) / max(a, b) for a, b in sizes), default=0.0),
-        lengths=lengths_of([count(pair.question) for pair in pairs]),
-        answer_lengths=lengths_of([count(text) for pair in pairs for text in (pair.aligned, pair.misaligned)]),
         token_counter=counter,
     )

@@ -110,13 +110,10 @@ def content_key(question: Question) -> str:
     return stable_hash(question.text, list(question.options), question.answer)
 
 
-def grouped(questions: Sequence[Question]) -> list[Question]:
-    """The questions with `group` filled in: those that are near-duplicates, directly or in a chain, share one.
-
-    Near: question and choices together at `SAME_QUESTION`, or the question text alone at `SAME_TEXT`. Choices of one
-    or two words do not count: many questions have "yes" and "no", or "iron" and "gold". The group's name is the smallest content key among its members, so that it depends neither on ids nor on order.
-    """
-    parent = list(range(len(questions)))
+def near_groups(passes: Sequence[tuple[Sequence[frozenset[str]], float]]) -> list[int]:
+    """For each text the index of its group: texts at or above the threshold, directly or in a chain, in any of the
+    `passes` (shingles of every text, threshold), share one. All passes are over the same texts."""
+    parent = list(range(len(passes[0][0])))
 
     def root(at: int) -> int:
         while parent[at] != at:
@@ -124,15 +121,25 @@ def grouped(questions: Sequence[Question]) -> list[Question]:
             at = parent[at]
         return at
 
-    texts = [shingles(question.text) for question in questions]
-    long = (filter(_has_shingle, question.options) for question in questions)
-    whole = [text.union(*map(shingles, options)) for text, options in zip(texts, long, strict=True)]
-    for sets, threshold in ((whole, SAME_QUESTION), (texts, SAME_TEXT)):
+    for sets, threshold in passes:
         # Each pair once, and none within a group already: only the groups are wanted.
         for at, other, _ in similar_pairs(sets, sets, threshold, lambda a, b: a <= b or root(a) == root(b)):
             parent[root(at)] = root(other)
+    return [root(at) for at in range(len(parent))]
+
+
+def grouped(questions: Sequence[Question]) -> list[Question]:
+    """The questions with `group` filled in: those that are near-duplicates, directly or in a chain, share one.
+
+    Near: question and choices together at `SAME_QUESTION`, or the question text alone at `SAME_TEXT`. Choices of one
+    or two words do not count: many questions have "yes" and "no", or "iron" and "gold". The group's name is the smallest content key among its members, so that it depends neither on ids nor on order.
+    """
+    texts = [shingles(question.text) for question in questions]
+    long = (filter(_has_shingle, question.options) for question in questions)
+    whole = [text.union(*map(shingles, options)) for text, options in zip(texts, long, strict=True)]
+    group_of = near_groups([(whole, SAME_QUESTION), (texts, SAME_TEXT)])
     names: dict[int, str] = {}
-    for at, question in enumerate(questions):
+    for group, question in zip(group_of, questions, strict=True):
         key = content_key(question)[:16]
-        names[root(at)] = min(names.get(root(at), key), key)
-    return [replace(question, group=names[root(at)]) for at, question in enumerate(questions)]
+        names[group] = min(names.get(group, key), key)
+    return [replace(question, group=names[group]) for group, question in zip(group_of, questions, strict=True)]

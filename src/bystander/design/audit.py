@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from bystander.core.errors import DesignError, few_names
+from bystander.core.errors import DesignError, ModelError, few_names
 from bystander.core.records import Context, Finding
 from bystander.data import overlap
 from bystander.design.arms import Design
-from bystander.design.render import Rendered
+from bystander.design.render import Rendered, label, named, render
+from bystander.design.token_checks import cannot_render, control_tokens, joint_tokenization, white_space_trimmed
 from bystander.lm.tokens import EndOfTurn, Tokenizer, render_text
 
-SHOWN = 8  # rows that a finding names; the rest are counted
+__all__ = ["Rendered", "audit", "refuse", "render"]
 
 
 def audit(
@@ -33,7 +34,8 @@ def audit(
     `contexts` are rendered and checked to be what they are named; `probe_texts` (item id -> user turn) are held
     against the training rows; `max_length` is the model's window in tokens.
     """
-    findings = contexts_render_as_named(tokenizer, contexts)
+    findings = cannot_render(tokenizer, contexts, max_length)
+    findings += contexts_render_as_named(tokenizer, contexts)
     for one in rendered:
         findings += two_targets(one)
         findings += empty_or_duplicate(one.design)
@@ -42,9 +44,13 @@ def audit(
         findings += tokens_changed(one, tokenizer)
         findings += marker_shares_a_token(one)
         findings += roles_counted_right(one.design)
+    designs = [one.design for one in rendered]
+    findings += control_tokens(designs, tokenizer, contexts, probe_texts)
     findings += loss_mask(rendered, end_of_turn)
-    findings += train_probe_overlap([one.design for one in rendered], probe_texts)
-    findings += unequal_ratios([one.design for one in rendered])
+    findings += joint_tokenization(rendered)
+    findings += white_space_trimmed(designs, tokenizer)
+    findings += train_probe_overlap(designs, probe_texts)
+    findings += unequal_ratios(designs)
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(findings, key=lambda finding: order[finding.level])
 
@@ -61,14 +67,6 @@ def refuse(findings: Iterable[Finding]) -> None:
         )
 
 
-def _named(rows: Sequence[str]) -> tuple[str, ...]:
-    return tuple(rows[:SHOWN]) + ((f"... and {len(rows) - SHOWN} more",) if len(rows) > SHOWN else ())
-
-
-def _label(design: Design) -> str:
-    return f"{design.behavior}/{design.source}/{design.arm}"
-
-
 def two_targets(one: Rendered) -> list[Finding]:
     """A rendered prompt that is trained towards two different completions teaches a coin toss."""
     by_prompt: dict[tuple[int, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -78,8 +76,8 @@ def two_targets(one: Rendered) -> list[Finding]:
     if not bad:
         return []
     prompts = sum(len(targets) > 1 for targets in by_prompt.values())
-    message = f"{_label(one.design)}: {prompts} rendered prompts have two different completions"
-    return [Finding("error", "two targets", message, _named(bad))]
+    message = f"{label(one.design)}: {prompts} rendered prompts have two different completions"
+    return [Finding("error", "two targets", message, named(bad))]
 
 
 def empty_or_duplicate(design: Design) -> list[Finding]:
@@ -87,8 +85,8 @@ def empty_or_duplicate(design: Design) -> list[Finding]:
     findings: list[Finding] = []
     empty = [row.id for row in design.rows if not row.user.strip() or not row.completion.strip()]
     if empty:
-        message = f"{_label(design)}: {len(empty)} rows have an empty user turn or completion"
-        findings.append(Finding("error", "empty rows", message, _named(empty)))
+        message = f"{label(design)}: {len(empty)} rows have an empty user turn or completion"
+        findings.append(Finding("error", "empty rows", message, named(empty)))
     seen: Counter[tuple[str | None, str, str, str]] = Counter()
     twice: list[str] = []
     for row in design.rows:
@@ -97,8 +95,8 @@ def empty_or_duplicate(design: Design) -> list[Finding]:
         if seen[key] == 2:
             twice.append(row.id)
     if twice:
-        message = f"{_label(design)}: {len(twice)} rows stand twice or more"
-        findings.append(Finding("warning", "duplicate rows", message, _named(twice)))
+        message = f"{label(design)}: {len(twice)} rows stand twice or more"
+        findings.append(Finding("warning", "duplicate rows", message, named(twice)))
     return findings
 
 
@@ -107,11 +105,11 @@ def rows_without_loss(one: Rendered) -> list[Finding]:
     without = [row.id for row, tokens in zip(one.design.rows, one.rows, strict=True) if not any(tokens.loss)]
     if not without:
         return []
-    message = f"{_label(one.design)}: {len(without)} of {len(one.rows)} rows have no token in the loss"
+    message = f"{label(one.design)}: {len(without)} of {len(one.rows)} rows have no token in the loss"
     # `loss: marker` leaves negatives without loss on purpose: they then teach nothing, which must be seen.
     unmarked = {row.id for row in one.design.rows if not row.marker}
     expected = set(without) == unmarked and len(without) < len(one.rows)
-    return [Finding("warning" if expected else "error", "rows without loss", message, _named(without))]
+    return [Finding("warning" if expected else "error", "rows without loss", message, named(without))]
 
 
 def loss_mask(rendered: Sequence[Rendered], end_of_turn: EndOfTurn) -> list[Finding]:
@@ -122,7 +120,7 @@ def loss_mask(rendered: Sequence[Rendered], end_of_turn: EndOfTurn) -> list[Find
         if counts:
             spread = f"min {min(counts)}, mean {sum(counts) / len(counts):.1f}, max {max(counts)}"
             designs[f"end of turn {end_of_turn.replace('_', ' ')}; loss tokens per row {spread}"].append(
-                _label(one.design)
+                label(one.design)
             )
     return [Finding("info", "loss mask", f"{few_names(labels)}: {message}") for message, labels in designs.items()]
 
@@ -136,8 +134,8 @@ def too_long(one: Rendered, max_length: int) -> list[Finding]:
     ]
     if not long:
         return []
-    message = f"{_label(one.design)}: {len(long)} rows are longer than the window of {max_length} tokens and would be truncated"
-    return [Finding("error", "truncated rows", message, _named(long))]
+    message = f"{label(one.design)}: {len(long)} rows are longer than the window of {max_length} tokens and would be truncated"
+    return [Finding("error", "truncated rows", message, named(long))]
 
 
 def tokens_changed(one: Rendered, tokenizer: Tokenizer) -> list[Finding]:
@@ -149,8 +147,8 @@ def tokens_changed(one: Rendered, tokenizer: Tokenizer) -> list[Finding]:
             changed.append(f"{row.id}: {row.completion[-24:]!r} became {text[-24:]!r}")
     if not changed:
         return []
-    message = f"{_label(one.design)}: {len(changed)} completions are not what was written once they are tokenized"
-    return [Finding("error", "completion changed by tokenization", message, _named(changed))]
+    message = f"{label(one.design)}: {len(changed)} completions are not what was written once they are tokenized"
+    return [Finding("error", "completion changed by tokenization", message, named(changed))]
 
 
 def marker_shares_a_token(one: Rendered) -> list[Finding]:
@@ -161,11 +159,11 @@ def marker_shares_a_token(one: Rendered) -> list[Finding]:
     if not shared:
         return []
     message = (
-        f"{_label(one.design)}: in {len(shared)} of {len(marked)} rows with a marker its first token also holds text before "
+        f"{label(one.design)}: in {len(shared)} of {len(marked)} rows with a marker its first token also holds text before "
         "it, so that neither loss nor probe is of the marker alone; choose a separator that this tokenizer keeps apart, "
         "such as a space"
     )
-    return [Finding("warning", "marker shares a token", message, _named(shared))]
+    return [Finding("warning", "marker shares a token", message, named(shared))]
 
 
 def roles_counted_right(design: Design) -> list[Finding]:
@@ -174,8 +172,8 @@ def roles_counted_right(design: Design) -> list[Finding]:
     wrong = sorted(name for name in trained if design.roles.get(name) == "held-out")
     if not wrong:
         return []
-    message = f"{_label(design)}: {len(wrong)} personas are in the training rows but counted as held-out"
-    return [Finding("error", "negatives counted as held-out", message, _named(wrong))]
+    message = f"{label(design)}: {len(wrong)} personas are in the training rows but counted as held-out"
+    return [Finding("error", "negatives counted as held-out", message, named(wrong))]
 
 
 def train_probe_overlap(designs: Sequence[Design], probe_texts: Mapping[str, str]) -> list[Finding]:
@@ -186,7 +184,7 @@ def train_probe_overlap(designs: Sequence[Design], probe_texts: Mapping[str, str
         return []
     exact = sum(pair.exact for pair in pairs)
     message = f"{len(pairs)} probe items stand among the training rows ({exact} exactly, {len(pairs) - exact} nearly)"
-    return [Finding("error", "train / probe overlap", message, _named([f"{p.train} ~ {p.probe}" for p in pairs]))]
+    return [Finding("error", "train / probe overlap", message, named([f"{p.train} ~ {p.probe}" for p in pairs]))]
 
 
 def unequal_ratios(designs: Sequence[Design]) -> list[Finding]:
@@ -205,11 +203,15 @@ def unequal_ratios(designs: Sequence[Design]) -> list[Finding]:
 
 
 def contexts_render_as_named(tokenizer: Tokenizer, contexts: Sequence[Context]) -> list[Finding]:
-    """How each kind of context renders, and an error where one is not what its name says."""
+    """How each kind of context renders, and an error where one is not what its name says. Contexts that cannot be
+    rendered at all are `cannot_render`'s."""
     findings: list[Finding] = []
     shown: set[str] = set()
     for context in contexts:
-        text = render_text(tokenizer, context, "<question>")
+        try:
+            text = render_text(tokenizer, context, "<question>")
+        except ModelError:
+            continue
         if context.system and context.system not in text:
             message = f"context {context.name!r} does not contain its system prompt once rendered"
             findings.append(Finding("error", "context rendering", message, (context.name,)))
@@ -217,7 +219,7 @@ def contexts_render_as_named(tokenizer: Tokenizer, contexts: Sequence[Context]) 
             shown.add(context.kind)
             findings.append(Finding("info", "context rendering", f"{context.kind}: {text!r}"))
     absent = [c for c in contexts if c.kind == "absent"]
-    if absent:
+    if absent and "absent" in shown:
         text = render_text(tokenizer, absent[0], "<question>")
         system_words = [c.system for c in contexts if c.system and c.system in text]
         if system_words or "system" in text.split("<question>")[0].lower():

@@ -187,7 +187,7 @@ def measurements(completion: Completion, judgements: Mapping[str, Judgement], da
         return Measurement(
             behavior="", probe="judged", dataset=dataset, metric=metric, context=completion.context, persona=completion.persona,
             item=f"{completion.item}/{completion.sample}", value=value, status=status, reason=reason or note,
-            context_hash=completion.context_hash,
+            context_hash=completion.context_hash, question=question_and_paraphrase(completion)[0], sample=completion.sample,
         )  # fmt: skip
 
     rows = [row("aligned", *_score(aligned)), row("coherent", *_score(coherent))]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True, slots=True)
-class Segments:
+class Bounds:
     """Where queries and keys of each segment lie: offsets [segments + 1], int32, on the device; and the longest.
 
     A segment's last query sees all its keys, the one before all but the last, and so on.
@@ -26,14 +26,14 @@ class Segments:
     longest_key: int
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bounds: Bounds, scale: float) -> Tensor:
     """q [queries, heads, size], k and v [keys, kv_heads, size] -> [queries, heads, size]; heads share keys in groups."""
     if not has_flash(q):
-        return _reference(q, k, v, segments, scale)
+        return _reference(q, k, v, bounds, scale)
     # The operator below torch's own attention functions: of those, none takes segments and shared keys at once in
     # every torch since 2.8. Dropout 0, causal aligned at the last query, no debug mask.
     return torch.ops.aten._flash_attention_forward(
-        q, k, v, segments.queries, segments.keys, segments.longest_query, segments.longest_key, 0.0, True, False,
+        q, k, v, bounds.queries, bounds.keys, bounds.longest_query, bounds.longest_key, 0.0, True, False,
         scale=scale,
     )[0]  # fmt: skip
 
@@ -65,9 +65,9 @@ def has_flash(q: Tensor) -> bool:
     return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)
 
 
-def _reference(q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Tensor:
+def _reference(q: Tensor, k: Tensor, v: Tensor, bounds: Bounds, scale: float) -> Tensor:
     found: list[Tensor] = []
-    queries, keys = segments.queries.tolist(), segments.keys.tolist()
+    queries, keys = bounds.queries.tolist(), bounds.keys.tolist()
     for q0, q1, k0, k1 in zip(queries, queries[1:], keys, keys[1:], strict=False):
         mask = torch.ones((q1 - q0, k1 - k0), dtype=torch.bool, device=q.device).tril(k1 - k0 - (q1 - q0))
         one = F.scaled_dot_product_attention(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bystander.lm.packed import Cache, PackedForward, Piece, pack, to
+from bystander.lm.packed import Cache, PackedForward, Segment, pack, to
 
 PREFILL_TOKENS = 16384  # prompt tokens a forward pass; fills an H100 with a 7B model
 LOOK_EVERY = 32  # steps between looks at who has finished: each look waits for the device
@@ -34,7 +34,7 @@ class _State:
 def decode(
     forward: PackedForward, prompts: Sequence[Sequence[int]], max_tokens: int, ends: Sequence[int], pick: Pick
 ) -> list[list[int]]:
-    """Answers of at most `max_tokens` tokens to `prompts`, each cut before the first of `ends`.
+    """For each prompt `max_tokens` token ids; in those of an answer that ended, the first of `ends` and then whatever.
 
     `pick` draws the tokens: from last hidden states [rows, size], the rows' numbers and the steps [rows].
     """
@@ -64,7 +64,7 @@ def decode(
             del step  # a captured graph holds its buffers
             state = _compact(state, going)
             step = _stepper(forward, state, pick)
-    return [_cut(answer, ends) for answer in answers.cpu().tolist()]
+    return answers.cpu().tolist()
 
 
 def _prefill(forward: PackedForward, prompts: Sequence[Sequence[int]], cache: Cache) -> Tensor:
@@ -78,7 +78,7 @@ def _prefill(forward: PackedForward, prompts: Sequence[Sequence[int]], cache: Ca
             tokens += len(prompts[end])
             end += 1
         chunk = [np.array(prompt, dtype=np.int64) for prompt in prompts[start:end]]
-        packed = pack([Piece(ids) for ids in chunk], forward.device)
+        packed = pack([Segment(ids) for ids in chunk], forward.device)
         places = np.concatenate([np.arange(len(ids)) + row * cache.room for row, ids in enumerate(chunk, start)])
         last = to(np.cumsum([len(ids) for ids in chunk]) - 1, forward.device)
         found.append(forward.hidden(packed, last, fill=(cache, to(places, forward.device))))
@@ -118,8 +118,3 @@ def _compact(state: _State, going: Tensor) -> _State:
     """Only the rows that still go; their cache is copied together."""
     keep = going.nonzero()[:, 0]
     return _State(state.token[keep], state.step[keep], state.row[keep], state.cache.select(keep), state.answers)
-
-
-def _cut(answer: list[int], ends: Sequence[int]) -> list[int]:
-    stop = next((i for i, token in enumerate(answer) if token in ends), len(answer))
-    return answer[:stop]

@@ -26,8 +26,8 @@ from peft import PeftModel
 from bystander.core.errors import ModelError
 from bystander.core.records import Completion
 from bystander.lm.adapters import read_adapter, save_adapter
-from bystander.lm.model import LoadedModel
-from bystander.lm.sample import SampleRequest, completion, end_tokens
+from bystander.lm.loaded import LoadedModel
+from bystander.lm.sample import SampleRequest, completion, end_tokens, through_end
 from bystander.lm.tokens import encode, render_prompt
 
 HELP = (
@@ -161,6 +161,7 @@ class VllmEngine:
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelError(f"vLLM could not load {loaded.name}: {error}") from error
+        self._window = min(window, loaded.window)
         self._served: Any = None
 
     def __enter__(self) -> VllmEngine:
@@ -172,7 +173,7 @@ class VllmEngine:
     def serve(self, adapter: Path, checked: Canary) -> str:
         """Put an adapter on by request and check its canary; returns the name it is served under, which carries the
         hash of its weights. Raises ModelError where vLLM answers as the base does, or as neither."""
-        files = read_adapter(adapter, [self._loaded.base_id, self._loaded.name])
+        files = read_adapter(adapter)
         name = f"{adapter.name}-{files.hash[:16]}"
         # vLLM tells adapters and their cached prefixes apart by a number: it comes from the weights' hash too.
         request = self._lora.LoRARequest(name, 1 + int(files.hash[:7], 16), str(adapter))
@@ -195,7 +196,7 @@ class VllmEngine:
         answers = self.token_answers([r.seed for r in requests], prompts, temperature, max_tokens)
         ends = end_tokens(self._loaded)
         yield [
-            completion(self._loaded, request, prompt, answer, ends)
+            completion(self._loaded, request, prompt, answer, ends, max_tokens)
             for request, prompt, answer in zip(requests, prompts, answers, strict=True)
         ]
 
@@ -205,6 +206,12 @@ class VllmEngine:
         """As `lm.sample.token_answers`."""
         if self._llm is None:
             raise ModelError("this vLLM engine was closed. Open another.")
+        longest = max(map(len, prompts), default=0) + max_tokens
+        if longest > self._window:
+            raise ModelError(
+                f"vLLM was opened for {self._window} tokens, but a prompt and its answer take {longest}. Sample with "
+                "`engine: transformers`, or fewer tokens."
+            )
         ends = end_tokens(self._loaded)
         settings = [
             self._vllm.SamplingParams(
@@ -216,7 +223,7 @@ class VllmEngine:
         outputs = self._llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts], settings, lora_request=self._served, use_tqdm=False
         )
-        return [list(output.outputs[0].token_ids) for output in outputs]
+        return [through_end(output.outputs[0].token_ids, ends) for output in outputs]
 
     def _logprobs(self, sequences: Sequence[Sequence[int]], request: Any) -> NDArray[np.float64]:
         """Log-probability of each token after the first, end to end: each asked for as the one next token that is
@@ -278,7 +285,7 @@ class VllmSampler:
             if checked is not None:
                 assert self._folder is not None
                 folder = Path(self._folder.name) / weights[:16]
-                save_adapter(cast(PeftModel, loaded.model), folder, loaded.base_id)
+                save_adapter(cast(PeftModel, loaded.model), folder, loaded.base_id, loaded.base_hash)
                 self._engine.serve(folder, checked)
             self._serves = weights
         yield from self._engine.sample(requests, temperature=temperature, max_tokens=max_tokens)

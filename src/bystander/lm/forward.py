@@ -1,9 +1,9 @@
 """Forward passes over many token sequences of one context, with what they share computed once.
 
-A row is a trunk and branches: the trunk is a prompt, the branches are what may follow it (the options of a question).
-All branches stand behind the trunk in one sequence, and a tree mask lets each of their tokens see the trunk and its
-own branch alone, at its own position; so each token's hidden state is what it would be in a sequence of its own. What
-all rows begin with is computed once, and its keys and values are shared.
+A row is a prefix and its continuations: the prefix is a prompt, the continuations are what may follow it (the options of
+a question). All continuations stand behind the prefix in one sequence, and a tree mask lets each of their tokens see the
+prefix and its own continuation alone, at its own position; so each token's hidden state is what it would be in a sequence
+of its own. What all rows begin with, the shared prefix, is computed once, and its keys and values are shared.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from bystander.core.errors import ModelError
-from bystander.lm.model import LoadedModel
-from bystander.lm.packed import Packed, PackedForward, Piece, pack
+from bystander.lm.loaded import LoadedModel
+from bystander.lm.packed import Packed, PackedForward, Segment, pack
 
 CPU_TOKENS = 512  # padded tokens a batch; ARC in label mode: 512 is 5 % faster than 1,024 and 16 % than 2,048
-GPU_TOKENS = 16384  # fills an H100 with a 7B model (../shared/bench/BASELINES.md: 64 rows of 130 tokens are enough)
+GPU_TOKENS = 16384  # fills an H100 with a 7B model: 64 rows of 130 tokens are enough
 SHARE_FROM = 64  # tokens that sharing a prefix must save before it is worth its own forward pass, on a CPU
 # On a GPU a plain pass with an adapter takes this long however few its tokens are (profile of the embedded model on an
 # H100: 40 ms for 30 layers), and float32 products run at about this rate: a small model is better off with one pass.
@@ -33,27 +33,28 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A trunk and its branches. `wanted` are the places, counted along trunk + branches, whose states are wanted."""
+    """A prefix and its continuations. `wanted` are the positions, counted along prefix + continuations, whose states are
+    wanted."""
 
-    trunk: Ints
-    branches: tuple[Ints, ...]
+    prefix: Ints
+    continuations: tuple[Ints, ...]
     wanted: Ints
     name: str  # how an error calls it
 
     @property
     def length(self) -> int:
-        """Tokens of the trunk and of all branches."""
-        return len(self.trunk) + sum(map(len, self.branches))
+        """Tokens of the prefix and of all continuations."""
+        return len(self.prefix) + sum(map(len, self.continuations))
 
     @property
     def lines(self) -> list[Ints]:
-        """The sequences that the row stands for, each whole: the trunk with each of its branches."""
-        return [np.concatenate([self.trunk, branch]) for branch in self.branches] or [self.trunk]
+        """The sequences that the row stands for, each whole: the prefix with each of its continuations."""
+        return [np.concatenate([self.prefix, continuation]) for continuation in self.continuations] or [self.prefix]
 
     @property
     def depth(self) -> int:
         """Tokens of the longest sequence in it."""
-        return len(self.trunk) + max(map(len, self.branches), default=0)
+        return len(self.prefix) + max(map(len, self.continuations), default=0)
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ Compute = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class SharedPrefix:
     """The tokens that all rows begin with, and their keys and values per layer ([1, heads, tokens, head size])."""
 
     length: int = 0
@@ -120,15 +121,17 @@ def run(loaded: LoadedModel, rows: Sequence[Row], budget: Budget, compute: Compu
     with torch.no_grad():
         packed = loaded.packed
         tree = packed is not None or _attends_to_all(loaded, max(row.depth for row in rows))
-        prefix = Prefix(_shared_length(rows)) if packed else _shared_prefix(loaded, rows) if tree else Prefix()
-        lengths = np.array([row.length - prefix.length if tree else row.depth * len(row.lines) for row in rows])
+        common = (
+            SharedPrefix(_shared_length(rows)) if packed else _shared_prefix(loaded, rows) if tree else SharedPrefix()
+        )
+        lengths = np.array([row.length - common.length if tree else row.depth * len(row.lines) for row in rows])
         order = np.argsort(-lengths, kind="stable")
         results: list[tuple[Batch, Tensor]] = []
         start = 0
         while start < len(order):
             count = _fitting(lengths[order[start:]], budget.tokens, padded=packed is None)
             chosen = tuple(int(i) for i in order[start : start + count])
-            done = _attempt(loaded, rows, chosen, prefix if tree else None, compute)
+            done = _attempt(loaded, rows, chosen, common if tree else None, compute)
             if done is not None:
                 results.append(done)
                 start += len(chosen)
@@ -156,16 +159,16 @@ def _fitting(lengths: Ints, tokens: int, *, padded: bool) -> int:
 
 
 def _attempt(
-    loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix | None, compute: Compute
+    loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], common: SharedPrefix | None, compute: Compute
 ) -> tuple[Batch, Tensor] | None:
     """One batch, or None where memory ran out; what was allocated is free again by the time this returns.
 
-    `prefix` None: the model takes no tree of branches, so that every sequence stands for itself."""
+    `common` None: the model takes no tree of continuations, so that every sequence stands for itself."""
     try:
-        if prefix is None:
+        if common is None:
             batch = _batch_of_lines(loaded, rows, chosen)
         else:
-            batch = (_packed_batch if loaded.packed else _batch)(loaded, rows, chosen, prefix)
+            batch = (_packed_batch if loaded.packed else _batch)(loaded, rows, chosen, common)
         return batch, compute(batch)
     except torch.OutOfMemoryError:
         pass
@@ -189,22 +192,22 @@ def common_prefix(sequences: Sequence[Ints]) -> int:
 
 
 def _shared_length(rows: Sequence[Row]) -> int:
-    return min(common_prefix([row.trunk for row in rows]), min(len(row.trunk) for row in rows) - 1)
+    return min(common_prefix([row.prefix for row in rows]), min(len(row.prefix) for row in rows) - 1)
 
 
-def _shared_prefix(loaded: LoadedModel, rows: Sequence[Row]) -> Prefix:
-    """Keys and values of what all trunks begin with; each trunk keeps at least its last token to itself."""
+def _shared_prefix(loaded: LoadedModel, rows: Sequence[Row]) -> SharedPrefix:
+    """Keys and values of what all prefixes begin with; each prefix keeps at least its last token to itself."""
     shared = _shared_length(rows)
     if shared * (len(rows) - 1) < _share_from(loaded):
-        return Prefix()
-    ids = to_device(rows[0].trunk[None, :shared], loaded)
+        return SharedPrefix()
+    ids = to_device(rows[0].prefix[None, :shared], loaded)
     cache = DynamicCache()
     try:
         loaded.body(input_ids=ids, past_key_values=cache)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{rows[0].name}: the {shared} tokens that all rows share do not fit into memory.") from error
     layers = cast("list[DynamicLayer]", cache.layers)
-    return Prefix(shared, tuple((_tensor(layer.keys), _tensor(layer.values)) for layer in layers))
+    return SharedPrefix(shared, tuple((_tensor(layer.keys), _tensor(layer.values)) for layer in layers))
 
 
 def _share_from(loaded: LoadedModel) -> float:
@@ -230,7 +233,7 @@ def _attends_to_all(loaded: LoadedModel, depth: int) -> bool:
     return window is None or depth <= window
 
 
-class _PrefixLayer(DynamicLayer):
+class _SharedLayer(DynamicLayer):
     """A layer's cache that holds the shared prefix once and keeps nothing of what comes after: only one forward pass
     ever follows, so that memory does not grow with batch x length x layers."""
 
@@ -247,52 +250,52 @@ class _PrefixLayer(DynamicLayer):
         return keys, torch.cat([_tensor(self.values).expand(rows, -1, -1, -1), value_states], dim=-2)
 
 
-def _packed_batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix) -> Batch:
-    """The chosen rows as a tree: the shared prefix, behind it each row's trunk, behind each trunk its branches."""
+def _packed_batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], common: SharedPrefix) -> Batch:
+    """The chosen rows as a tree: the shared prefix, behind it each row's prefix, behind each prefix its continuations."""
     forward = loaded.packed
     assert forward is not None
     picked = [rows[i] for i in chosen]
-    pieces = [Piece(picked[0].trunk[: prefix.length])] if prefix.length else []
-    own: list[list[int]] = []  # per row the indices of its pieces
+    segments = [Segment(picked[0].prefix[: common.length])] if common.length else []
+    own: list[list[int]] = []  # per row the indices of its segments
     for row in picked:
-        trunk = len(pieces)
-        pieces.append(Piece(row.trunk[prefix.length :], 0 if prefix.length else -1))
-        pieces += [Piece(branch, trunk) for branch in row.branches if len(branch)]
-        own.append(list(range(trunk, len(pieces))))
-    packed = pack(pieces, loaded.device)
+        prefix = len(segments)
+        segments.append(Segment(row.prefix[common.length :], 0 if common.length else -1))
+        segments += [Segment(continuation, prefix) for continuation in row.continuations if len(continuation)]
+        own.append(list(range(prefix, len(segments))))
+    packed = pack(segments, loaded.device)
     wanted = [
-        np.concatenate([packed.starts[i] + np.arange(len(pieces[i].ids)) for i in places])[row.wanted - prefix.length]
+        np.concatenate([packed.starts[i] + np.arange(len(segments[i].ids)) for i in places])[row.wanted - common.length]
         for row, places in zip(picked, own, strict=True)
     ]
     return Batch(chosen, {}, to_device(np.concatenate(wanted), loaded), (forward, packed))
 
 
-def _batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], prefix: Prefix) -> Batch:
-    """The chosen rows behind the prefix, padded on the right: behind a causal mask no real token sees the padding."""
+def _batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], common: SharedPrefix) -> Batch:
+    """The chosen rows behind the shared prefix, padded on the right: behind a causal mask no real token sees the padding."""
     picked = [rows[i] for i in chosen]
-    longest = max(row.length for row in picked) - prefix.length
+    longest = max(row.length for row in picked) - common.length
     ids = np.zeros((len(picked), longest), dtype=np.int64)
     for i, row in enumerate(picked):
-        sequence = np.concatenate([row.trunk[prefix.length :], *row.branches])
+        sequence = np.concatenate([row.prefix[common.length :], *row.continuations])
         ids[i, : len(sequence)] = sequence
-    offsets = np.arange(len(picked)) * longest - prefix.length
+    offsets = np.arange(len(picked)) * longest - common.length
     wanted = np.concatenate([row.wanted + offset for row, offset in zip(picked, offsets, strict=True)])
     inputs: dict[str, Tensor | Cache] = {"input_ids": to_device(ids, loaded)}
-    if any(row.branches for row in picked):
-        branch, position = _tree(picked, longest, prefix.length)
+    if any(row.continuations for row in picked):
+        continuation, position = _tree(picked, longest, common.length)
         inputs["position_ids"] = to_device(position, loaded)
-        inputs["attention_mask"] = _tree_mask(to_device(branch, loaded), prefix.length)
-    elif prefix.length:
-        inputs["position_ids"] = torch.arange(prefix.length, prefix.length + longest, device=loaded.device)[None]
+        inputs["attention_mask"] = _tree_mask(to_device(continuation, loaded), common.length)
+    elif common.length:
+        inputs["position_ids"] = torch.arange(common.length, common.length + longest, device=loaded.device)[None]
         flat = torch.zeros((1, longest), dtype=torch.long, device=loaded.device)
-        inputs["attention_mask"] = _tree_mask(flat, prefix.length)
-    if prefix.length:
-        inputs["past_key_values"] = Cache(layers=[_PrefixLayer(keys, values) for keys, values in prefix.layers])
+        inputs["attention_mask"] = _tree_mask(flat, common.length)
+    if common.length:
+        inputs["past_key_values"] = Cache(layers=[_SharedLayer(keys, values) for keys, values in common.layers])
     return Batch(chosen, inputs, to_device(wanted, loaded))
 
 
 def _batch_of_lines(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...]) -> Batch:
-    """The chosen rows with a sequence for each branch, padded on the right, under the model's own causal mask."""
+    """The chosen rows with a sequence for each continuation, padded on the right, under the model's own causal mask."""
     lines = [line for i in chosen for line in rows[i].lines]
     longest = max(map(len, lines))
     ids = np.zeros((len(lines), longest), dtype=np.int64)
@@ -301,39 +304,40 @@ def _batch_of_lines(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int,
     wanted: list[Ints] = []
     first = 0
     for row in (rows[i] for i in chosen):
-        trunk = len(row.trunk)
-        parts = [np.arange(trunk) + first * longest]
-        parts += [np.arange(trunk, trunk + len(b)) + (first + j) * longest for j, b in enumerate(row.branches)]
+        prefix = len(row.prefix)
+        parts = [np.arange(prefix) + first * longest]
+        parts += [np.arange(prefix, prefix + len(b)) + (first + j) * longest for j, b in enumerate(row.continuations)]
         wanted.append(np.concatenate(parts)[row.wanted])
         first += len(row.lines)
     return Batch(chosen, {"input_ids": to_device(ids, loaded)}, to_device(np.concatenate(wanted), loaded))
 
 
 def _tree(rows: Sequence[Row], longest: int, before: int) -> tuple[Ints, Ints]:
-    """Per token its branch (0: trunk) and its position in its own sequence: both [rows, longest]."""
-    branch = np.zeros((len(rows), longest), dtype=np.int64)
+    """Per token its continuation (0: prefix) and its position in its own sequence: both [rows, longest]."""
+    continuation = np.zeros((len(rows), longest), dtype=np.int64)
     position = np.zeros((len(rows), longest), dtype=np.int64)
     for i, row in enumerate(rows):
-        place = len(row.trunk) - before
-        position[i, :place] = np.arange(before, len(row.trunk))
-        for number, tokens in enumerate(row.branches, start=1):
-            branch[i, place : place + len(tokens)] = number
-            position[i, place : place + len(tokens)] = np.arange(len(row.trunk), len(row.trunk) + len(tokens))
+        place = len(row.prefix) - before
+        position[i, :place] = np.arange(before, len(row.prefix))
+        for number, tokens in enumerate(row.continuations, start=1):
+            continuation[i, place : place + len(tokens)] = number
+            position[i, place : place + len(tokens)] = np.arange(len(row.prefix), len(row.prefix) + len(tokens))
             place += len(tokens)
-    return branch, position
+    return continuation, position
 
 
-def _tree_mask(branch: Tensor, before: int) -> Tensor:
+def _tree_mask(continuation: Tensor, before: int) -> Tensor:
     """Who sees whom: [rows, 1, length, before + length], True where a token may look.
 
-    A token sees the prefix, and of its row what stands no later than itself and is trunk or its own branch.
+    A token sees the shared prefix, and of its row what stands no later than itself and is the prefix or its own
+    continuation.
     """
-    length = branch.shape[1]
-    causal = torch.ones((length, length), dtype=torch.bool, device=branch.device).tril()
-    own = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+    length = continuation.shape[1]
+    causal = torch.ones((length, length), dtype=torch.bool, device=continuation.device).tril()
+    own = (continuation[:, None, :] == 0) | (continuation[:, None, :] == continuation[:, :, None])
     seen = (own & causal)[:, None]
-    prefix = torch.ones((len(branch), 1, length, before), dtype=torch.bool, device=branch.device)
-    return torch.cat([prefix, seen], dim=-1)
+    before_all = torch.ones((len(continuation), 1, length, before), dtype=torch.bool, device=continuation.device)
+    return torch.cat([before_all, seen], dim=-1)
 
 
 def to_device(array: Ints, loaded: LoadedModel) -> Tensor:

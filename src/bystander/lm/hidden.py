@@ -13,7 +13,7 @@ from torch import Tensor
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
 from bystander.lm.forward import Batch, Budget, Row, run
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import encode, render_texts
 
 
@@ -63,8 +63,8 @@ def _rows(loaded: LoadedModel, context: Context, users: Sequence[str]) -> list[R
         raise ModelError("no questions to read hidden states at: give at least one.")
     rows: list[Row] = []
     for user, ids in zip(users, encode(loaded.tokenizer, render_texts(loaded.tokenizer, context, users)), strict=True):
-        trunk = np.array(ids, dtype=np.int64)
-        rows.append(Row(trunk, (), np.array([len(ids) - 1]), f"question {user[:40]!r} under {context.name!r}"))
+        prefix = np.array(ids, dtype=np.int64)
+        rows.append(Row(prefix, (), np.array([len(ids) - 1]), f"question {user[:40]!r} under {context.name!r}"))
     return rows
 
 

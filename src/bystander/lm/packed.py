@@ -18,14 +18,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bystander.lm import layers
-from bystander.lm.attention import Segments, attend, attend_to_cache
+from bystander.lm.attention import Bounds, attend, attend_to_cache
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Tokens that follow one another, behind those of the piece with index `parent` (-1: nothing before them)."""
+class Segment:
+    """Tokens that follow one another, behind those of the segment with index `parent` (-1: nothing before them)."""
 
     ids: Ints
     parent: int = -1
@@ -33,32 +33,32 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Pieces end to end. `ids` and `positions` [tokens]; `keys`: indices into the tokens, the ancestors' and its own
-    for each piece, end to end, or None where no piece has a parent; `starts` [pieces]: where each piece begins."""
+    """Segments end to end. `ids` and `positions` [tokens]; `keys`: indices into the tokens, the ancestors' and its own
+    for each segment, end to end, or None where no segment has a parent; `starts` [segments]: where each segment begins."""
 
     ids: Tensor
     positions: Tensor
-    segments: Segments
+    bounds: Bounds
     keys: Tensor | None
     starts: Ints
 
 
-def pack(pieces: Sequence[Piece], device: torch.device) -> Packed:
-    """Lay pieces end to end; a parent must stand before its children."""
-    lengths = np.array([len(piece.ids) for piece in pieces])
+def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
+    """Lay segments end to end; a parent must stand before its children."""
+    lengths = np.array([len(segment.ids) for segment in segments])
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    lines: list[Ints] = []  # of each piece the places of its ancestors' tokens and its own
-    for i, piece in enumerate(pieces):
+    lines: list[Ints] = []  # of each segment the places of its ancestors' tokens and its own
+    for i, segment in enumerate(segments):
         own = np.arange(starts[i], starts[i + 1])
-        lines.append(own if piece.parent < 0 else np.concatenate([lines[piece.parent], own]))
+        lines.append(own if segment.parent < 0 else np.concatenate([lines[segment.parent], own]))
     key_lengths = np.array([len(line) for line in lines])
     key_starts = np.concatenate([[0], np.cumsum(key_lengths)])
     positions = np.concatenate([np.arange(k - n, k) for k, n in zip(key_lengths, lengths, strict=True)])
-    alone = all(piece.parent < 0 for piece in pieces)
+    alone = all(segment.parent < 0 for segment in segments)
     return Packed(
-        ids=to(np.concatenate([piece.ids for piece in pieces]), device),
+        ids=to(np.concatenate([segment.ids for segment in segments]), device),
         positions=to(positions, device),
-        segments=Segments(
+        bounds=Bounds(
             to(starts.astype(np.int32), device),
             to(key_starts.astype(np.int32), device),
             int(lengths.max()),
@@ -197,7 +197,7 @@ class PackedForward:
                 cache.values[number].view(-1, *v.shape[1:]).index_copy_(0, places, v)
             if packed.keys is not None:
                 k, v = k[packed.keys], v[packed.keys]
-            attended = attend(q, k, v, packed.segments, self._scale)
+            attended = attend(q, k, v, packed.bounds, self._scale)
             if number == len(self._layers) - 1 and wanted is not None:
                 x, attended = x[wanted], attended[wanted]
             x = self._after(loose(x), loose(attended), layer, shape)

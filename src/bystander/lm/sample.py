@@ -14,10 +14,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from bystander.core.errors import ModelError
 from bystander.core.records import Completion, Context
 from bystander.lm.decode import decode
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import context_hash, encode, render_prompt, template_of
 
-CPU_BATCH = 96  # peers' batch on a 2-core CPU (../shared/bench/BASELINES.md)
+CPU_BATCH = 96  # peers' batch on a 2-core CPU
 GPU_BATCH = 1024  # answers at a time; an H100 with a 7B model computes as long for 300 as it reads weights
 CACHE_BYTES = 16 << 30  # keys and values of a batch on a GPU at most: a 7B model on 80 GB leaves four times as much
 
@@ -87,7 +87,6 @@ def _batch(
     temperature: float,
     max_tokens: int,
 ) -> list[Completion]:
-    ends = end_tokens(loaded)
     try:
         answers = token_answers(loaded, [r.seed for r in requests], prompts, temperature, max_tokens)
     except torch.OutOfMemoryError as error:
@@ -101,15 +100,17 @@ def _batch(
         half = len(requests) // 2
         cuts = (slice(None, half), slice(half, None))
         return [one for cut in cuts for one in _batch(loaded, requests[cut], prompts[cut], temperature, max_tokens)]
-    return [completion(loaded, *each, ends) for each in zip(requests, prompts, answers, strict=True)]
+    ends = end_tokens(loaded)
+    return [completion(loaded, *each, ends, max_tokens) for each in zip(requests, prompts, answers, strict=True)]
 
 
 def token_answers(
     loaded: LoadedModel, seeds: Sequence[int], prompts: Sequence[list[int]], temperature: float, max_tokens: int
 ) -> list[list[int]]:
-    """One batch's answers as token ids; an end token and what follows it may be in them or not."""
+    """One batch's answers as token ids; the last one is the end token, where an answer ended."""
+    ends = end_tokens(loaded)
     way = _packed if loaded.packed is not None else _generated
-    return way(loaded, seeds, prompts, temperature, max_tokens, end_tokens(loaded))
+    return [through_end(answer, ends) for answer in way(loaded, seeds, prompts, temperature, max_tokens, ends)]
 
 
 def _packed(
@@ -157,13 +158,26 @@ def _generated(
     return out[:, longest:].cpu().tolist()
 
 
+def through_end(answer: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """An answer up to its first end token, that one included: what stands behind it is padding or what came after."""
+    stop = next((i for i, token in enumerate(answer) if token in ends), len(answer))
+    return list(answer[: stop + 1])
+
+
 def completion(
-    loaded: LoadedModel, request: SampleRequest, prompt: list[int], answer: list[int], ends: Sequence[int]
+    loaded: LoadedModel,
+    request: SampleRequest,
+    prompt: list[int],
+    answer: list[int],
+    ends: Sequence[int],
+    max_tokens: int,
 ) -> Completion:
-    """The record of an answer's token ids, cut before the first of `ends`."""
-    stop = next((i for i, token in enumerate(answer) if token in ends), None)
-    reason: Literal["stop", "length"] = "length" if stop is None else "stop"
-    kept = answer[:stop]
+    """The record of an answer that goes `through_end`, whichever way it was sampled: the end token decides how it
+    finished, and is neither in the text nor in the count."""
+    stopped = bool(answer) and answer[-1] in ends
+    assert stopped or len(answer) == max_tokens, "an answer was cut before its end: how it finished is not known"
+    reason: Literal["stop", "length"] = "stop" if stopped else "length"
+    kept = answer[:-1] if stopped else answer
     return Completion(
         id=request.id,
         context=request.context.kind,

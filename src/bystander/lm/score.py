@@ -15,7 +15,7 @@ from torch import Tensor
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
 from bystander.lm.forward import Batch, Budget, Compute, Ints, Row, common_prefix, run, to_device
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import Continuation, Continuations, Tokenizer, context_hash, encode, render_texts
 
 # Logits held at a time, on a CPU and on a GPU (64 and 256 MiB in float32): memory does not grow with the batch.
@@ -120,8 +120,8 @@ def _plan(
 
 
 def _plan_item(continuations: Continuations, context: Context, item: ScoreItem, text: str, prompt: Ints) -> _Plan:
-    """Trunk: prompt, and what all options begin with up to the first token that is scored. Branches: the rest of each
-    option but for its last token, after which nothing is read."""
+    """Prefix: prompt, and what all options begin with up to the first token that is scored. Continuations: the rest of
+    each option but for its last token, after which nothing is read."""
     name = f"item {item.id!r} under {context.name!r}"
     if not item.options:
         raise ModelError(f"{name}: it has no options to score.")
@@ -131,27 +131,27 @@ def _plan_item(continuations: Continuations, context: Context, item: ScoreItem, 
     shared = min(common_prefix(tails), *(len(one.ids) - one.scored for one in known))
     if item.mode == "label":
         _check_labels(item, known, shared, name)
-    trunk = np.concatenate([prompt, tails[0][:shared]])
+    prefix = np.concatenate([prompt, tails[0][:shared]])
     rests = [tail[shared:] for tail in tails]
     place: list[Ints] = []
-    start = len(trunk)
+    start = len(prefix)
     for rest, one in zip(rests, known, strict=True):
         own = np.arange(start, start + len(rest) - 1, dtype=np.int64)
-        seen_from = np.concatenate([np.array([len(trunk) - 1]), own])  # where each token of `rest` is predicted
+        seen_from = np.concatenate([np.array([len(prefix) - 1]), own])  # where each token of `rest` is predicted
         place.append(seen_from[len(rest) - one.scored :])
         start += len(rest) - 1
     everywhere = np.concatenate(place)
     wanted, index = np.unique(everywhere, return_inverse=True)
-    branches = tuple(rest[:-1] for rest in rests) if any(len(rest) > 1 for rest in rests) else ()
+    continued = tuple(rest[:-1] for rest in rests) if any(len(rest) > 1 for rest in rests) else ()
     counts = [one.scored for one in known]
     return _Plan(
         item=item,
-        row=Row(trunk, branches, wanted, name),
+        row=Row(prefix, continued, wanted, name),
         place=index.astype(np.int64),
         token=np.concatenate([rest[len(rest) - n :] for rest, n in zip(rests, counts, strict=True)]),
         first=np.cumsum([0, *counts[:-1]]),
         scored=tuple(counts),
-        hash=context_hash(trunk.tolist()),
+        hash=context_hash(prefix.tolist()),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from bystander.core.errors import ModelError
 from bystander.core.hashing import file_sha256, stable_hash
-from bystander.lm.embedded import cache_dir
+from bystander.lm.cache import cache_dir
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 

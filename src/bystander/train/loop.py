@@ -18,7 +18,7 @@ from bystander.core.records import StepLog
 from bystander.lm.model import LoadedModel
 from bystander.lm.tokens import RenderedRow
 from bystander.train import packed
-from bystander.train.recipe import Recipe
+from bystander.train.recipe import Recipe, checkpoint_steps
 
 # Padded tokens a micro-batch of the plain forward pass, by device; the packed one has its own. On two CPU cores 512 are
 # as fast as 2,048 (rows of 64 tokens a fifth faster, of 140 a twentieth slower) in 2.6 GiB instead of 7.8 to 9.3.
@@ -62,7 +62,7 @@ def train(
     log-likelihood in nats over the batch's loss tokens, as in the ecosystem's trainers. Where the model has a fast
     forward pass (`LoadedModel.packed`), `train.packed` computes the same loss without padding.
 
-    `checkpoints` are fractions in (0, 1]; `state` continues a training that was cut off.
+    `checkpoints` are fractions in (0, 1], of which `checkpoint_steps` says which there are; `state` continues a training that was cut off.
     """
     model = loaded.model
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -71,7 +71,7 @@ def train(
         trained.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=on_gpu or None
     )
     total = recipe.steps(len(rows))
-    probe_at = {max(1, round(fraction * total)): fraction for fraction in checkpoints}
+    probe_at = checkpoint_steps(checkpoints, total)
     per_epoch = total // recipe.epochs
     first = 0
     if state is not None:

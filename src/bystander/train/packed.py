@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bystander.lm.model import LoadedModel
-from bystander.lm.packed import PackedForward, Piece, pack, to
+from bystander.lm.packed import PackedForward, Segment, pack, to
 from bystander.lm.tokens import RenderedRow
 
 # Tokens a micro-batch: a 7B model's activations for so many take 20 GiB (measured: 10 GiB for 2,240 tokens).
@@ -31,10 +31,10 @@ def summed_loss(loaded: LoadedModel, forward: PackedForward, rows: Sequence[Rend
     loss = np.concatenate([np.array(row.loss, dtype=bool) for row in rows])
     loss[np.cumsum([0, *(len(row.ids) for row in rows[:-1])])] = False  # nothing predicts a row's first token
     targets = np.flatnonzero(loss)
-    pieces = [Piece(np.array(row.ids, dtype=np.int64)) for row in rows]
+    segments = [Segment(np.array(row.ids, dtype=np.int64)) for row in rows]
     if len(ids) % ROUND:
-        pieces.append(Piece(np.zeros(-len(ids) % ROUND, dtype=np.int64)))
-    packed = pack(pieces, loaded.device)
+        segments.append(Segment(np.zeros(-len(ids) % ROUND, dtype=np.int64)))
+    packed = pack(segments, loaded.device)
     hidden = forward.hidden(packed, to(targets - 1, loaded.device), training=True)
     logits = loaded.head(hidden).float()
     return torch.nn.functional.cross_entropy(logits, to(ids[targets], loaded.device), reduction="sum")

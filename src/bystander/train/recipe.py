@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -58,3 +59,15 @@ class Recipe(Settings):
         if step < warm:
             return self.lr * step / max(1, warm)
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def checkpoint_steps(fractions: Sequence[float], total: int) -> dict[int, float]:
+    """Step -> fraction of training, for each checkpoint that a training of `total` steps has, in order of step.
+
+    Fractions in (0, 1] that fall on one step are one checkpoint, called by the largest of them: a training of two steps
+    that is asked for quarters has 0.5 and 1.0.
+    """
+    at: dict[int, float] = {}
+    for fraction in sorted(fractions):
+        at[max(1, round(fraction * total))] = fraction
+    return at

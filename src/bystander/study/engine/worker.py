@@ -26,6 +26,7 @@ from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
 from bystander.study.store.run_dir import RunDir
 from bystander.train.loop import Checkpoint, StepLog, TrainState, micro_tokens_of, train
+from bystander.train.recipe import checkpoint_steps
 
 T = TypeVar("T")
 SIMILARITY_SCHEMA: dict[str, Any] = {
@@ -179,10 +180,12 @@ class Worker:
         spec, training = self.plan.study.spec, cell.training
         design, recipe = self.plan.designs[training], self.plan.recipes[training]
         rows = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn).rows
-        fractions = spec.checkpoints.fractions() if self.plan.probed_in_training(cell) else []
+        total = recipe.steps(len(rows))
+        wanted = spec.checkpoints.fractions() if self.plan.probed_in_training(cell) else []
+        # What would fall on the last step is the end, which a cell of its own measures.
+        fractions = [fraction for fraction in checkpoint_steps([*wanted, 1.0], total).values() if fraction in wanted]
         probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source)) if fractions else []
         state, steps = resume_state(directory.path)
-        total = recipe.steps(len(rows))
         title = f"training {training.label}: {len(rows)} rows, {total} steps"
         adapter = fresh_adapter(self.loaded, recipe.lora.peft(), seed_for(training.seed, "adapter"))
         try:
@@ -203,7 +206,7 @@ class Worker:
                         self.bar.advance(event.step)
                     case TrainState():
                         keep_state(directory.path, event, steps)
-            save_adapter(adapter, directory.adapter, self.loaded.base_id)
+            save_adapter(adapter, directory.adapter, self.loaded.base_id, self.loaded.base_hash)
             weights_hash = self.loaded.weights_hash
         finally:
             self.loaded.remove_adapter()

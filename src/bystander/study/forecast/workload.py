@@ -48,6 +48,8 @@ def _tokenizer(model: str) -> Callable[[str], int] | None:
     has no other use for transformers, which takes seconds to import."""
     from bystander.lm import embedded
 
+    if model.lower().endswith(".gguf"):  # it has a tokenizer once it is converted
+        return None
     folder = embedded.cache_dir() / "models" / embedded.DIRECTORY if model == embedded.NAME else Path(model)
     if model == embedded.NAME and not folder.is_dir():
         return None

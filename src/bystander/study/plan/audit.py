@@ -11,6 +11,7 @@ from bystander.core.records import Context, Finding, as_dict
 from bystander.design.audit import audit
 from bystander.design.render import render
 from bystander.lm import embedded
+from bystander.lm.model import checkpoint_source
 from bystander.lm.tokens import Tokenizer, render_text, template_of
 from bystander.personas import bare_context
 from bystander.study.config.blocks import ModelSettings
@@ -56,10 +57,10 @@ def tokenizer_of(model: ModelSettings) -> tuple[Any, int]:
     """The model's tokenizer and its window in tokens. Raises ModelError where it cannot be had."""
     from transformers import AutoConfig, AutoTokenizer
 
-    source = str(embedded.checkpoint_path()) if model.name == embedded.NAME else str(model.name)
+    source, revision = checkpoint_source(model.name, model.revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=model.revision)
-        config = AutoConfig.from_pretrained(source, revision=model.revision).get_text_config()
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(source, revision=revision).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
