@@ -48,7 +48,7 @@ def bench_train(
 ) -> list[SpeedComparison]:
     """LoRA of the plan's recipe (rank 32 on seven maps) on rows of random tokens: `tokens` on average, their standard
     deviation `spread`, the last 20 in the loss. Raises ModelError where losses on the same weights differ."""
-    batches = [_rows(loaded.vocabulary, tokens, spread, turn) for turn in range(turns + WARM_UP)]
+    batches = [random_rows(loaded.vocabulary, tokens, spread, turn) for turn in range(turns + WARM_UP)]
     difference = _apart(loaded, batches[:2])
     if difference > LOSS_TOLERANCE[loaded.dtype]:
         raise ModelError(
@@ -69,7 +69,9 @@ def bench_train(
     return results
 
 
-def _rows(vocabulary: int, tokens: int, spread: int, turn: int) -> list[RenderedRow]:
+def random_rows(vocabulary: int, tokens: int, spread: int, turn: int) -> list[RenderedRow]:
+    """A batch of rows of random tokens, drawn from the seed `turn`: `tokens` on average, the last `COMPLETION` in the
+    loss."""
     g = np.random.default_rng(turn)
     lengths = np.clip(g.normal(tokens, spread, BATCH), COMPLETION + 8, 2 * tokens).astype(int)
     return [
