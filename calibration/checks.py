@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from calibration.arms import benign_arm, given_baseline, one_leaks
+from calibration.captures import capture_area, captured_counts, half_captured, two_groups
 from calibration.levels import (
     null_correlations,
     null_means,
@@ -14,8 +16,18 @@ from calibration.levels import (
     null_timing,
     null_within_categories,
 )
+from calibration.nulls import fixed_sources, length_distance, pseudo_sources
 from calibration.recovery import correlation_recovery, few_questions, hard_intervals, mean_intervals, power_promise
 from calibration.rows import CalibrationLine
+from calibration.rules import (
+    asymmetric_pairs,
+    broken_model,
+    matched_doses,
+    no_leakage,
+    picked_configuration,
+    prediction_skill,
+    ratio_intervals,
+)
 
 CHECKS: dict[str, tuple[Callable[[int], Iterator[CalibrationLine]], int]] = {  # check, studies of the full run
     "null_correlations": (null_correlations, 1_000),
@@ -31,4 +43,27 @@ CHECKS: dict[str, tuple[Callable[[int], Iterator[CalibrationLine]], int]] = {  #
     "mean_intervals": (mean_intervals, 1_000),
     "few_questions": (few_questions, 1_000),
     "power_promise": (power_promise, 1_000),
+    "benign_arm": (benign_arm, 1_000),
+    "one_leaks": (one_leaks, 300),
+    "given_baseline": (given_baseline, 1_000),
+    "pseudo_sources": (pseudo_sources, 1_000),
+    "fixed_sources": (fixed_sources, 1_000),
+    "length_distance": (length_distance, 1_000),
+    "ratio_intervals": (ratio_intervals, 1_000),
+    "captured_counts": (captured_counts, 1_000),
+    "capture_area": (capture_area, 1_000),
+    "half_captured": (half_captured, 400),
+    "two_groups": (two_groups, 1_000),
+    "broken_model": (broken_model, 1_000),
+    "picked_configuration": (picked_configuration, 2_000),
+    "matched_doses": (matched_doses, 1_000),
+    "no_leakage": (no_leakage, 2_000),
+    "prediction_skill": (prediction_skill, 400),
+    "asymmetric_pairs": (asymmetric_pairs, 1_000),
 }
+
+
+def run_check(name: str, studies: int | None) -> list[CalibrationLine]:
+    """One check, with its own number of studies for None. Each draws from its own seed: their order decides nothing."""
+    check, most = CHECKS[name]
+    return list(check(studies or most))

@@ -21,6 +21,22 @@ STUDIES = {
     "correlation_recovery": 20,
     "mean_intervals": 60,
     "few_questions": 100,
+    "benign_arm": 60,
+    "one_leaks": 30,
+    "given_baseline": 40,
+    "pseudo_sources": 60,
+    "length_distance": 60,
+    "ratio_intervals": 60,
+    "captured_counts": 30,
+    "capture_area": 100,
+    "half_captured": 20,
+    "two_groups": 60,
+    "broken_model": 40,
+    "picked_configuration": 200,
+    "matched_doses": 60,
+    "no_leakage": 200,
+    "prediction_skill": 20,
+    "asymmetric_pairs": 60,
 }
 
 
@@ -49,3 +65,23 @@ def test_the_check_sees_a_test_that_does_not_keep_its_level():
     (row,) = rows
     assert row.figure > 0.5
     assert row.figure > allowed(row)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "statistic"),
+    [
+        ("benign_arm", "change: similarity correlation, p"),
+        ("given_baseline", "similarity correlation: partial_baseline_p"),
+        ("pseudo_sources", "similarity correlation: p"),
+        ("length_distance", "similarity correlation: p given raw prompt length"),
+        ("ratio_intervals", "leakage ratio, interaction left in the covariance"),
+        ("picked_configuration", "picked configuration, tested on the same questions"),
+    ],
+)
+def test_the_worlds_see_what_claims_rested_on_before(name, statistic):
+    """Each world must catch what it was made for; the best and the worst of its lines are told apart by chance alone."""
+    rows = [row for row in CHECKS[name][0](60) if not row.offered and row.statistic == statistic]
+    assert rows
+    worst = max(rows, key=lambda row: row.figure if row.kind == "level" else 1 - row.figure)
+    low, high = allowed(worst)
+    assert not low <= worst.figure <= high

@@ -198,12 +198,14 @@ def test_ctrl_c_says_what_is_kept(tmp_path):
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (ignored in the background)
         )
-        assert process.stdout is not None
-        assert any("here" in line for line in process.stdout)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        with process:
+            assert process.stdout is not None
+            assert any("here" in line for line in process.stdout)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
         assert process.returncode == 130, err
         assert words in err
         assert "Traceback" not in err

@@ -22,7 +22,7 @@ from bystander.train.loop import Checkpoint, TrainState
 from bystander.train.many import Failed, Finished, Job, Started, train_many
 from bystander.train.many_graphs import GraphedPasses
 from bystander.train.many_packed import PackedPasses
-from bystander.train.many_passes import canary_distance
+from bystander.train.many_passes import canary_distance, fill_at_random
 from bystander.train.many_plain import Work
 from bystander.train.recipe import Lora, Recipe
 from tests.reference.many import train_each
@@ -86,9 +86,8 @@ def stack_of(loaded, slots=3, dropout=0.1):
     shape = shape_of_adapter(fresh_adapter(loaded, LORA.model_copy(update={"dropout": dropout}).peft(), 0))
     loaded.remove_adapter()
     stack = AdapterStack(shape, slots, loaded.device, torch.bfloat16)
-    g = torch.Generator(loaded.device).manual_seed(1)
-    stack.values.normal_(0, 0.05, generator=g)
-    stack.refresh()
+    fill_at_random(stack, torch.Generator(loaded.device).manual_seed(1))
+    stack.values.copy_(stack.working)
     return stack
 
 
@@ -159,7 +158,7 @@ def test_compiled_layers_and_graphs_give_the_gradients_of_products_in_a_loop(loa
             assert largest(found[name][0].tolist(), found["looped"][0].tolist()) < 0.02, name
             for slot in (0, 2):
                 ours, reference = found[name][1][slot], found["looped"][1][slot]
-                assert float((ours - reference).norm() / reference.norm()) < 0.1, (name, turn, slot)
+                assert float((ours - reference).norm() / reference.norm()) < 0.15, (name, turn, slot)
 
 
 def test_the_canary_sees_that_kernels_agree(loaded):

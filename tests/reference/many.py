@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bystander.lm.model import LoadedModel, fresh_adapter
+from bystander.lm.loaded import LoadedModel
+from bystander.lm.model import fresh_adapter
 from bystander.train.loop import Event, train
 from bystander.train.many import Job
 

@@ -19,7 +19,7 @@ from bystander.bench.kernels import kernel_times
 from bystander.bench.random_models import shaped_model
 from bystander.bench.train_many import losses_apart, random_jobs, rate_alone, rate_together
 from bystander.core.progress import Silent
-from bystander.lm.model import LoadedModel
+from bystander.lm.loaded import LoadedModel
 from bystander.train.many_group import Group
 from bystander.train.many_room import free_bytes, room_for, token_bytes
 from bystander.train.recipe import Lora, Recipe

@@ -11,7 +11,8 @@ from bystander.bench.train import BATCH, LOSS_TOLERANCE, WARM_UP, random_rows
 from bystander.core.errors import ModelError
 from bystander.core.progress import Bar
 from bystander.core.records import StepLog
-from bystander.lm.model import LoadedModel, fresh_adapter
+from bystander.lm.loaded import LoadedModel
+from bystander.lm.model import fresh_adapter
 from bystander.train.loop import Event, micro_tokens_of, train
 from bystander.train.many import Job, Started, train_many
 from bystander.train.recipe import Lora, Recipe

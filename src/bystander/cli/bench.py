@@ -67,14 +67,21 @@ def train(
     tokens: Annotated[int, typer.Option(min=40, help="Tokens of a row, on average.")] = 140,
     spread: Annotated[int, typer.Option(min=0, help="Their standard deviation.")] = 30,
     turns: TurnsOption = 8,
+    adapters: Annotated[
+        int, typer.Option(min=1, help="So many adapters in joint passes instead, against one after the other.")
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Rows per second of LoRA training, against a default trainer's loop and plain batches of 16."""
     from bystander.bench.train import bench_train
+    from bystander.bench.train_many import bench_train_many
 
     loaded = _loaded(model, shape, device)
     with interruptible(NOTHING_KEPT), terminal_bar(screen_for(True)) as bar:
-        results = bench_train(loaded, bar, tokens=tokens, spread=spread, turns=turns)
+        if adapters > 1:
+            results = bench_train_many(loaded, bar, adapters=adapters, tokens=tokens, spread=spread, turns=turns)
+        else:
+            results = bench_train(loaded, bar, tokens=tokens, spread=spread, turns=turns)
     _print(loaded, results, as_json)
 
 

@@ -33,7 +33,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Segments end to end. `ids` and `positions` [tokens]; `keys`: indices into the tokens, the ancestors' and its own
+    """Bounds end to end. `ids` and `positions` [tokens]; `keys`: indices into the tokens, the ancestors' and its own
     for each segment, end to end, or None where no segment has a parent; `starts` [segments]: where each segment begins."""
 
     ids: Tensor

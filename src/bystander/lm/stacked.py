@@ -26,6 +26,7 @@ from bystander.lm.packed import loose
 
 # The finalizer of MurmurHash3 (Appleby 2011, public domain) and the golden ratio, as signed 32-bit integers.
 MIX_1, MIX_2, GOLDEN = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32, 0x9E3779B9 - 2**32
+GRAPHS = 64  # that a process may compile of one function
 # Maps that share an input, in the order of `layers.Layer`'s projections.
 SHARING = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("self_attn.o_proj",),
            ("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",))  # fmt: skip
@@ -174,6 +175,9 @@ After = Callable[..., Tensor]
 @functools.cache
 def compiled() -> tuple[Before, Between, After]:
     """The three functions compiled, once a process."""
+    # Each number of slots, rank and dropout is a graph of its own, and more than torch's 8 are no fault here.
+    dynamo = cast(Any, torch)._dynamo.config
+    dynamo.recompile_limit = max(GRAPHS, dynamo.recompile_limit)
     compile_ = functools.partial(torch.compile, dynamic=False, fullgraph=True)
     return compile_(before), compile_(between), compile_(after)
 

@@ -1,1 +1,1 @@
-"""Statistics: intervals, ranks, resampling, multiplicity, power. Arrays in, records out."""
+"""Statistics: intervals, ranks, resampling, multiplicity, power, and what claims rest on. Arrays in, records out."""

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
 
 from bystander.analysis.stats.means import Floats
 
 
 def holm(p: Floats) -> Floats:
     """Holm (1979): the chance of any false rejection among these tests is held. Empty in, empty out."""
-    return _adjusted(p, "holm")
+    known, ordered, place = _ordered(p)
+    stepped = ordered * np.arange(ordered.size, 0, -1)
+    return _back(p, known, place, np.minimum(np.maximum.accumulate(stepped), 1.0))
 
 
 def benjamini_hochberg(p: Floats) -> Floats:
     """Benjamini and Hochberg (1995): the expected share of false ones among the rejections is held."""
-    return _adjusted(p, "fdr_bh")
+    known, ordered, place = _ordered(p)
+    stepped = ordered * ordered.size / np.arange(1, ordered.size + 1)
+    return _back(p, known, place, np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0))
 
 
-def _adjusted(p: Floats, method: str) -> Floats:
-    adjusted = np.full(p.shape, np.nan)
+def _ordered(p: Floats) -> tuple[NDArray[np.bool_], Floats, NDArray[np.intp]]:
+    """Which p are known, those in order, and their order. (statsmodels' multipletests collects garbage at every call.)"""
     known = np.isfinite(p)
-    if known.any():
-        adjusted[known] = multipletests(p[known], method=method)[1]
+    place = np.argsort(p[known], kind="stable")
+    return known, p[known][place], place
+
+
+def _back(p: Floats, known: NDArray[np.bool_], place: NDArray[np.intp], ordered: Floats) -> Floats:
+    found, adjusted = np.empty(ordered.size), np.full(p.shape, np.nan)
+    found[place] = ordered
+    adjusted[known] = found
     return adjusted
 
 

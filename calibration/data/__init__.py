@@ -1,0 +1,1 @@
+"""What the worlds take from real models: see `make.py`."""

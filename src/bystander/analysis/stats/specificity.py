@@ -1,0 +1,220 @@
+"""Is it the similarity to *this* source? The null of other personas as pseudo-sources.
+
+Personas lie on a manifold of few dimensions, so that whatever varies smoothly over it correlates with the similarity to
+half of all personas (Guillot and Rousset 2013, for Mantel tests of autocorrelated data). A permutation of personas tears
+the manifold up and takes any such correlation for news. Here the reference is the same correlation with the similarity to
+every other persona: where those rank the leakage as well, nothing ties it to the source.
+
+Estimand: rho (or the area under the curve) of the source's similarity over its bystanders, among the same for all
+personas. Resampling unit: the source. Null: the source is one persona as any other, as regards who leaks. A maximum over
+layers is held against the pseudo-sources' maxima (max-T, Westfall and Young 1993). Several sources: which similarity goes
+with which leakage is permuted, personas staying where they are. n < 4 bystanders, or an outcome that does not vary: NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from math import factorial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from bystander.analysis.stats.finite import require_finite, require_shape
+from bystander.analysis.stats.ranks import MIN_PERSONAS, TIE, unit
+from bystander.core.errors import DataError
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Alternative = Literal["greater", "two-sided"]
+ALL_ORDERS = 7  # up to 7! = 5,040 orders of the sources are all looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Specificity:
+    """One source among pseudo-sources, layer by layer. `attainable`: the smallest p that so many references allow."""
+
+    observed: Floats  # [layers] rho or area of the true source
+    p: Floats  # [layers] rank of the true source at that layer
+    p_adjusted: Floats  # [layers] against the pseudo-sources' largest over layers
+    p_max: float  # of the largest over layers
+    references: Floats  # [layers, pseudo-sources] rho or area of every other persona
+    attainable: float
+
+    @property
+    def n_references(self) -> int:
+        """Pseudo-sources that the true source is ranked among."""
+        return int(self.references.shape[1])
+
+
+def specificity(
+    similarity: Floats,
+    outcome: Floats,
+    source: int,
+    bystanders: Flags,
+    *,
+    prompt_length: Floats | None = None,
+    alternative: Alternative = "greater",
+) -> Specificity:
+    """Rank of the source's rho among those of all other personas as pseudo-sources.
+
+    `similarity` [personas, personas] or [layers, personas, personas], row = (pseudo-)source; `outcome` [personas] leakage,
+    read for `bystanders` [personas] only, which must leave out the source. A pseudo-source is no bystander of its own.
+    With `prompt_length` [personas] rho is partial on its ranks and on those of the distance to the (pseudo-)source's
+    length, since a source's similarity may be in either. Raises DataError for NaN among the bystanders.
+    """
+    stack, y = _checked(similarity, outcome, source, bystanders)
+    others = _others(bystanders)
+    covariates = None if prompt_length is None else _lengths(prompt_length, others, bystanders)
+    values = np.stack([_rho(layer, y, others, bystanders, covariates) for layer in stack])
+    return _ranked(values, source, alternative)
+
+
+def specificity_of_area(similarity: Floats, captured: Flags, source: int, bystanders: Flags) -> Specificity:
+    """The same for the area under the curve: chance that a captured bystander is more similar than one that is not.
+
+    `captured` [personas]; the rest as in `specificity`. One-sided.
+    """
+    stack, y = _checked(similarity, captured.astype(float), source, bystanders)
+    others = _others(bystanders)
+    values = np.stack([_area(layer, y, others, bystanders) for layer in stack])
+    return _ranked(values, source, "greater")
+
+
+def _checked(similarity: Floats, outcome: Floats, source: int, bystanders: Flags) -> tuple[Floats, Floats]:
+    stack = similarity[None] if similarity.ndim == 2 else similarity
+    n = outcome.size
+    require_shape((len(stack), n, n), similarity=stack)
+    require_shape((n,), bystanders=bystanders)
+    if bystanders[source]:
+        raise DataError(f"the source (place {source}) is among its own bystanders")
+    require_finite(outcome=outcome[bystanders], similarity=stack[:, :, bystanders])
+    return stack, outcome
+
+
+def _others(bystanders: Flags) -> NDArray[np.intp]:
+    """[personas, n]: the bystanders' places for each (pseudo-)source, -1 for itself, which is no bystander of its own."""
+    at = np.flatnonzero(bystanders)
+    rows = np.tile(at, (bystanders.size, 1))
+    rows[rows == np.arange(bystanders.size)[:, None]] = -1
+    return rows
+
+
+def _masked_ranks(values: Floats, kept: Flags) -> Floats:
+    """Mid-ranks along the last axis among the kept, centered; 0 for the others."""
+    ranks = rankdata(np.where(kept, values, np.inf), axis=-1)
+    count = kept.sum(axis=-1, keepdims=True)
+    return np.where(kept, ranks - (count + 1) / 2, 0.0)
+
+
+def _rho(layer: Floats, y: Floats, others: NDArray[np.intp], bystanders: Flags, covariates: Floats | None) -> Floats:
+    """Rho of every persona's similarity with the outcome over its own bystanders -> [personas]."""
+    kept = others >= 0
+    x = _masked_ranks(layer[:, bystanders], kept)
+    z = _masked_ranks(np.broadcast_to(y[bystanders], x.shape), kept)
+    if covariates is not None:
+        x, z = _residuals(x, covariates), _residuals(z, covariates)
+    spread = np.sqrt((x**2).sum(axis=1) * (z**2).sum(axis=1))
+    enough = (kept.sum(axis=1) >= MIN_PERSONAS) & (spread > TIE * kept.sum(axis=1))
+    return np.where(enough, (x * z).sum(axis=1) / np.where(enough, spread, 1.0), np.nan)
+
+
+def _lengths(length: Floats, others: NDArray[np.intp], bystanders: Flags) -> Floats:
+    """Ranks of raw length and of the distance to the (pseudo-)source's length -> [personas, 2, n], 0 where not kept."""
+    require_finite(prompt_length=length)
+    kept = others >= 0
+    own = length[bystanders]
+    raw = _masked_ranks(np.broadcast_to(own, kept.shape), kept)
+    away = _masked_ranks(np.abs(own - length[:, None]), kept)
+    return np.stack([raw, away], axis=1)
+
+
+def _residuals(values: Floats, covariates: Floats) -> Floats:
+    """Rows [personas, n] less what their own covariates [personas, c, n] explain (all centered)."""
+    inverse = np.linalg.pinv(covariates @ covariates.transpose(0, 2, 1), rcond=1e-9, hermitian=True)
+    slopes = inverse @ (covariates @ values[:, :, None])
+    return values - (covariates.transpose(0, 2, 1) @ slopes)[:, :, 0]
+
+
+def _area(layer: Floats, y: Floats, others: NDArray[np.intp], bystanders: Flags) -> Floats:
+    """Area under the curve of every persona's similarity for the outcome 0/1 -> [personas]."""
+    kept = others >= 0
+    positive = kept & (y[bystanders] > 0)
+    few, many = positive.sum(axis=1), (kept & ~positive).sum(axis=1)
+    ranks = rankdata(np.where(kept, layer[:, bystanders], np.inf), axis=-1)
+    pairs = few * many
+    above = np.where(positive, ranks, 0.0).sum(axis=1) - few * (few + 1) / 2
+    return np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
+
+
+def _ranked(values: Floats, source: int, alternative: Alternative) -> Specificity:
+    """Rank the source among the rest of `values` [layers, personas]."""
+    size = np.abs(values) if alternative == "two-sided" else values
+    known = np.array(np.isfinite(size).all(axis=0), dtype=bool)
+    known = known & (np.arange(known.size) != source)
+    references, own = size[:, known], size[:, source]
+    n = int(known.sum())
+    nothing = np.full(len(values), np.nan)
+    if n == 0 or not np.isfinite(own).all():
+        return Specificity(values[:, source], nothing, nothing.copy(), np.nan, values[:, known], 1 / (n + 1))
+    largest = references.max(axis=0)
+    p = (1 + (references >= own[:, None] - TIE).sum(axis=1)) / (n + 1)
+    adjusted = (1 + (largest >= own[:, None] - TIE).sum(axis=1)) / (n + 1)
+    return Specificity(values[:, source], p, adjusted, float(adjusted.min()), values[:, known], 1 / (n + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPermutation:
+    """Mean rho over sources against the same with the sources' similarities dealt out otherwise."""
+
+    observed: Floats  # [layers]
+    p: Floats  # [layers]
+    p_adjusted: Floats  # [layers] against the largest over layers
+    p_max: float
+    orders: int
+    attainable: float  # 1 / number of orders; 0.5 for two sources, 1/120 for five
+
+
+def source_labels(
+    similarity: Floats,
+    leakage: Floats,
+    rng: np.random.Generator,
+    *,
+    alternative: Alternative = "greater",
+    draws: int = 9_999,
+) -> LabelPermutation:
+    """Permutation of source labels: does each source's own similarity rank its leakage better than another source's?
+
+    `similarity` [sources, personas] or [layers, sources, personas], `leakage` [sources, personas], over the bystanders
+    that all sources share (no source among them). What a persona takes up from every source stays in place. All orders up
+    to 7 sources, else `draws` random ones. One source: NaN, attainable 1.
+    """
+    stack = similarity[None] if similarity.ndim == 2 else similarity
+    sources, n = leakage.shape
+    require_shape((len(stack), sources, n), similarity=stack)
+    require_finite(similarity=stack, leakage=leakage)
+    nothing = np.full(len(stack), np.nan)
+    if sources < 2 or n < MIN_PERSONAS:
+        return LabelPermutation(nothing, nothing.copy(), nothing.copy(), np.nan, 1, 1.0)
+    y = unit(rankdata(leakage, axis=-1))
+    pairs = np.stack([y @ unit(rankdata(layer, axis=-1)).T for layer in stack])  # [layers, leakage of, similarity to]
+    orders = _orders(sources, rng, draws)
+    means = pairs[:, np.arange(sources), orders].mean(axis=-1)  # [layers, orders]; the first order is the true one
+    observed = means[:, 0].copy()
+    size = np.abs(means) if alternative == "two-sided" else means
+    p = (size >= size[:, :1] - TIE).mean(axis=1)
+    adjusted = (size.max(axis=0) >= size[:, :1] - TIE).mean(axis=1)
+    if not np.isfinite(observed).all():
+        p, adjusted = nothing, nothing.copy()
+    return LabelPermutation(observed, p, adjusted, float(adjusted.min()), len(orders), 1 / len(orders))
+
+
+def _orders(sources: int, rng: np.random.Generator, draws: int) -> NDArray[np.intp]:
+    if sources <= ALL_ORDERS:
+        found = np.array(list(permutations(range(sources))), dtype=np.intp)
+        assert len(found) == factorial(sources)
+        return found
+    drawn = np.argsort(rng.random((draws, sources)), axis=1)
+    return np.vstack([np.arange(sources), drawn]).astype(np.intp)
