@@ -18,7 +18,7 @@ from bystander.core.records import Completion, Context, StepLog
 from bystander.lm import decode as decoding
 from bystander.lm import loaded as loading
 from bystander.lm.engine_vllm import VllmEngine
-from bystander.lm.hidden import last_token_states
+from bystander.lm.hidden import answer_states, last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.score import OptionScores, ScoreItem, score
@@ -27,9 +27,9 @@ from bystander.train import loop, packed
 from bystander.train.loop import Checkpoint, TrainState, train
 from bystander.train.recipe import Lora, Recipe
 from tests.reference import train as slow_train
-from tests.reference.hidden import prompt_states
+from tests.reference.hidden import prompt_states, states_over
+from tests.reference.sample import DECISIVE, answer_and_margin, decisive
 from tests.reference.sample import answer as slow_answer
-from tests.reference.sample import decisive
 from tests.reference.score import scores as slow_scores
 from tests.support.sharp import sharpen
 from tests.support.vllm_stand_in import install
@@ -213,6 +213,38 @@ def test_states(model: LoadedModel, fast: bool, monkeypatch: pytest.MonkeyPatch)
         assert one.states.dtype == one.logprobs.dtype == np.float32
         np.testing.assert_allclose(one.states, states.numpy(), atol=CLOSE)
         np.testing.assert_allclose(one.logprobs, logprobs.numpy(), atol=CLOSE)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_states_over_answers(model: LoadedModel, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read over the very answers that are sampled with the seeds of `answer_states`, some of them without a token."""
+    layers = [0, 2, 3]
+    said = {user: drawn for i in range(1, 40) if (drawn := clear_answers(model, user := f"What is rain{'?' * i}"))}
+    users = sorted(said, key=lambda user: "" not in said[user])[:6]
+    with the_way(model, monkeypatch, fast=fast):
+        found = list(answer_states(model, CONTEXTS, users, layers, max_tokens=3))
+    assert [one.context for one in found] == CONTEXTS
+    assert min(count for one in found for count in one.tokens) == 0
+    for i, one in enumerate(found):
+        answers = [said[user][i] for user in users]
+        assert one.tokens == tuple(
+            len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in answers
+        )
+        assert one.states.dtype == np.float32
+        np.testing.assert_allclose(
+            one.states, states_over(model, one.context, users, answers, layers).numpy(), atol=CLOSE
+        )
+
+
+def clear_answers(loaded: LoadedModel, user: str) -> list[str]:
+    """The answers that `answer_states` draws under each context; none where rounding could change one of them."""
+    drawn = [
+        answer_and_margin(
+            loaded, SampleRequest("", one, user, 0, seed_for("answer states", one.name, user), ""), 1.0, 3
+        )
+        for one in CONTEXTS
+    ]
+    return [done.text for done, _ in drawn] if min(margin for _, margin in drawn) > DECISIVE else []
 
 
 # Training

@@ -32,6 +32,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "cosine": "bystander.geometry.predictors:CenteredCosine",
         "cosine_raw": "bystander.geometry.predictors:RawCosine",
         "cosine_whitened": "bystander.geometry.predictors:WhitenedCosine",
+        "answer_cosine": "bystander.geometry.predictors:AnswerCosine",
         "random_direction": "bystander.geometry.predictors:RandomDirection",
         "distance_to_centroid": "bystander.geometry.predictors:DistanceToCentroid",
         "jensen_shannon": "bystander.geometry.predictors:JensenShannon",

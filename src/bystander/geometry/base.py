@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 from bystander.core.records import Context, Row
 
 Floats = NDArray[np.float64]
-# What a predictor reads: centroids of hidden states at the prompt's end, the distribution of the answer's first token,
-# the prompts alone, or the rows that the study trains on. Nothing is computed that no predictor needs.
-Need = Literal["prompt_states", "first_token", "prompts", "training_rows"]
+# What a predictor reads: centroids of hidden states at the prompt's end or over the model's own answers, the distribution
+# of the answer's first token, the prompts alone, or the rows that the study trains on. Answers are sampled only where a
+# predictor needs them.
+Need = Literal["prompt_states", "answer_states", "first_token", "prompts", "training_rows"]
+OF_LAYERS: tuple[Need, ...] = ("prompt_states", "answer_states")  # needs that bring a similarity for every layer
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What predictors see. `states` float64 [personas, layers, hidden]: the mean, over open questions, of the hidden
-    state at the last prompt token; `layers` their numbers, 0 = embeddings; `prompt_tokens` by persona; `rows`: the rows
-    trained with each source as such."""
+    state at the last prompt token; `answer_states` the same over the tokens of a sampled answer, without layers where no
+    predictor needs them; `layers` their numbers, 0 = embeddings; `prompt_tokens` by persona; `rows`: the rows trained
+    with each source as such."""
 
     contexts: tuple[Context, ...]
     layers: tuple[int, ...]
     states: Floats
     prompt_tokens: Mapping[str, int]
     rows: Mapping[str, Sequence[Row]]
+    answer_states: Floats = field(default_factory=lambda: np.empty((0, 0, 0)))
 
     @property
     def names(self) -> list[str]:
@@ -45,6 +49,7 @@ class Predictor(ABC):
 
     needs: ClassVar[Need]
     label: ClassVar[str]  # in a legend
+    by_default: ClassVar[bool] = True  # False: computed where a study names it, since it costs much
 
     def observe(self, name: str, logprobs: NDArray[np.float32], is_source: bool) -> None:
         """One persona's natural log-probabilities [questions, vocabulary] of the answer's first token; the sources come

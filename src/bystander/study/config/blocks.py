@@ -41,7 +41,8 @@ class Geometry(Settings):
     layer: int | None = Field(default=None, ge=0)
     questions: int = Field(default=12, ge=1)
     method: str = "cosine"  # the predictor that the claim rests on
-    predictors: list[str] | None = None  # those that are computed, `method` in any case; None: all that there are
+    predictors: list[str] | None = None  # those that are computed, `method` in any case; None: all that cost little
+    answer_tokens: int = Field(default=64, ge=1)  # at most, of each answer that a predictor of answers reads
 
 
 class Budget(Settings):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bystander.core.records import Context
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work, prefix_tokens
+from bystander.geometry.measure import Predictors
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.cells import Cell, Plan
 
@@ -85,7 +86,11 @@ class Workload:
             questions = plan.parts.open_questions
             users = sum(counter.count(text) + TEMPLATE_TOKENS for text in questions)
             contexts = plan.contexts
-            return Work(scored=prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts))
+            read = prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts)
+            if not Predictors(plan.parts.predictors()).need("answer_states"):
+                return Work(scored=read)
+            said = len(questions) * len(contexts) * plan.study.spec.geometry.answer_tokens
+            return Work(scored=2 * read + said, sampled=said)
         if cell.kind == "evaluate":
             return self._probe(cell.probe or "", cell.group, plan.contexts_of(cell))
         if cell.kind == "mode check":

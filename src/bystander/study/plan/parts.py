@@ -92,9 +92,10 @@ class StudyParts:
     def predictors(self) -> dict[str, Predictor]:
         """New predictors, the claim's among them, in the order of the door."""
         geometry = self.study.spec.geometry
-        wanted = None if geometry.predictors is None else {*geometry.predictors, geometry.method}
-        names = [name for name in doors.names("predictor") if wanted is None or name in wanted]
-        return {name: doors.load("predictor", name)() for name in names}
+        offered: dict[str, type[Predictor]] = {name: doors.load("predictor", name) for name in doors.names("predictor")}
+        named = geometry.predictors
+        wanted = named if named is not None else [name for name, one in offered.items() if one.by_default]
+        return {name: one() for name, one in offered.items() if name in wanted or name == geometry.method}
 
     def held_out_texts(self) -> dict[str, str]:
         """Item id -> user turn of all that no training row may overlap with."""
