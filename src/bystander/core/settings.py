@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,3 +11,10 @@ class Settings(BaseModel):
     """A block of settings: unknown keys, wrong types and numbers that are not finite are faults; values do not change."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class MayNameAFile:
+    """Marks a text of a block that may be a path, beside names of sets and datasets on the Hub."""
+
+
+FileName = Annotated[str, MayNameAFile()]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, create_model
 
 from bystander.core import doors
 from bystander.core.errors import StudyError
-from bystander.core.settings import Settings
+from bystander.core.settings import FileName, Settings
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.study.config.blocks import (
     Budget,
@@ -46,7 +46,7 @@ class StudySettings(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     question: str = ""
     model: ModelSettings = ModelSettings()
-    personas: str = "builtin"
+    personas: FileName = "builtin"
     sources: list[str] = Field(min_length=1)
     behaviors: list[str] = Field(min_length=1)
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)
