@@ -31,7 +31,7 @@ def prompts():
 
 
 def answers():
-    return [AnswerStates(one, STATES[1, i], (3, 1)) for i, one in enumerate(CONTEXTS)]
+    return [AnswerStates(one, STATES[1, i], (3, 1), ("I say.", "No")) for i, one in enumerate(CONTEXTS)]
 
 
 def test_each_predictor_reads_its_own_states():
