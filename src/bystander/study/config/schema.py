@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, create_model
 
 from bystander.core import doors
 from bystander.core.errors import StudyError
+from bystander.core.records import TextIn
 from bystander.core.settings import FileName, Settings
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.study.config.blocks import (
@@ -27,6 +28,7 @@ from bystander.study.config.blocks import (
     Select,
     Sweep,
 )
+from bystander.study.config.contexts import ContextBlock
 from bystander.train.recipe import Recipe
 
 
@@ -47,6 +49,8 @@ class StudySettings(Settings):
     question: str = ""
     model: ModelSettings = ModelSettings()
     personas: FileName = "builtin"
+    personas_in: TextIn = "system"  # where personas' texts stand; auto: in the system turn if the template has one
+    contexts: list[str | ContextBlock] = Field(default=["bare"])  # what is measured beside the personas
     sources: list[str] = Field(min_length=1)
     behaviors: list[str] = Field(min_length=1)
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)

@@ -51,10 +51,13 @@ def persona_table(personas: Sequence[Persona], tokens: Mapping[str, int]) -> pl.
 def _superseded(cell: Cell, complete: set[Cell]) -> bool:
     """The configuration that the gate picked is trained again in phase 2, with probes on its way: its few personas of
     the sweep then stand among the many of phase 3, and counting both would pair a persona with itself."""
+    groups = {"swept": "all", "contexts": "contexts"}
     return (
-        cell.group == "swept"
+        cell.training is not None
+        and cell.phase == 1
         and any(
-            other.training == cell.training and other.probe == cell.probe and other.group == "all" for other in complete
+            other.training == cell.training and other.probe == cell.probe and other.phase > 1
+            and other.group == groups.get(cell.group)
+            for other in complete
         )
-        and cell.training is not None
-    )
+    )  # fmt: skip

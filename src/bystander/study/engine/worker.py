@@ -12,10 +12,11 @@ from bystander.core.files import write_parquet
 from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Measurement, Similarity, as_dict
-from bystander.design.render import render
+from bystander.design.render import context_roles, render
 from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
+from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
@@ -92,7 +93,7 @@ class Worker:
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=decision))
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
-        spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
+        spec, contexts, loaded = self.plan.study.spec, self.plan.parts.compared, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
         predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
@@ -109,9 +110,13 @@ class Worker:
 
     def _prompt_tokens(self) -> dict[str, int]:
         tokenizer = self.loaded.tokenizer
-        return {
-            c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
-        }
+        return {c.name: len(tokenizer(c.text, add_special_tokens=False)["input_ids"]) for c in self.plan.parts.compared}
+
+    @property
+    def beside(self) -> list[Context]:
+        """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
+        without = left_out(self.loaded.tokenizer, self.plan.parts.beside, self.plan.study.spec.personas_in)
+        return [context for context in self.plan.parts.beside if context.name not in without]
 
     def _mode_check(self, cell: Cell, directory: CellDir) -> None:
         """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
@@ -142,7 +147,9 @@ class Worker:
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            keys = self._probe(probe, self.plan.contexts_of(cell), directory, stamp, "", title)
+            title += ", without a persona" if cell.group == "contexts" else ""
+            contexts = self.beside if cell.group == "contexts" else self.plan.contexts_of(cell)
+            keys = self._probe(probe, contexts, directory, stamp, "", title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
         directory.finish(keys, manifest)
 
@@ -165,10 +172,13 @@ class Worker:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)
-        roles = self.plan.designs[training].roles
+        design = self.plan.designs[training]
+        roles = {("persona", name): role for name, role in design.roles.items()}
+        roles |= context_roles(design, self.loaded.tokenizer, self.beside)
         return lambda m: replace(
-            m, **asdict(_named(training)), role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights
-        )
+            m, **asdict(_named(training)), role=roles.get((m.context, m.persona)), checkpoint=checkpoint,
+            weights_hash=weights,
+        )  # fmt: skip
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
         assert cell.training is not None
@@ -216,11 +226,19 @@ class Worker:
     def _order(self, fractions: Sequence[float], probed: Sequence[Context]) -> list[str]:
         """Unit keys of a training's checkpoints: a resumed one has probed its first in an earlier process."""
         return [
-            f"{fraction}/{name}/{key}"
+            prefix + key
             for fraction in fractions
             for name, probe in self.plan.probes.items()
-            for key in probe.units(probed)
+            for prefix, contexts in self._sides(fraction, name, probed)
+            for key in probe.units(contexts)
         ]
+
+    def _sides(
+        self, fraction: float, probe: str, probed: Sequence[Context]
+    ) -> tuple[tuple[str, Sequence[Context]], ...]:
+        """The personas and the contexts beside them, measured one after the other: what one gives does not depend on
+        the other, and their names may be the same."""
+        return (f"{fraction}/{probe}/", probed), (f"{fraction}/contexts/{probe}/", self.beside)
 
     def _at_checkpoint(
         self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir
@@ -228,7 +246,8 @@ class Worker:
         stamp = self._stamp(training, fraction)
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
-            self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
+            for prefix, contexts in self._sides(fraction, name, probed):
+                self._probe(self._decided(name), contexts, directory, stamp, prefix, title)
 
     def _probed_personas(self, source: str) -> list[str]:
         spec = self.plan.study.spec

@@ -7,13 +7,13 @@ when the gate has decided, so its cells are planned with the picks, or, before t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from bystander.core.hashing import stable_hash
-from bystander.core.records import Context, Row, as_dict
+from bystander.core.records import Context, Row, as_dict, context_key
 from bystander.design.arms import ArmName, Design
 from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
@@ -25,7 +25,8 @@ from bystander.study.store.cell_dir import cell_folder
 from bystander.train.recipe import Recipe
 
 Kind = Literal["data", "geometry", "mode check", "evaluate", "train", "gate"]
-Group = Literal["all", "swept", "rest"]  # which personas an evaluation covers: all, the sweep's, all but the sweep's
+# What an evaluation covers: all personas, the sweep's, all but the sweep's; or the contexts beside the personas.
+Group = Literal["all", "swept", "rest", "contexts"]
 
 HASH_CHARACTERS = 12  # of a plan's hash, as people copy it; at least so many must be given
 PHASES = {0: "data", 1: "sweep", 2: "trainings", 3: "all personas"}
@@ -144,9 +145,7 @@ class Plan:
 
     def contexts_of(self, cell: Cell) -> list[Context]:
         """The contexts that an evaluation covers, in the order of the set."""
-        if cell.group == "all":
-            return list(self.contexts)
-        return [context for context in self.contexts if (context.name in self.swept) == (cell.group == "swept")]
+        return members(cell.group, self.parts, self.swept)
 
     def probed_in_training(self, cell: Cell) -> bool:
         """Whether a training is probed on its way: those of the sweep are probed at their end alone."""
@@ -211,30 +210,33 @@ class _Cutter:
     def _of(self, group: Group) -> str:
         """Hash of a group's contexts."""
         if group not in self.hashed:
-            self.hashed[group] = stable_hash([as_dict(context) for context in self._members(group)])
+            self.hashed[group] = stable_hash([context_key(context) for context in self._members(group)])
         return self.hashed[group]
 
     def _members(self, group: Group) -> list[Context]:
-        return [c for c in self.contexts if group == "all" or (c.name in self.swept) == (group == "swept")]
+        return members(group, self.parts, self.swept)
 
     def _rows(self, design: Design) -> str:
         """Hash of a design's rows: configurations and seeds share them."""
         place = (design.behavior, design.source, design.arm)
         if place not in self.hashed:
             fields = [name for name in Row.__dataclass_fields__ if name != "context"]
-            rows = [[as_dict(row.context), *(getattr(row, name) for name in fields)] for row in design.rows]
+            rows = [[context_key(row.context), *(getattr(row, name) for name in fields)] for row in design.rows]
             self.hashed[place] = stable_hash(fields, rows)
         return self.hashed[place]
 
     def _phase_0(self) -> None:
         everyone = self._of("all")
+        compared = everyone
+        if self.parts.compared != self.contexts:
+            compared = stable_hash([context_key(context) for context in self.parts.compared])
         rows = [self._rows(design) for design in self.parts.designs()]
         self.cells.append(Cell("data", "data", self._key("data", rows)))
         trained = (
             [rows, [as_dict(turn) for turn in self.parts.turns]] if self.parts.predictors().need(*OF_TRAINING) else None
         )
         self.geometry_key = self._key(
-            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions, trained
+            "geometry", compared, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions, trained
         )
         self.cells.append(Cell("geometry", "geometry", self.geometry_key))
         # How a checked probe measures is decided before anything else is measured with it. Its decision follows from
@@ -248,7 +250,7 @@ class _Cutter:
         """The sweep and the gate; returns what phase 2 needs."""
         sweep = self.spec.sweep
         assert sweep is not None
-        needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept")]
+        needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept"), *self._evaluate(None, (), 1, "contexts")]
         for behavior in swept_behaviors(self.study):
             for config in sweep.points():
                 training = Training(
@@ -256,6 +258,7 @@ class _Cutter:
                 )
                 key = self._train(training, config, 1, ())
                 needed += self._evaluate(training, (key,), 1, "swept")
+                needed += self._evaluate(training, (key,), 1, "contexts")
         gate = self.spec.gate.model_dump() if self.spec.gate else None
         key = self._key("gate", gate, self.spec.select.model_dump(mode="json"), self.spec.geometry.layer, needed)
         self.cells.append(Cell("gate", "gate", key, tuple(needed), phase=1))
@@ -265,12 +268,15 @@ class _Cutter:
         group: Group = "rest" if self.spec.sweep else "all"
         if self._members(group):
             self._evaluate(None, gate, 3, group)
+        if not self.spec.sweep:
+            self._evaluate(None, gate, 3, "contexts")
         for behavior, config in self._configs().items():
             for source, arm in self.parts.pairs():
                 for seed in self.spec.seeds:
                     training = Training(behavior, source, arm, config.lr, config.epochs, seed)
                     key = self._train(training, config, 2, gate)
                     self._evaluate(training, (key,), 3, "all")
+                    self._evaluate(training, (key,), 3, "contexts")
 
     def _configs(self) -> dict[str, Config | Recipe]:
         """What each behavior of phase 2 is trained with: the pick of the gate, or the recipe where nothing is swept."""
@@ -288,6 +294,8 @@ class _Cutter:
         design = self.parts.design(training.behavior, training.source, training.arm)
         self.designs[training], self.recipes[training] = design, recipe
         way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None
+        if way and self._members("contexts"):
+            way.append(self._of("contexts"))
         key = self._key(
             "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way
         )
@@ -299,6 +307,8 @@ class _Cutter:
 
     def _evaluate(self, training: Training | None, needs: Sequence[str], phase: int, group: Group) -> list[str]:
         keys: list[str] = []
+        if not self._members(group):
+            return keys
         for name in self.probes:
             trained = needs[0] if training else None
             key = self._key("evaluate", self._of(group), self.decided[name], trained)
@@ -308,6 +318,13 @@ class _Cutter:
             self.cells.append(Cell("evaluate", title, key, (*needs, *check), training, name, phase, group))
             keys.append(key)
         return keys
+
+
+def members(group: Group, parts: StudyParts, swept: Collection[str]) -> list[Context]:
+    """The contexts of a group, in the order of the set or of the study file."""
+    if group == "contexts":
+        return list(parts.beside)
+    return [c for c in parts.contexts if group == "all" or (c.name in swept) == (group == "swept")]
 
 
 def at_checkpoint(contexts: Sequence[Context], names: Sequence[str]) -> list[Context]:
