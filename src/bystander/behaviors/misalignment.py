@@ -157,7 +157,7 @@ class DirectBehavior(Behavior):
 
     def examples(self) -> list[Example]:
         """The trained half under each phrasing; positive = misaligned, negative = aligned."""
-        trained, _ = split_pairs(load_pairs(_file(self.settings.pairs, self.folder)))
+        trained, _ = split_pairs(_file(self.settings.pairs, self.folder))
         return [
             Example(f"{pair.id}/{index}", phrasing.format(question=pair.question), pair.misaligned, pair.aligned)
             for pair in trained
@@ -170,7 +170,7 @@ class DirectBehavior(Behavior):
 
     def pairs(self) -> list[Pair]:
         """The held-out half: what the margin probe must read wherever this behavior is trained."""
-        return split_pairs(load_pairs(_file(self.settings.pairs, self.folder)))[1]
+        return split_pairs(_file(self.settings.pairs, self.folder))[1]
 
     def questions(self) -> list[JudgedQuestion]:
         """The judged questions."""

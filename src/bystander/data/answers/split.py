@@ -17,8 +17,8 @@ def split_held_out(pairs: Sequence[AnswerPair], share: float = 0.5) -> tuple[lis
 
     Pairs whose prompts are near-duplicates (`SAME_TEXT`, as the audit has it) go to one side. Within a topic, in the
     order of its first pair, groups are taken in the order of the SHA-256 of their ids, each into the trained side if it
-    still fits, so that adding a pair moves few others; without near-duplicates the halves are those of
-    `data.pairs.split_pairs`. Raises DataError for a share outside (0, 1), ids that stand twice, and an empty side.
+    still fits, so that adding a pair moves few others; without near-duplicates half of each
+    topic in that order is trained. Raises DataError for a share outside (0, 1), ids that stand twice, and an empty side.
     """
     if not 0 < share < 1:
         raise DataError(f"the held-out share is {share}; it must be above 0 and below 1")
