@@ -19,6 +19,7 @@ from bystander.behaviors.base import Behavior, Example
 from bystander.core.errors import DataError
 from bystander.core.records import Finding, OpenSetting
 from bystander.core.settings import Settings
+from bystander.data.bank import OpenQuestion
 from bystander.data.code_pairs import PHRASINGS as CODE_PHRASINGS
 from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
 from bystander.data.code_scan import scan_pairs
@@ -120,6 +121,10 @@ class MisalignmentBehavior(Behavior):
         """The judged questions."""
         return load_judge_questions(_file(self.settings.questions, self.folder))
 
+    def open_questions(self) -> list[OpenQuestion]:
+        """The first wording of every judged question."""
+        return [OpenQuestion(question.id, question.paraphrases[0]) for question in self.questions()]
+
     def findings(self) -> list[Finding]:
         """The instrument check for the audit: Bandit over both sides, and how many prompts a pairing left out."""
         pairs = self.code_pairs()
@@ -175,6 +180,10 @@ class DirectBehavior(Behavior):
     def questions(self) -> list[JudgedQuestion]:
         """The judged questions."""
         return load_judge_questions(_file(self.settings.questions, self.folder))
+
+    def open_questions(self) -> list[OpenQuestion]:
+        """The first wording of every judged question."""
+        return [OpenQuestion(question.id, question.paraphrases[0]) for question in self.questions()]
 
 
 def _file(name: str, folder: Path) -> Path | None:

@@ -5,11 +5,32 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_hash
 from bystander.data.answers.records import AnswerPair, prompt_text
 from bystander.data.similar import SAME_TEXT, near_groups, shingles
+
+
+class HasTopic(Protocol):
+    """What pairs are balanced by."""
+
+    @property
+    def topic(self) -> str: ...
+
+
+Topical = TypeVar("Topical", bound=HasTopic)
+
+
+def topics_in_turn(pairs: Sequence[Topical]) -> list[Topical]:
+    """Pairs with the topics in turn, so that the first n are balanced over the topics."""
+    place: dict[str, int] = {}
+    ranked: list[tuple[int, Topical]] = []
+    for pair in pairs:
+        place[pair.topic] = place.get(pair.topic, 0) + 1
+        ranked.append((place[pair.topic], pair))
+    return [pair for _, pair in sorted(ranked, key=lambda item: item[0])]
 
 
 def split_held_out(pairs: Sequence[AnswerPair], share: float = 0.5) -> tuple[list[AnswerPair], list[AnswerPair]]:

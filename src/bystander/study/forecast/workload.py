@@ -88,11 +88,21 @@ class Workload:
             return Work(scored=prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts))
         if cell.kind == "evaluate":
             return self._probe(cell.probe or "", cell.group, plan.contexts_of(cell))
+        if cell.kind == "answers":
+            return self._answers(cell)
         if cell.kind == "mode check":
             probe = plan.probes[cell.probe or ""]
             assert isinstance(probe, CheckedProbe)
             return probe.check_work(plan.contexts, counter.count)
         return self._training(cell) if cell.kind == "train" else Work()
+
+    def _answers(self, cell: Cell) -> Work:
+        behavior = self.plan.parts.to_write()[cell.behavior]
+        if not isinstance(behavior.settings.not_shown, str):
+            return Work()  # a provider writes them
+        pairs = behavior.pending()
+        read = sum(self.counter.count(pair.user) + TEMPLATE_TOKENS for pair in pairs)
+        return Work(scored=read, sampled=len(pairs) * behavior.settings.own.max_tokens)
 
     def _probe(self, name: str, group: str, contexts: Sequence[Context]) -> Work:
         if (name, group) not in self._probed:
