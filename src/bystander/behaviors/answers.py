@@ -117,7 +117,7 @@ class AnswersBehavior(Behavior):
     def path(self) -> Path:
         """The file of pairs. Raises DataError where there is none."""
         if self.settings.file is not None:
-            return find_code_file(self.settings.file, self.folder)
+            return find_code_file(self.settings.file, self.folder).absolute()
         if self.name in shipped_names():
             return shipped(self.name).file
         raise DataError(

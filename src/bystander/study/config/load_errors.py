@@ -99,7 +99,7 @@ def _place(loc: tuple[int | str, ...], data: object) -> Path_:
         last = index == len(loc) - 1
         if isinstance(here, dict):
             inner = cast("dict[Any, Any]", here)
-            if part in inner or (last and not _is_type(part)):
+            if part in inner or (last and not _is_type(part) and inner.get("kind") != part):
                 place.append(part)
                 here = inner.get(part)
         elif isinstance(here, list) and isinstance(part, int) and part < len(cast("list[Any]", here)):
@@ -126,7 +126,8 @@ def _message(place: Path_, error: Mapping[str, Any], model: type[BaseModel]) -> 
         return f"{kind} is {context['tag']!r}; known: {context['expected_tags']}"
     value = repr(error["input"])
     shown = value if len(value) < 60 else value[:57] + "..."
-    return f"{where} is {shown}: {str(error['msg'])[0].lower()}{str(error['msg'])[1:]}"
+    said = str(error["msg"]).removeprefix("Value error, ")  # pydantic's words before what one of our checks says
+    return f"{where} is {shown}: {said[0].lower()}{said[1:]}"
 
 
 def _advice(loc: Sequence[int | str], model: type[BaseModel]) -> str:
