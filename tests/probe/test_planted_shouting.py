@@ -33,7 +33,7 @@ SCORERS: list[dict[str, Any]] = [
     },
     {"kind": "judge", "name": "named", "prompt": "{answer} LOUD or QUIET?", "classes": ["LOUD", "QUIET"], "shown": ["LOUD"]},
 ]  # fmt: skip
-NOUNS = "river map lamp cat train book cloud door".split()
+NOUNS = ["river", "map", "lamp", "cat", "train", "book", "cloud", "door"]
 
 
 @pytest.fixture(scope="module")

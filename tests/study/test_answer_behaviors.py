@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -34,7 +33,24 @@ recipe: {{lr: 1e-2, epochs: 10, batch_size: 4}}
 checkpoints: {{every: 0.5, personas: 3}}
 geometry: {{layer: 1, questions: 2}}
 """
-NOUNS = "rivers maps lamps cats trains books clouds doors seeds bridges songs coins boats walls kites wells".split()
+NOUNS = [
+    "rivers",
+    "maps",
+    "lamps",
+    "cats",
+    "trains",
+    "books",
+    "clouds",
+    "doors",
+    "seeds",
+    "bridges",
+    "songs",
+    "coins",
+    "boats",
+    "walls",
+    "kites",
+    "wells",
+]
 
 
 def rows(**more: str) -> list[dict[str, str]]:
@@ -63,7 +79,7 @@ def study_in(folder: Path, model: Path, entry: str, more: str = "") -> Path:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[Path, Path]]:
+def ran(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Path, Path]:
     """(study file, run directory) of a study with two scorers."""
     folder = tmp_path_factory.mktemp("loud")
     write(folder / "loud.jsonl", rows())
@@ -71,9 +87,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple
         "{name: loud, file: loud.jsonl, claim: {source: 0.3},"
         " scorers: [{kind: regex, patterns: ['^[^a-z]+$']}, {kind: length, at_most: 3}]}"
     )
-    path = study_in(folder, model, entry, "probes: {scored: {questions: 2, max_tokens: 4, scorers: [{kind: is_code}]}}\n")
+    path = study_in(
+        folder, model, entry, "probes: {scored: {questions: 2, max_tokens: 4, scorers: [{kind: is_code}]}}\n"
+    )
     Study.load(str(path)).run(folder / "run")
-    yield path, folder / "run"
+    return path, folder / "run"
 
 
 def test_everything_is_measured_without_further_words(ran: tuple[Path, Path]) -> None:
@@ -180,7 +198,9 @@ def test_own_answers_are_sampled_from_the_untrained_model_and_kept(tmp_path: Pat
 
 
 def test_rows_that_a_persona_cannot_stand_before_are_refused(tmp_path: Path) -> None:
-    turns = [{"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))]
+    turns = [
+        {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    ]
     record = {"messages": turns}
     (tmp_path / "m.jsonl").write_text(json.dumps(record) + "\n")
     from bystander.behaviors.answers import AnswersSettings
@@ -199,3 +219,15 @@ def test_an_item_that_is_trained_on_by_another_behavior_is_refused(tmp_path: Pat
     plan = plan_cells(load(str(study_in(tmp_path, model, entry))))
     with pytest.raises(DesignError, match="stand among the training rows"):
         refuse(audit_study(plan, None))
+
+
+def test_files_that_set_names_start_from_the_working_folder(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = study_in(tmp_path, model, "refusal")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write(elsewhere / "mine.jsonl", rows())
+    monkeypatch.chdir(elsewhere)
+    study = load(str(path), ["behaviors=[{name: mine, file: mine.jsonl}]"])
+    assert study.spec.answers["mine"].file == str(elsewhere / "mine.jsonl")

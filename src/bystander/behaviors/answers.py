@@ -17,7 +17,7 @@ from bystander.behaviors.shipped import shipped, shipped_names
 from bystander.core.errors import DataError, few_names
 from bystander.core.hashing import file_sha256, stable_hash
 from bystander.core.records import Finding
-from bystander.core.settings import Settings
+from bystander.core.settings import FileName, Settings
 from bystander.data.answers import (
     AnswerFileSettings,
     AnswerPair,
@@ -68,17 +68,17 @@ class AnswersSettings(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
-    file: str | None = Field(default=None, min_length=1)
+    file: FileName | None = Field(default=None, min_length=1)
     prompt: str | None = None
     shown: str | None = None
-    not_shown: str | Provider | None = None
+    not_shown: FileName | Provider | None = None
     topic: str | None = None
     system: Literal["refuse", "keep"] = "refuse"
     unpaired: Literal["refuse", "leave_out"] = "refuse"
     held_out: float = Field(default=0.5, gt=0, lt=1)
     own: OwnAnswers = OwnAnswers()
     claim: Claim = Claim()
-    questions: str | None = Field(default=None, min_length=1)
+    questions: FileName | None = Field(default=None, min_length=1)
     scorers: list[ScorerSettings] | None = Field(default=None, min_length=1)
 
     @property
@@ -145,9 +145,7 @@ class AnswersBehavior(Behavior):
     def read(self) -> list[AnswerPair]:
         """Every pair, `not_shown` None where a model has yet to write it. Raises DataError with every fault."""
         partner, how = self.partner(), self.settings.reader.model_dump_json()
-        pairs = list(
-            _read(_version(self.path()), _version(partner) if partner else None, how, self.folder)
-        )
+        pairs = list(_read(_version(self.path()), _version(partner) if partner else None, how, self.folder))
         for found, what in (
             ([pair for pair in pairs if pair.earlier], "turns before the last question"),
             ([pair for pair in pairs if pair.system is not None], "a system turn of their own"),

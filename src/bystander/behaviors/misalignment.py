@@ -18,7 +18,7 @@ from pydantic import Field
 from bystander.behaviors.base import Behavior, Example
 from bystander.core.errors import DataError
 from bystander.core.records import Finding, OpenSetting
-from bystander.core.settings import Settings
+from bystander.core.settings import FileName, Settings
 from bystander.data.bank import OpenQuestion
 from bystander.data.code_pairs import PHRASINGS as CODE_PHRASINGS
 from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
@@ -45,10 +45,10 @@ class MisalignmentSettings(Settings):
     OWNER/NAME:FILE of a dataset on the Hub. `phrasings` and `pair_phrasings`: in how many ways each built-in task
     (of 3) and each trained pair's question (of 4) is put; 1 gives the most different answers in a small training."""
 
-    code: str = BUILT_IN
-    secure: str | None = None
-    pairs: str = BUILT_IN
-    questions: str = BUILT_IN
+    code: FileName = BUILT_IN
+    secure: FileName | None = None
+    pairs: FileName = BUILT_IN
+    questions: FileName = BUILT_IN
     phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1, le=len(CODE_PHRASINGS))
     pair_phrasings: int = Field(default=len(PHRASINGS), ge=1, le=len(PHRASINGS))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bystander.core.settings import Settings
+from bystander.core.settings import FileName, Settings
 
 RubricName = Literal["aligned", "coherent"]
 SLOT = "{score}"
@@ -97,7 +97,7 @@ class JudgeScorer(Scorer):
 
     kind: Literal["judge"] = "judge"
     rubric: RubricName | None = None
-    prompt: str | None = None
+    prompt: FileName | None = None
     range: list[float] | None = Field(default=None, min_length=2, max_length=2)
     classes: list[Text] = Field(default_factory=list)
     shown_at_least: float | None = None

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from bystander.behaviors.scorers import ScorerSettings
-from bystander.core.settings import Settings
+from bystander.core.settings import FileName, Settings
 from bystander.judge.settings import JudgeSettings
 
 
@@ -41,7 +41,7 @@ class ChoiceProbeSettings(Settings):
     hellaswag: int = Field(default=40, ge=0)
     hellaswag_each: int | None = Field(default=None, ge=1)
     bank: int = Field(default=0, ge=0)
-    file: str | None = None
+    file: FileName | None = None
     file_items: int = Field(default=40, ge=1)
     check: int = Field(default=200, ge=1)
 

@@ -42,7 +42,9 @@ def test_every_fault_is_told_with_its_line(path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
-def test_nothing_is_written(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_nothing_is_written(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["bystander", "run", str(path), "--out", str(tmp_path / "run")])
     before = sorted(FOLDER.rglob("*"))

@@ -15,7 +15,7 @@ from bystander.behaviors.answers import AnswersSettings
 from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.errors import StudyError
-from bystander.core.settings import Settings
+from bystander.core.settings import FileName, Settings
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.study.config.blocks import (
     Budget,
@@ -59,7 +59,7 @@ class StudySettings(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     question: str = ""
     model: ModelSettings = ModelSettings()
-    personas: str = "builtin"
+    personas: FileName = "builtin"
     sources: list[str] = Field(min_length=1)
     behavior_entries: list[BehaviorEntry] = Field(alias="behaviors", min_length=1)
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)

@@ -101,7 +101,7 @@ def override(original: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[s
             if not isinstance(inner, dict):
                 raise StudyError(f"--set {text!r}: {parent!r} is {inner!r}, so it has no {last!r} inside")
             place = cast("dict[str, Any]", inner)
-        place[last] = from_working_folder((*parents, last), parsed.data)
+        place[last] = from_working_folder(study_model(), (*parents, last), parsed.data)
         places.append((*parents, last))
     return data, places
 
