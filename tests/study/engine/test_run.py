@@ -95,7 +95,20 @@ def test_phase_2_is_trained_with_what_the_declared_rule_picked(unbroken: RunSumm
 
 def test_no_persona_is_counted_twice_where_sweep_and_phase_2_meet(unbroken: RunSummary):
     frame = pl.read_parquet(unbroken.folder / "measurements.parquet")
-    key = ["probe", "dataset", "metric", "context", "persona", "item", "source", "behavior", "arm", "config", "seed", "checkpoint"]
+    key = [
+        "probe",
+        "dataset",
+        "metric",
+        "context",
+        "persona",
+        "item",
+        "source",
+        "behavior",
+        "arm",
+        "config",
+        "seed",
+        "checkpoint",
+    ]
     assert frame.select(key).is_duplicated().sum() == 0
     untrained = frame.filter(pl.col("source").is_null())
     assert untrained.filter(context="persona")["persona"].n_unique() == 8
