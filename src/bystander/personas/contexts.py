@@ -55,7 +55,7 @@ def laid_over(
 @cache
 def built_in_contexts() -> Mapping[str, Context]:
     """The contexts that ship, by name; the bare ones first."""
-    found = {kind: bare_context(kind) for kind in BARE}
+    found: dict[str, Context] = {kind: bare_context(kind) for kind in BARE}
     for entry in _file()["contexts"]:
         turns = tuple((turn["user"], turn["assistant"]) for turn in entry.get("turns", ()))
         more = {key: entry[key] for key in ("before", "after", "prefix") if key in entry}

@@ -48,7 +48,7 @@ def messages(context: Context, user: str, system: str | None, place: TextIn) -> 
     users = [*(said for said, _ in context.turns), f"{context.before}{user}{context.after}"]
     if place == "user":
         users[0] = f"{context.system}{BETWEEN}{users[0]}"
-    found = [] if system is None else [turn("system", system)]
+    found: list[Message] = [] if system is None else [turn("system", system)]
     for said, (_, answer) in zip(users, context.turns, strict=False):
         found += [turn("user", said), turn("assistant", answer)]
     return [*found, turn("user", users[-1])]

@@ -88,6 +88,7 @@ def template_of(tokenizer: Tokenizer) -> Template:
 
 
 def turn(role: str, content: str) -> Message:
+    """One turn of a conversation, as templates read it."""
     return {"role": role, "content": content}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
@@ -64,29 +64,20 @@ def names_of(entries: Entries) -> list[str]:
 def contexts_beside(entries: Entries, personas: Sequence[Persona], personas_in: TextIn) -> tuple[Context, ...]:
     """The contexts of `contexts:`, each once, in the order of the file. Of a study without faults."""
     own = {entry.name: entry for entry in entries if isinstance(entry, ContextBlock)}
-    by_name = {persona.name: persona for persona in personas}
+    bare: dict[str, Context] = {kind: bare_context(kind, personas_in) for kind in BARE}
+    bases = {persona.name: context_of(persona, personas_in) for persona in personas} | bare
 
     def made(name: str) -> Context:
-        if name in BARE:
-            return bare_context(name, personas_in)
         if name not in own:
-            return built_in_contexts()[name]
+            return bare.get(name) or built_in_contexts()[name]
         block = own[name]
-        base = _base(block.base, by_name, personas_in)
         turns = tuple((turn.user, turn.assistant) for turn in block.turns)
         return laid_over(
-            base, name, persona_in=block.persona_in, turns=turns, before=block.wrap.before, after=block.wrap.after,
-            prefix=block.prefix,
+            bases[block.base], name, persona_in=block.persona_in, turns=turns, before=block.wrap.before,
+            after=block.wrap.after, prefix=block.prefix,
         )  # fmt: skip
 
     return tuple(made(name) for name in names_of(entries))
-
-
-def _base(name: str, by_name: Mapping[str, Persona], personas_in: TextIn) -> Context:
-    for kind in BARE:
-        if kind == name:
-            return bare_context(kind, personas_in)
-    return context_of(by_name[name], personas_in)
 
 
 def check_contexts(entries: Entries, personas: Sequence[str], add: Callable[[Path_, str], None]) -> None:
