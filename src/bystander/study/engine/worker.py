@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import polars as pl
 from bystander.core.files import write_parquet
 from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Measurement, Similarity, as_dict
+from bystander.core.records import Context, Similarity, as_dict
 from bystander.design.audit import refuse
 from bystander.design.render import render
 from bystander.geometry.measure import Geometry, see, similarities
@@ -20,6 +20,7 @@ from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
+from bystander.study.engine.probe_units import Stamp, prompt_tokens, run_units
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
@@ -110,7 +111,8 @@ class Worker:
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
         spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
-        predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
+        predictors, sources = self.plan.parts.predictors(), spec.sources
+        tokens = prompt_tokens(loaded, contexts)
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
         rows = {
             source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
@@ -122,12 +124,6 @@ class Worker:
         seen = see(predictors, loaded, asked, self.bar.advance)
         write_parquet(directory.similarities_file, similarity_table(similarities(predictors, seen, sources)))
         directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
-
-    def _prompt_tokens(self) -> dict[str, int]:
-        tokenizer = self.loaded.tokenizer
-        return {
-            c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
-        }
 
     def _mode_check(self, cell: Cell, directory: CellDir) -> None:
         """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
@@ -158,26 +154,11 @@ class Worker:
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            keys = self._probe(probe, self.plan.contexts_of(cell), directory, stamp, "", title)
+            keys = run_units(probe, self.loaded, self.plan.contexts_of(cell), directory, stamp, self.bar, title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
         directory.finish(keys, manifest)
 
-    def _probe(
-        self, probe: Probe, contexts: Sequence[Context], directory: CellDir,
-        stamp: Callable[[Measurement], Measurement], prefix: str, title: str,
-    ) -> list[str]:  # fmt: skip
-        """Run a probe, saving each unit as it comes; returns the keys of all its units in order."""
-        keys = probe.units(contexts)
-        saved = directory.kept_keys()
-        done = [key for key in keys if prefix + key in saved]
-        self.bar.start(title, len(keys))
-        self.bar.advance(len(done))
-        for unit in probe.run(self.loaded, contexts, done):
-            directory.keep_unit(replace(unit, key=prefix + unit.key), stamp, probe.name)
-            self.bar.advance()
-        return [prefix + key for key in keys]
-
-    def _stamp(self, training: Training | None, checkpoint: float) -> Callable[[Measurement], Measurement]:
+    def _stamp(self, training: Training | None, checkpoint: float) -> Stamp:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)
@@ -244,7 +225,8 @@ class Worker:
         stamp = self._stamp(training, fraction)
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
-            self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
+            prefix = f"{fraction}/{name}/"
+            run_units(self._decided(name), self.loaded, probed, directory, stamp, self.bar, title, prefix)
 
     def _probed_personas(self, source: str) -> list[str]:
         spec = self.plan.study.spec

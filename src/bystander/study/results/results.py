@@ -156,8 +156,8 @@ class Results:
         return ReportInput(
             study=spec.name,
             question=spec.question,
-            settings=dict(flat(spec.resolved())),
-            findings=[*findings, *self.run.mode_findings()],
+            settings=dict(flat(run_records.settings_shown(self.run, spec.resolved()))),
+            findings=[*findings, *self.run.mode_findings(), *run_records.adapter_findings(self.run)],
             audited=self.run.audit_file.is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
@@ -167,7 +167,7 @@ class Results:
             completions=self._completions(),
             curves=run_records.curves(self.run),
             renderings=renderings,
-            provenance=dict(flat(provenance)),
+            provenance=dict(flat(provenance)) | run_records.adapter_provenance(self.run),
             model=spec.model.name,
             cost=run_records.cost(self.run),
             registered=lines,
