@@ -4,74 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from bystander.cli import main as cli
-from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
 from bystander.study.results.results import Results
 from bystander.study.results.status import status
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
-from tests.support.study_tiny import make_model, write_study
-
-SETTINGS = ("probes.marker={questions: 2, sampled: 1, max_tokens: 4}", "geometry.questions=2", "geometry.layer=1")
-SETS = [word for text in SETTINGS for word in ("--set", text)]
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> RunDir:
-    """A finished run of two sources, whose adapters are then taken for somebody else's."""
-    folder = tmp_path_factory.mktemp("study")
-    text = write_study(folder, make_model(folder / "model")).read_text().split("\n")
-    dropped = ("sweep:", "  source:", "  configs:", "  personas:", "gate:")
-    path = folder / "plain.yaml"
-    path.write_text("\n".join(line for line in text if not line.startswith(dropped)))
-    overrides = ["checkpoints.every=1.0", "design.negatives=[pirate, spy]", "seeds=[3]"]
-    run_study(load(str(path), overrides), folder / "run")
-    Results.open(folder / "run").report()
-    return RunDir(folder / "run")
-
-
-def adapters(run: RunDir) -> dict[str, Path]:
-    """Source -> the folder of the adapter that the run trained."""
-    found = {c.manifest().training.source: c.adapter for c in run.complete_cells() if c.manifest().training}
-    assert sorted(found) == ["comedian", "villain"]
-    return found
-
-
-def command(ran: RunDir, out: Path, *more: object) -> list[object]:
-    folder = ran.path.parent
-    return [
-        "probe", "--model", folder / "model", "--probe", "marker", "--personas", folder / "personas.yaml", *SETS, "--out", out,
-        *more,
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def probed(ran: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("probed") / "both"
-    found = adapters(ran)
-    both = [
-        "--adapter",
-        found["villain"],
-        "--source",
-        "villain",
-        "--adapter",
-        found["comedian"],
-        "--source",
-        "comedian",
-    ]
-    sys.argv = ["bystander", *map(str, command(ran, out, *both, "--negatives", "pirate,spy"))]
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert not stop.value.code
-    return out
+from tests.support.probed import ODD, adapters, command
+from tests.support.study_tiny import make_model
 
 
 def test_the_numbers_are_those_of_the_run_that_trained_the_adapters(ran: RunDir, probed: Path):
@@ -178,7 +122,7 @@ def test_two_adapters_of_one_source_are_told_apart_and_what_was_compared_is_show
 ):
     """The base lies at another path: its weights are the same, and that is said. Another base is refused."""
     found = adapters(ran)
-    elsewhere = shutil.copytree(ran.path.parent / "model", tmp_path / "elsewhere")
+    elsewhere = shutil.copytree(ran.path.parent / "model", tmp_path / ODD)
     both = ["--adapter", found["villain"], "--adapter", found["comedian"], "--source", "villain"]
     words = command(ran, tmp_path / "out", *both)
     words[2] = elsewhere

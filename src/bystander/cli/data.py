@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -40,17 +41,32 @@ def inspect_data(
     where: Annotated[
         str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]|arc|hellaswag|bank", help="A file, here or on the Hub.")
     ],
-    model: Annotated[str, typer.Option(help="Whose tokens the lengths are counted in.")] = "smollm2-135m",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose tokens to count; also how many answers its tokenizer joins with what stands before them."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a file is before it is used: a code set, multiple-choice questions, judged questions or answer pairs."""
     from bystander.cli.data_text import print_facts
     from bystander.data.inspect import inspect_data as facts_of
+    from bystander.lm import embedded
     from bystander.study.forecast.workload import counter_for
 
-    counter = counter_for(model)
-    facts = facts_of(where, counter.count, counter.how)
+    counter = counter_for(model or embedded.NAME)
+    facts = facts_of(where, counter.count, counter.how, _joined(model) if model else None)
     if as_json:
         print_json(asdict(facts))
     else:
         print_facts(console, facts)
+
+
+def _joined(model: str) -> Callable[[Sequence[str]], int]:
+    """Counts the answers that a model's tokenizer makes other tokens of behind a prompt than by themselves."""
+    from bystander.lm.local_tokenizer import local_tokenizer
+    from bystander.lm.tokens import joint_differences
+
+    tokenizer = local_tokenizer(model)
+    return lambda answers: len(joint_differences(tokenizer, answers))

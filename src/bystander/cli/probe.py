@@ -124,7 +124,8 @@ def _compare(
     asked: ProbeRequest, sources: list[str], negatives: list[str], behavior: str, out: Path | None, as_json: bool
 ) -> None:
     """Untrained against trained, as at the end of a run."""
-    from bystander.study.engine.probe_adapters import probe_adapters, probe_name, told
+    from bystander.study.engine.probe_adapters import probe_adapters
+    from bystander.study.engine.probe_roles import probe_name, told
     from bystander.study.results.results import Results
 
     trained = told(asked.adapters, sources, negatives)

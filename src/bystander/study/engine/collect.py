@@ -9,7 +9,7 @@ import polars as pl
 from bystander.core.files import write_parquet
 from bystander.core.records import Persona
 from bystander.study.plan.cells import Cell, Plan
-from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA
+from bystander.study.store.cell_dir import CELLS_KEPT, MEASUREMENT_SCHEMA
 from bystander.study.store.run_dir import RunDir
 
 PERSONA_SCHEMA = {
@@ -26,14 +26,15 @@ def collect(plan: Plan, run: RunDir) -> None:
         directories[cell].measurements() for cell in plan.cells if cell in complete and not _superseded(cell, complete)
     ]
     frames = [frame for frame in frames if frame.height]
-    write_parquet(run.measurements_file, pl.concat(frames) if frames else pl.DataFrame(schema=MEASUREMENT_SCHEMA))
+    measured = pl.concat(frames) if frames else pl.DataFrame(schema=MEASUREMENT_SCHEMA)
+    write_parquet(run.measurements_file, measured, CELLS_KEPT)
     tokens: dict[str, int] = {}
     geometry = plan.of_kind("geometry")[0]
     if geometry in complete:
         table = run.table(directories[geometry].similarities_file)
-        write_parquet(run.similarities_file, table)
+        write_parquet(run.similarities_file, table, CELLS_KEPT)
         tokens = dict(directories[geometry].manifest().prompt_tokens)
-    write_parquet(run.personas_file, persona_table(plan.study.personas, tokens))
+    write_parquet(run.personas_file, persona_table(plan.study.personas, tokens), CELLS_KEPT)
 
 
 def persona_table(personas: Sequence[Persona], tokens: Mapping[str, int]) -> pl.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.core.files import write_parquet
 from bystander.core.hashing import stable_hash
 from bystander.core.progress import Bar
-from bystander.core.records import Role, as_dict
+from bystander.core.records import as_dict
 from bystander.geometry.base import OF_TRAINING
 from bystander.geometry.measure import Geometry, see, similarities
 from bystander.lm import embedded
@@ -30,31 +29,20 @@ from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.engine.collect import persona_table
 from bystander.study.engine.probe_request import ProbeRequest, known_probe
+from bystander.study.engine.probe_roles import Trained, probe_name
 from bystander.study.engine.probe_units import Stamp, prompt_tokens, run_units
 from bystander.study.engine.worker import similarity_table
 from bystander.study.plan.cells import Kind
 from bystander.study.plan.parts import StudyParts
-from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir
+from bystander.study.store.cell_dir import CELLS_KEPT, MEASUREMENT_SCHEMA, CellDir
 from bystander.study.store.events import Events
+from bystander.study.store.kept_files import keep_files
 from bystander.study.store.lock import claimed
 from bystander.study.store.records import AdapterGiven, CellManifest, ModeDecision, PlannedCell, SavedPlan
 from bystander.study.store.run_dir import RunDir
 
 ARM = "adapter"  # the arm of a training whose design is not known here
 DEPTH = 0.8  # of the model, where similarity is read if nobody says where
-LONGEST = 60  # characters of a label, which stands in the names of folders
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """An adapter and the roles of its training as the user tells them. `config` tells adapters of one source apart; ""
-    where every adapter has a source of its own."""
-
-    path: Path
-    label: str
-    source: str
-    negatives: tuple[str, ...]
-    config: str
 
 
 Work = Callable[[CellDir, PlannedCell], None]
@@ -67,53 +55,6 @@ class _Task:
     cell: PlannedCell
     directory: CellDir
     work: Work
-
-
-def told(adapters: Sequence[Path], sources: Sequence[str], negatives: Sequence[str]) -> tuple[Trained, ...]:
-    """The adapters with their roles. `sources` and `negatives` (names with commas between) are given once, or once for each
-    adapter. Raises DataError for other counts, and for a source that is its own negative."""
-    if not adapters:
-        raise DataError("--source says what adapters were trained on; give one with --adapter")
-    own = _one_each("--source", sources, len(adapters))
-    given = _one_each("--negatives", negatives, len(adapters)) if negatives else [""] * len(adapters)
-    labels = _labels(adapters)
-    found: list[Trained] = []
-    for path, label, source, names in zip(adapters, labels, own, given, strict=True):
-        listed = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-        if source in listed:
-            raise DataError(f"--negatives {names}: {source!r} is the source of {path}; a negative is another persona")
-        found.append(Trained(path, label, source, listed, label if len(set(own)) < len(own) else ""))
-    return tuple(found)
-
-
-def _one_each(option: str, values: Sequence[str], count: int) -> list[str]:
-    if len(values) not in (1, count):
-        raise DataError(f"{option} stands {len(values)} times for {count} adapters; give it once, or once for each")
-    return list(values) if len(values) == count else [values[0]] * count
-
-
-def _labels(adapters: Sequence[Path]) -> list[str]:
-    """A name for each adapter, fit for a folder: the end of its path, as much of it as tells them apart."""
-    whole = [path.resolve() for path in adapters]
-    if len(set(whole)) < len(whole):
-        twice = next(path for path in whole if whole.count(path) > 1)
-        raise DataError(f"--adapter {twice} is given twice; give each adapter once")
-    for depth in range(1, max(len(path.parts) for path in whole) + 1):
-        labels = [_plain("-".join(path.parts[-depth:])) for path in whole]
-        if len(set(labels)) == len(labels):
-            return labels
-    return [f"{index + 1}-{path.name}" for index, path in enumerate(whole)]
-
-
-def _plain(text: str) -> str:
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
-    return kept[-LONGEST:].strip("-.") or "adapter"
-
-
-def probe_name(trained: Sequence[Trained]) -> str:
-    """The name of a study of these adapters."""
-    more = f"-and-{len(trained) - 1}-more" if len(trained) > 1 else ""
-    return f"probe-{trained[0].label}{more}"
 
 
 def probe_adapters(
@@ -139,6 +80,7 @@ def probe_adapters(
     with claimed(run, study):
         _refuse_others(run, given)
         run.save_adapters(given)
+        keep_files(study, run)
         _AdapterRun(parts, trained, given, loaded, run, bar, base_ok=asked.base_ok).go()
     return run
 
@@ -191,7 +133,8 @@ def _at_a_layer(
             raise StudyError(f"geometry.layers is {geometry.layers}; say which of them counts (--set geometry.layer=N)")
         study = _study(asked, trained, behavior, [f"geometry.layer={layer}"])
         geometry = study.spec.geometry
-    deepest = max([geometry.layer or 0, *(geometry.layers if geometry.layers != "all" else [])])
+    named: list[int] = [] if geometry.layers == "all" else geometry.layers
+    deepest = max([geometry.layer or 0, *named])
     if deepest > loaded.layers:
         raise StudyError(f"geometry asks for layer {deepest}, but {loaded.name} has layers 0 to {loaded.layers}")
     return study
@@ -287,7 +230,7 @@ class _AdapterRun:
         )
         seen = see(predictors, self.loaded, asked, self.bar.advance)
         table = similarity_table(similarities(predictors, seen, self.spec.sources))
-        write_parquet(directory.similarities_file, table)
+        write_parquet(directory.similarities_file, table, CELLS_KEPT)
         directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
 
     def _mode_check(self, name: str) -> Work:
@@ -323,7 +266,7 @@ class _AdapterRun:
             return lambda m: replace(m, weights_hash=weights)
         behavior = self.spec.behaviors[0]
         return lambda m: replace(
-            m, behavior=behavior, source=one.source, arm=ARM, config=one.config, role=_role(one, m.persona),
+            m, behavior=behavior, source=one.source, arm=ARM, config=one.config, role=one.role(m.persona),
             checkpoint=1.0, weights_hash=weights,
         )  # fmt: skip
 
@@ -334,15 +277,8 @@ class _AdapterRun:
         frames = [task.directory.measurements() for task in tasks]
         frames = [frame for frame in frames if frame.height]
         table = pl.concat(frames) if frames else pl.DataFrame(schema=MEASUREMENT_SCHEMA)
-        write_parquet(self.run.measurements_file, table)
+        write_parquet(self.run.measurements_file, table, CELLS_KEPT)
         geometry = tasks[0].directory
         write_parquet(self.run.similarities_file, self.run.table(geometry.similarities_file))
         tokens = geometry.manifest().prompt_tokens
         write_parquet(self.run.personas_file, persona_table(self.parts.study.personas, tokens))
-
-
-def _role(one: Trained, persona: str) -> Role:
-    return "source" if persona == one.source else "negative" if persona in one.negatives else "held-out"
-
-
-__all__ = ["ARM", "Trained", "probe_adapters", "probe_name", "told"]

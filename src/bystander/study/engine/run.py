@@ -34,6 +34,7 @@ from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, plan_cells
 from bystander.study.plan.preregistration import freeze
 from bystander.study.store.events import Events
+from bystander.study.store.kept_files import keep_files
 from bystander.study.store.lock import check_same_study, claimed
 from bystander.study.store.records import Event, GateState, PlannedCell, SavedPlan, Spent
 from bystander.study.store.run_dir import RunDir, spent_in
@@ -98,6 +99,7 @@ def run_study(
         findings = [*audit_study(filled(plan, run), run), *cut_findings(plan, run)]
         refuse(findings)
         freeze(study, run)
+        keep_files(study, run)
         summary = process.go(plan, forecast, make_runner)
         return replace(summary, findings=(*findings, *run.mode_findings()))
 

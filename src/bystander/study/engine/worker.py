@@ -25,7 +25,7 @@ from bystander.study.engine.train_state import drop_state, keep_state, resume_st
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
 from bystander.study.plan.export_rows import write_rows
-from bystander.study.store.cell_dir import CellDir
+from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
 from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
 from bystander.study.store.run_dir import RunDir
 from bystander.train.loop import Checkpoint, StepLog, TrainState, micro_tokens_of, train
@@ -122,7 +122,8 @@ class Worker:
             spec.geometry.answer_tokens,
         )  # fmt: skip
         seen = see(predictors, loaded, asked, self.bar.advance)
-        write_parquet(directory.similarities_file, similarity_table(similarities(predictors, seen, sources)))
+        table = similarity_table(similarities(predictors, seen, sources))
+        write_parquet(directory.similarities_file, table, CELLS_KEPT)
         directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
 
     def _mode_check(self, cell: Cell, directory: CellDir) -> None:
@@ -202,7 +203,7 @@ class Worker:
             weights_hash = self.loaded.weights_hash
         finally:
             self.loaded.remove_adapter()
-        write_parquet(directory.steps_file, pl.DataFrame(steps))
+        write_parquet(directory.steps_file, pl.DataFrame(steps), CELLS_KEPT)
         manifest = self._manifest(
             cell, training=_named(training), weights_hash=weights_hash, probed=tuple(c.name for c in probed),
             batches=1 / 2**self.shrink,

@@ -74,6 +74,12 @@ class AdapterGiven:
     weights_hash: str
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> AdapterGiven:
+        """What `asdict` wrote, read from JSON."""
+        lists = {name: tuple(value[name]) for name in ("negatives", "notes")}
+        return cls(**{name: part for name, part in value.items() if name not in lists}, **lists)
+
 
 @dataclass(frozen=True, slots=True)
 class CellManifest:

@@ -121,6 +121,16 @@ class RunDir:
         return self.path / "adapters.json"
 
     @property
+    def files_folder(self) -> Path:
+        """Copies of the files that the study names."""
+        return self.path / "files"
+
+    @property
+    def files_file(self) -> Path:
+        """Which they are."""
+        return self.path / "files.json"
+
+    @property
     def logs_folder(self) -> Path:
         """Inspect's logs of what the run's own judge has judged."""
         return self.path / "logs"
@@ -209,9 +219,7 @@ class RunDir:
         if not self.adapters_file.is_file():
             return ()
         rows: list[dict[str, Any]] = read_json(self.adapters_file)
-        return tuple(
-            AdapterGiven(**{**r, "negatives": tuple(r["negatives"]), "notes": tuple(r["notes"])}) for r in rows
-        )
+        return tuple(AdapterGiven.from_dict(row) for row in rows)
 
     def save_adapters(self, adapters: Sequence[AdapterGiven]) -> None:
         """Put them in place."""
