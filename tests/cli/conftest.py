@@ -12,7 +12,7 @@ from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
 from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
-from tests.support.probed import ODD, adapters, command
+from tests.support.probed import NEGATIVES, ODD, adapters, command
 from tests.support.study_tiny import make_model, write_study
 
 
@@ -44,7 +44,7 @@ def probed(ran: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--source",
         "comedian",
     ]
-    sys.argv = ["bystander", *map(str, command(ran, out, *both, "--negatives", "pirate,spy"))]
+    sys.argv = ["bystander", *map(str, command(ran, out, *both, "--negatives", NEGATIVES))]
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code

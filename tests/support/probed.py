@@ -7,6 +7,7 @@ from pathlib import Path
 from bystander.study.store.run_dir import RunDir
 
 ODD = "a[1] {b}*? [red]x :smile:"  # a folder's name in which patterns and markup would see something
+NEGATIVES = "pirate,spy,absent,assistant"  # the two personas, and the contexts of the rows without one
 SETTINGS = ("probes.marker={questions: 2, sampled: 1, max_tokens: 4}", "geometry.questions=2", "geometry.layer=1")
 SETS = [word for text in SETTINGS for word in ("--set", text)]
 

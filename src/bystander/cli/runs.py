@@ -61,15 +61,19 @@ def report(
         typer.Option("--out", metavar="FILE.html|DIR", help="The page elsewhere than in the run directory."),
     ] = None,
 ) -> None:
-    """Make a run's report again from its records."""
+    """Make a run's report again from its records, and its tables where a stop left them behind."""
+    from bystander.study.engine.collect import bring_up_to_date
     from bystander.study.results.results import Results
+    from bystander.study.store.lock import holder
+    from bystander.study.store.run_dir import RunDir
 
-    results = Results.open(run)
-    if out is None:
-        check_folder("RUN", run)
-    else:
+    if out is not None:
         check_page("--out", out)
-    _wrote("report", results.report(out))
+    elif RunDir(run).is_run:
+        check_folder("RUN", run)
+    if out is None and RunDir(run).is_run and not holder(RunDir(run)):  # a process that runs makes them itself
+        bring_up_to_date(RunDir(run))
+    _wrote("report", Results.open(run).report(out))
 
 
 def _wrote(what: str, path: Path) -> None:

@@ -55,13 +55,17 @@ class JudgedFacts:
 
 
 def inspect_data(
-    source: str, count: Count, counter: str, joined: Joined | None = None
+    source: str, count: Count, counter: str, answers: AnswerFileSettings | None = None, joined: Joined | None = None
 ) -> CodeSetFacts | ChoiceSet | JudgedFacts | PairFacts:
     """Facts about a named set, a file, or a file of a dataset on the Hub. `count` gives the tokens of a text, `counter`
-    its name; `joined` counts the answers that are other tokens behind a prompt than by themselves. Raises DataError for an unknown form, saying what was found and what is known."""
+    its name. `answers`: the file is one of answers, read with these settings. `joined` counts the answers that are other
+    tokens behind a prompt than by themselves. Raises DataError for an unknown form, saying what was found and what is
+    known."""
     if source in NAMED:
         return describe_choice(source)
     path = find_code_file(source, Path())
+    if answers is not None:
+        return describe(path.absolute(), answers, Path(), count, counter, joined=joined)
     if path.suffix in YAML:
         return _inspect_yaml(path, count, counter, joined)
     faults = RowFaults(str(path), EXPECTED)

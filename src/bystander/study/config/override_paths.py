@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bystander.core.settings import MayNameAFile
+from bystander.core.settings import MayNameAFile, field_of
 
 ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".parquet", ".csv")
 
@@ -59,10 +59,7 @@ def _inside(types: list[Any], key: str) -> list[Any]:
     for kind in types:
         if get_origin(kind) is dict:
             found += _flat(get_args(kind)[1])
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            field = next((f for name, f in kind.model_fields.items() if key in (name, f.alias)), None)
-            if field is None:
-                continue
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and (field := field_of(kind, key)) is not None:
             found += [*_flat(field.annotation), *_marks(field.metadata)]
     return found
 

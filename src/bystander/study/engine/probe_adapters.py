@@ -11,32 +11,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from bystander.core import doors
 from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.core.files import write_parquet
 from bystander.core.hashing import stable_hash
 from bystander.core.progress import Bar
-from bystander.core.records import as_dict
+from bystander.core.records import Context, as_dict
+from bystander.design.render import roles_by_tokens
 from bystander.geometry.base import OF_TRAINING
 from bystander.geometry.measure import Geometry, see, similarities
 from bystander.lm import embedded
 from bystander.lm.adapters import read_adapter
 from bystander.lm.model import LoadedModel
 from bystander.lm.model import load as load_model
+from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.study import ResolvedStudy
-from bystander.study.engine.collect import persona_table
+from bystander.study.engine.collect import collect
 from bystander.study.engine.probe_request import ProbeRequest, known_probe
 from bystander.study.engine.probe_roles import Trained, probe_name
 from bystander.study.engine.probe_units import Stamp, prompt_tokens, run_units
 from bystander.study.engine.worker import similarity_table
 from bystander.study.plan.cells import Kind
 from bystander.study.plan.parts import StudyParts
-from bystander.study.store.cell_dir import CELLS_KEPT, MEASUREMENT_SCHEMA, CellDir
+from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
 from bystander.study.store.events import Events
-from bystander.study.store.kept_files import keep_files
 from bystander.study.store.lock import claimed
 from bystander.study.store.records import AdapterGiven, CellManifest, ModeDecision, PlannedCell, SavedPlan
 from bystander.study.store.run_dir import RunDir
@@ -80,7 +79,6 @@ def probe_adapters(
     with claimed(run, study):
         _refuse_others(run, given)
         run.save_adapters(given)
-        keep_files(study, run)
         _AdapterRun(parts, trained, given, loaded, run, bar, base_ok=asked.base_ok).go()
     return run
 
@@ -112,11 +110,12 @@ def _behavior_of(probe: str) -> str:
 
 
 def _refuse_unknown(study: ResolvedStudy, trained: Sequence[Trained]) -> None:
-    known = {persona.name for persona in study.personas}
+    personas = [persona.name for persona in study.personas]
+    known = {*personas, *(context.name for context in StudyParts(study).beside)}
     unknown = sorted({name for one in trained for name in one.negatives} - known)
     if unknown:
         raise DataError(
-            f"--negatives: {', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the {len(known)} personas; "
+            f"--negatives: {', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not among the {len(personas)} personas and the contexts beside them; "
             "`bystander personas` lists the built-in ones"
         )
 
@@ -176,7 +175,9 @@ class _AdapterRun:
         self.run, self.bar, self.base_ok = run, bar, base_ok
         self.spec = parts.study.spec
         self.probes: dict[str, Probe] = dict(parts.probes)
-        everyone = [as_dict(context) for context in parts.contexts]
+        without = left_out(loaded.tokenizer, parts.beside, self.spec.personas_in)
+        self.beside = [context for context in parts.beside if context.name not in without]
+        everyone = [as_dict(context) for context in parts.compared]
         self.same = [self.spec.model.model_dump(mode="json"), loaded.base_hash, everyone]
 
     def go(self) -> None:
@@ -201,7 +202,7 @@ class _AdapterRun:
             mode = task.directory.manifest()
             if mode.kind == "mode check":
                 self._decide(mode)
-        self._collect(tasks)
+        collect(self.run)
 
     def _tasks_of(self, name: str, probe: Probe) -> list[_Task]:
         """A probe's cells: its mode check, the untrained model, every adapter."""
@@ -209,10 +210,16 @@ class _AdapterRun:
         tasks: list[_Task] = []
         if isinstance(probe, CheckedProbe) and not probe.ready:
             tasks.append(self._task("mode check", f"mode-check-{name}", self._mode_check(name), how))
-        tasks.append(self._task("evaluate", f"base-{name}", self._evaluate(name, None), how))
-        for one, found in zip(self.trained, self.given, strict=True):
-            who = [one.source, list(one.negatives), one.config, self.spec.behaviors, found.weights_hash]
-            tasks.append(self._task("evaluate", f"after-{one.label}-{name}", self._evaluate(name, one), how, who))
+        # Two cells a state: what personas give does not depend on the contexts beside them, and names may be the same.
+        for kind, contexts in (("", self.parts.contexts), ("contexts-", self.beside)):
+            if contexts:
+                asked = [as_dict(context) for context in contexts]
+                work = self._evaluate(name, None, contexts)
+                tasks.append(self._task("evaluate", f"base-{kind}{name}", work, how, asked))
+                for one, found in zip(self.trained, self.given, strict=True):
+                    who = [one.source, list(one.negatives), one.config, self.spec.behaviors, found.weights_hash]
+                    work = self._evaluate(name, one, contexts)
+                    tasks.append(self._task("evaluate", f"after-{one.label}-{kind}{name}", work, how, asked, who))
         return tasks
 
     def _task(self, kind: Kind, name: str, work: Work, *decides: object) -> _Task:
@@ -221,7 +228,7 @@ class _AdapterRun:
         return _Task(cell, self.run.cell(name, key), work)
 
     def _geometry(self, directory: CellDir, cell: PlannedCell) -> None:
-        geometry, contexts = self.spec.geometry, self.parts.contexts
+        geometry, contexts = self.spec.geometry, self.parts.compared
         layers = list(range(self.loaded.layers + 1)) if geometry.layers == "all" else geometry.layers
         predictors, tokens = self.parts.predictors(), prompt_tokens(self.loaded, contexts)
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
@@ -250,13 +257,13 @@ class _AdapterRun:
         assert isinstance(probe, CheckedProbe)
         self.probes[manifest.mode.probe] = probe.checked(manifest.mode_found)
 
-    def _evaluate(self, name: str, one: Trained | None) -> Work:
+    def _evaluate(self, name: str, one: Trained | None, contexts: Sequence[Context]) -> Work:
         def work(directory: CellDir, cell: PlannedCell) -> None:
             with self.loaded.adapter(one.path if one else None, base_ok=self.base_ok):
                 weights = self.loaded.weights_hash
                 title = f"{name} probe, {one.label if one else 'untrained model'}"
                 stamp = self._stamp(one, weights)
-                keys = run_units(self.probes[name], self.loaded, self.parts.contexts, directory, stamp, self.bar, title)
+                keys = run_units(self.probes[name], self.loaded, contexts, directory, stamp, self.bar, title)
             directory.finish(keys, self._manifest(cell, weights_hash=weights))
 
         return work
@@ -265,20 +272,13 @@ class _AdapterRun:
         if one is None:
             return lambda m: replace(m, weights_hash=weights)
         behavior = self.spec.behaviors[0]
+        known = [(c, one.role(c.name)) for c in dict.fromkeys((*self.parts.compared, *self.beside))]
+        roles = {(c.kind, c.name): role for c, role in known}
+        roles |= roles_by_tokens([k for k in known if k[1] != "held-out"], self.loaded.tokenizer, self.beside)
         return lambda m: replace(
-            m, behavior=behavior, source=one.source, arm=ARM, config=one.config, role=one.role(m.persona),
+            m, behavior=behavior, source=one.source, arm=ARM, config=one.config, role=roles[m.context, m.persona],
             checkpoint=1.0, weights_hash=weights,
         )  # fmt: skip
 
     def _manifest(self, cell: PlannedCell, **more: Any) -> CellManifest:
         return CellManifest(cell.kind, cell.name, cell.key, base_hash=self.loaded.base_hash, **more)
-
-    def _collect(self, tasks: Sequence[_Task]) -> None:
-        frames = [task.directory.measurements() for task in tasks]
-        frames = [frame for frame in frames if frame.height]
-        table = pl.concat(frames) if frames else pl.DataFrame(schema=MEASUREMENT_SCHEMA)
-        write_parquet(self.run.measurements_file, table, CELLS_KEPT)
-        geometry = tasks[0].directory
-        write_parquet(self.run.similarities_file, self.run.table(geometry.similarities_file))
-        tokens = geometry.manifest().prompt_tokens
-        write_parquet(self.run.personas_file, persona_table(self.parts.study.personas, tokens))

@@ -29,7 +29,7 @@ def probe_model(asked: ProbeRequest, bar: Bar) -> tuple[list[Probed], list[str]]
     study = asked.study()
     parts = StudyParts(study)
     name, model = asked.probe, study.spec.model
-    contexts = [context_of(persona) for persona in load_personas(asked.personas)]
+    contexts = [context_of(persona, study.spec.personas_in) for persona in load_personas(asked.personas)]
     probe = parts.probes[name]
     loaded = load_model(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
     probe, said = decided(probe, loaded, contexts)
