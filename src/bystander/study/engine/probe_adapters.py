@@ -16,7 +16,7 @@ from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.core.files import write_parquet
 from bystander.core.hashing import stable_hash
 from bystander.core.progress import Bar
-from bystander.core.records import Context, as_dict
+from bystander.core.records import Context, Role, as_dict
 from bystander.design.render import roles_by_tokens
 from bystander.geometry.base import OF_TRAINING
 from bystander.geometry.measure import Geometry, see, similarities
@@ -272,9 +272,11 @@ class _AdapterRun:
         if one is None:
             return lambda m: replace(m, weights_hash=weights)
         behavior = self.spec.behaviors[0]
-        known = [(c, one.role(c.name)) for c in dict.fromkeys((*self.parts.compared, *self.beside))]
+        known: list[tuple[Context, Role]] = [
+            (c, one.role(c.name)) for c in dict.fromkeys((*self.parts.compared, *self.beside))
+        ]
         roles = {(c.kind, c.name): role for c, role in known}
-        roles |= roles_by_tokens([k for k in known if k[1] != "held-out"], self.loaded.tokenizer, self.beside)
+        roles |= roles_by_tokens(known, self.loaded.tokenizer, self.beside)
         return lambda m: replace(
             m, behavior=behavior, source=one.source, arm=ARM, config=one.config, role=roles[m.context, m.persona],
             checkpoint=1.0, weights_hash=weights,

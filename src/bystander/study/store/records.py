@@ -77,8 +77,9 @@ class AdapterGiven:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> AdapterGiven:
         """What `asdict` wrote, read from JSON."""
-        lists = {name: tuple(value[name]) for name in ("negatives", "notes")}
-        return cls(**{name: part for name, part in value.items() if name not in lists}, **lists)
+        plain = dict(value)
+        plain["negatives"], plain["notes"] = tuple(value["negatives"]), tuple(value["notes"])
+        return cls(**plain)
 
 
 @dataclass(frozen=True, slots=True)
