@@ -39,7 +39,7 @@ def run(
 
     folder = run_folder(loaded.spec.name, out)
     screen = screen_for(as_json)
-    screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
+    screen.print(f"[bold]{loaded.spec.name}[/]  {escape(loaded.spec.question)}")
     with interruptible(f"what was complete is kept in {folder}; run the same command again to go on"):
         with terminal_bar(screen) as bar:
             ran = run_study(loaded, folder, bar, RunOptions(approve, override))
@@ -103,9 +103,10 @@ def _print_ran(ran: RunSummary, page: Path | None, analysis: Analysis | None) ->
     left = f", {ran.left} left: run the same command again to go on" if ran.left else ""
     lines.append(f"\n{ran.done_now} cells done{found}{left}")
     if page:
-        lines.append(f"report: [bold]{page}[/]")
+        lines.append(f"report: [bold]{escape(str(page))}[/]")
     elif ran.was_stopped:
-        lines.append(f"tables and report: [bold]bystander report {ran.folder}[/] makes them of what is complete")
+        again = escape(f"bystander report {ran.folder}")
+        lines.append(f"tables and report: [bold]{again}[/] makes them of what is complete")
     for line in lines:
         console.print(line, soft_wrap=True)
 
@@ -148,8 +149,9 @@ def plan(
     loaded = load(study, overrides)
     if calibrate:
         from bystander.study.forecast.calibrate import calibrate as measure
-        from bystander.study.forecast.throughput import keep_calibration
+        from bystander.study.forecast.throughput import calibration_file, keep_calibration
 
+        check_folder("--calibrate", calibration_file(loaded.spec.model).parent)
         keep_calibration(loaded.spec.model, measure(loaded.spec.model))
     folder = run_folder(loaded.spec.name, out)
     found = plan_report(loaded, RunDir(folder), gpu_kind=gpu, workers=workers, prior=[Path(file) for file in prior])

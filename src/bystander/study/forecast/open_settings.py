@@ -122,7 +122,8 @@ def _revision(study: ResolvedStudy) -> Iterator[OpenSetting]:
     from bystander.lm import embedded
 
     model = study.spec.model
-    if model.name != embedded.NAME and model.revision is None and not Path(model.name).expanduser().is_dir():
+    local = Path(model.name).expanduser()  # a checkpoint's folder, or a GGUF
+    if model.name != embedded.NAME and model.revision is None and not (local.is_dir() or local.is_file()):
         yield OpenSetting(
             "revision", "Which revision of the model? The Hub's newest can change under a study.", "the newest at the "
             "first load; its commit is recorded", "model.revision: COMMIT",

@@ -49,8 +49,8 @@ def _tokenizer(model: str) -> Callable[[str], int] | None:
     has no other use for transformers, which takes seconds to import."""
     from bystander.lm import embedded
 
-    if model.lower().endswith(".gguf"):  # it has a tokenizer once it is converted
-        return None
+    if model.lower().endswith(".gguf"):
+        return _tokenizer_of_gguf(model)
     folder = embedded.cache_dir() / "models" / embedded.DIRECTORY if model == embedded.NAME else Path(model)
     if model == embedded.NAME and not folder.is_dir():
         return None
@@ -69,6 +69,19 @@ def _tokenizer(model: str) -> Callable[[str], int] | None:
 
     slow = AutoTokenizer.from_pretrained(model, local_files_only=True)
     return lambda text: len(slow(text, add_special_tokens=False)["input_ids"])
+
+
+def _tokenizer_of_gguf(model: str) -> Callable[[str], int] | None:
+    """From the header alone: the weights are not read for it."""
+    from bystander.lm.gguf_header import local_file, read_header
+
+    file = local_file(model)
+    if file is None:
+        return None
+    from bystander.lm.gguf_tokenizer import tokenizer_of
+
+    rebuilt = tokenizer_of(read_header(file).fields)
+    return lambda text: len(rebuilt(text, add_special_tokens=False)["input_ids"])
 
 
 class Workload:
