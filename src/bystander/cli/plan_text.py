@@ -16,6 +16,7 @@ from bystander.study.forecast.power import describe_odds
 from bystander.study.plan.cells import HASH_CHARACTERS
 from bystander.study.results.status import STATES, RunStatus
 
+MARKS = {True: "[green]ok    [/]", False: "[red]failed[/]", None: "[yellow]?     [/]"}  # of a check; None: not made
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}
 
 
@@ -128,7 +129,7 @@ def _next(console: Console, plan: PlanReport, run: str) -> None:
 def print_checks(console: Console, checks: Sequence[Check]) -> None:
     """Preflight, one line a check."""
     for check in checks:
-        mark = "[green]ok    [/]" if check.ok else "[red]failed[/]"
+        mark = MARKS[check.ok]
         console.print(f"{mark} [bold]{check.name:13}[/] {escape(check.message)}", soft_wrap=True)
 
 

@@ -162,11 +162,11 @@ def plan(
 def preflight(
     study: StudyArg, overrides: SetOption = NOTHING, out: OutOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check disk, memory, model, data, judge, versions, clock and the run directory. Exit code 2 if one fails."""
+    """Check all that would stop a run, from disk to template; what is not checked is said. Exit code 2 if one fails."""
     from bystander.cli.plan_text import print_checks
-    from bystander.core.errors import DataError
+    from bystander.core.errors import BystanderError
     from bystander.study.config.study import load
-    from bystander.study.engine.preflight import Check
+    from bystander.study.engine.preflight import Check, passed
     from bystander.study.engine.preflight import preflight as check_all
     from bystander.study.forecast.assess import forecast_of
     from bystander.study.plan.cells import plan_cells
@@ -177,9 +177,9 @@ def preflight(
     try:
         run, plan = RunDir(folder), plan_cells(loaded)
         checks = check_all(plan, run, forecast_of(plan, run), holding=False)
-    except DataError as error:  # the plan cannot even be made
-        checks = [Check("data", False, str(error))]
-    ok = all(check.ok for check in checks)
+    except BystanderError as error:  # the plan cannot even be made
+        checks = [Check("plan", False, str(error))]
+    ok = passed(checks)
     if as_json:
         print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:

@@ -117,6 +117,8 @@ def pick_device(device: str) -> torch.device:
         place = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"device {device!r} is unknown. Use auto, cpu, cuda or cuda:N.") from error
+    if place.type not in ("cpu", "cuda"):
+        raise ModelError(f"device {device!r} is not served. Use auto, cpu, cuda or cuda:N.")
     if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
         raise ModelError(f"device {device!r} is not there ({torch.cuda.device_count()} GPUs found). Use auto or cpu.")
     return place

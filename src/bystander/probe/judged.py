@@ -16,7 +16,7 @@ from bystander.core.records import Completion, Context, Measurement, OpenSetting
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
-from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics
+from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics, need
 from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ class JudgedProbe(Probe):
         judge = None
         if settings.judge is not None:
             judge = Judge(settings.judge, cache_dir() / "judge.sqlite", purpose=study.name, folder=study.folder)
-        return cls(tuple(behavior.questions()), settings, judge, behavior.settings.dataset)
+        questions = tuple(behavior.questions())
+        need("probes.judged.questions", settings.questions, len(questions), "questions")
+        return cls(questions, settings, judge, behavior.settings.dataset)
 
     def held_out_texts(self) -> dict[str, str]:
         """Every paraphrase of every question of the file, asked or not."""

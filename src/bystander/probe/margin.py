@@ -10,7 +10,7 @@ from bystander.core.metrics import Metric
 from bystander.core.records import Context, Measurement
 from bystander.core.work import Count, Work, prefix_tokens
 from bystander.data.pairs import Pair
-from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, rows_of
+from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, need, rows_of
 from bystander.probe.settings import MarginProbeSettings
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class MarginProbe(Probe):
             assert isinstance(default, HasPairs)
             offered = [default.pairs()]
         fewest = min(offered, key=len)
+        need("probes.margin.pairs", settings.pairs, len(fewest), "pairs that no training reads")
         return cls(tuple(pair for pair in fewest if all(pair in pairs for pairs in offered)), settings)
 
     def held_out_texts(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ from bystander.study.config.study import ResolvedStudy
 from bystander.study.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.engine.collect import collect
 from bystander.study.engine.executor import Attempt, CellRunner, Executor, Outcome
-from bystander.study.engine.preflight import preflight, refuse_failed
+from bystander.study.engine.preflight import passed, preflight, refuse_failed
 from bystander.study.engine.scheduler import ScheduleSummary, schedule
 from bystander.study.engine.shutdown import Stop
 from bystander.study.forecast.assess import forecast_of, review_of
@@ -153,7 +153,7 @@ class _Run:
         self.write_plan(plan, forecast)
         if forecast.todo:
             checks = preflight(plan, self.run, forecast)
-            self.events.write("preflight", ok=all(c.ok for c in checks), checks={c.name: c.message for c in checks})
+            self.events.write("preflight", ok=passed(checks), checks={c.name: c.message for c in checks})
             refuse_failed(checks)
         took = {"took_over_from": dead} if dead else {}
         self.events.write("launched", cells=len(plan.cells), todo=len(forecast.todo), pid=os.getpid(), **took)
