@@ -53,7 +53,7 @@ def test_a_machine_that_has_it_all(preflight, monkeypatch: pytest.MonkeyPatch, t
     code, found = preflight()
     assert (code, failures(found)) == (0, {})
     assert list(found) == [
-        "write access", "other run", "disk", "memory", "open settings", "probes", "device", "model", "tokenizer",
+        "write access", "other run", "disk", "memory", "open settings", "probes", "steps", "device", "model", "tokenizer",
         "layers", "window", "data", "services", "versions", "clock",
     ]  # fmt: skip
     assert all(ok is True for ok, _ in found.values())

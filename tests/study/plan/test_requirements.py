@@ -211,6 +211,12 @@ def test_a_layer_that_nobody_chose_is_not_ok(both: Commands):
     assert "At which layer" in checks["open settings"][1]
 
 
+def test_a_training_of_one_step_under_a_warm_up_trains_nothing(both: Commands):
+    one = ["recipe.batch_size=16", "recipe.epochs=1", "sweep=null", "gate=null"]
+    refused(both(*one), "steps", "has 1 optimizer step, at a learning rate of 0")
+    assert both(*one, "recipe.warmup=0.0")[0] == 0
+
+
 JUDGED = "- {id: q, type: free_form_judge_0_100, paraphrases: [What now?], judge_prompts: %s}\n"
 
 

@@ -26,7 +26,7 @@ from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
 from bystander.study.store.run_dir import RunDir
 from bystander.train.loop import Checkpoint, StepLog, TrainState, micro_tokens_of, train
-from bystander.train.recipe import checkpoint_steps
+from bystander.train.recipe import inner_checkpoints
 
 T = TypeVar("T")
 SIMILARITY_SCHEMA: dict[str, Any] = {
@@ -189,8 +189,7 @@ class Worker:
         rows = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn).rows
         total = recipe.steps(len(rows))
         wanted = spec.checkpoints.fractions() if self.plan.probed_in_training(cell) else []
-        # What would fall on the last step is the end, which a cell of its own measures.
-        fractions = [fraction for fraction in checkpoint_steps([*wanted, 1.0], total).values() if fraction in wanted]
+        fractions = inner_checkpoints(wanted, total)
         probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source)) if fractions else []
         state, steps = resume_state(directory.path)
         title = f"training {training.label}: {len(rows)} rows, {total} steps"

@@ -5,7 +5,7 @@ No judgement of taste: the same plan gets the same scores, and each point that i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bystander.core import doors
@@ -55,6 +55,7 @@ class ReviewInputs:
     prior_results: int
     smallest_rho: float
     blocking_questions: int
+    out_of_reach: tuple[str, ...] = ()  # tests that can find nothing, in words
 
 
 Rule = tuple[bool, str, str]  # holds, what it says, what to change where it does not
@@ -63,7 +64,7 @@ Rule = tuple[bool, str, str]  # holds, what it says, what to change where it doe
 def review(study: ResolvedStudy, inputs: ReviewInputs) -> Review:
     """The review of a planned study."""
     dimensions = (
-        _dimension("information value", _information(study, inputs)),
+        _without_tests(_dimension("information value", _information(study, inputs)), inputs.out_of_reach),
         _dimension("de-risking", _risk(study, inputs)),
         _dimension("strategic fit", _fit(study, inputs)),
         _dimension("feedback speed", _speed(inputs)),
@@ -71,7 +72,8 @@ def review(study: ResolvedStudy, inputs: ReviewInputs) -> Review:
     )
     score = sum(d.score for d in dimensions) / len(dimensions)
     changes = tuple(dict.fromkeys(change for d in dimensions for change in d.changes))
-    verdict: Literal["RUN", "MODIFY", "STOP"] = "RUN" if score >= RUN_AT else "STOP" if score < STOP_BELOW else "MODIFY"
+    runs = score >= RUN_AT and not inputs.out_of_reach
+    verdict: Literal["RUN", "MODIFY", "STOP"] = "RUN" if runs else "STOP" if score < STOP_BELOW else "MODIFY"
     return Review(dimensions, score, verdict, changes)
 
 
@@ -84,6 +86,14 @@ def _dimension(name: str, rules: list[Rule]) -> Dimension:
         tuple(text for holds, text, _ in rules if not holds),
         tuple(change for holds, _, change in rules if not holds),
     )
+
+
+def _without_tests(found: Dimension, out_of_reach: tuple[str, ...]) -> Dimension:
+    """What a study whose tests can find nothing informs of: nothing, whatever else is well made. It is never RUN."""
+    if not out_of_reach:
+        return found
+    more = "more personas, items or seeds, or a probe that measures what the hypothesis is about"
+    return replace(found, score=1, missing=(*out_of_reach, *found.missing), changes=(*found.changes, more))
 
 
 def _information(study: ResolvedStudy, inputs: ReviewInputs) -> list[Rule]:

@@ -12,6 +12,7 @@ from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Wo
 from bystander.geometry.measure import Predictors
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.cells import Cell, Plan
+from bystander.train.recipe import inner_checkpoints
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Workload:
         if plan.probed_in_training(cell):
             checkpoints = plan.study.spec.checkpoints
             some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost
+            probed = inner_checkpoints(checkpoints.fractions(), recipe.steps(len(design.rows)))
             for name in plan.probes:
-                for _ in checkpoints.fractions():
+                for _ in probed:
                     work += self._probe(name, "checkpoint", some)
         return work

@@ -55,9 +55,9 @@ class Requirements:
 
 
 def requirements(plan: Plan) -> Requirements:
-    """Look at the device, the probes, the model, its tokenizer and template, its layers and its window."""
+    """Look at the device, the probes, the steps, the model, its tokenizer and template, its layers and its window."""
     study = plan.study
-    first = (_measured(study), _device(study))
+    first = (_measured(study), _trained(plan), _device(study))
     try:
         facts = model_facts(study.spec.model)
     except BystanderError as error:
@@ -117,6 +117,18 @@ def _measured(study: ResolvedStudy) -> Requirement:
         for behavior, probes in unseen_behaviors(study)
     ]
     return Requirement("probes", tuple(faults), "every behavior is seen by a probe")
+
+
+def _trained(plan: Plan) -> Requirement:
+    """Whether any step of each training has a learning rate: the warm-up begins at 0, and so a lone step does nothing."""
+    faults = [
+        f"training {training.label} has {total} optimizer step, at a learning rate of 0: the warm-up begins there, so that "
+        "nothing would be trained. Lower batch_size, raise epochs, or set recipe.warmup to 0"
+        for training, recipe in plan.recipes.items()
+        for total in (recipe.steps(len(plan.designs[training].rows)),)
+        if all(recipe.rate(step, total) == 0 for step in range(min(total, 2)))
+    ]
+    return Requirement("steps", tuple(faults), "every training has steps that train")
 
 
 def _device(study: ResolvedStudy) -> Requirement:
