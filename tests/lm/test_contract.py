@@ -27,7 +27,7 @@ from bystander.train import loop, packed
 from bystander.train.loop import Checkpoint, TrainState, train
 from bystander.train.recipe import Lora, Recipe
 from tests.reference import train as slow_train
-from tests.reference.hidden import prompt_states, states_over
+from tests.reference.hidden import mean_states_over, prompt_states
 from tests.reference.sample import DECISIVE, answer_and_margin, decisive
 from tests.reference.sample import answer as slow_answer
 from tests.reference.score import scores as slow_scores
@@ -232,7 +232,7 @@ def test_states_over_answers(model: LoadedModel, fast: bool, monkeypatch: pytest
         )
         assert one.states.dtype == np.float32
         np.testing.assert_allclose(
-            one.states, states_over(model, one.context, users, answers, layers).numpy(), atol=CLOSE
+            one.states, mean_states_over(model, one.context, users, answers, layers).numpy(), atol=CLOSE
         )
 
 

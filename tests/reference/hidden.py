@@ -27,7 +27,7 @@ def prompt_states(
 
 
 @torch.no_grad()
-def states_over(
+def mean_states_over(
     loaded: LoadedModel, context: Context, users: Sequence[str], answers: Sequence[str], layers: Sequence[int]
 ) -> torch.Tensor:
     """[layers, hidden]: the mean over each answer's tokens, averaged over users."""

@@ -61,11 +61,12 @@ def last_token_states(
 @dataclass(frozen=True, slots=True)
 class AnswerStates:
     """What a context's own answers look like. `states` float32 [layers asked for, hidden]: the mean over an answer's
-    tokens, averaged over the users; `tokens`: how many an answer had, by user."""
+    tokens, averaged over the users; `tokens` and `texts`: of each answer, by user."""
 
     context: Context
     states: NDArray[np.float32]
     tokens: tuple[int, ...]
+    texts: tuple[str, ...]
 
 
 def answer_states(
@@ -81,38 +82,52 @@ def answer_states(
     sampled at temperature 1 for every user (seeded by context and user), tokenized by itself behind its prompt and read
     whole. The mean over response tokens of Chen et al. 2025 (arXiv 2507.21509, section 2). An answer without a token
     leaves the state at its prompt's end. Layers and errors as in `last_token_states`."""
-    _check_layers(loaded, layers)
-    picked, budget = list(layers), Budget.for_model(loaded, token_budget)
     for context in contexts:
-        prompts = _prompts(loaded, context, users)
         asked = [
             SampleRequest(str(i), context, user, 0, seed_for("answer states", context.name, user), str(i))
             for i, user in enumerate(users)
         ]
         said = {int(one.id): one for batch in sample(loaded, asked, max_tokens=max_tokens) for one in batch}
-        answers = encode(loaded.tokenizer, [said[i].text for i in range(len(users))])
-        rows: list[Row] = []
-        for prompt, answer, user in zip(prompts, answers, users, strict=True):
-            wanted = np.arange(len(answer)) + len(prompt) if answer else np.array([len(prompt) - 1])
-            line = np.array([*prompt, *answer], dtype=np.int64)
-            rows.append(Row(line, (), wanted, f"the answer to {user[:40]!r} under {context.name!r}"))
+        turns = [(user, said[i].text) for i, user in enumerate(users)]
+        states, tokens = states_over(loaded, context, turns, layers, token_budget=token_budget)
+        mean = states.astype(np.float64).mean(axis=0).astype(np.float32)
+        yield AnswerStates(context, mean, tokens, tuple(text for _, text in turns))
 
-        def read(batch: Batch, rows: list[Row] = rows) -> Tensor:
-            counts = torch.tensor([len(rows[row].wanted) for row in batch.rows], device=batch.wanted.device)
-            owner = torch.repeat_interleave(torch.arange(len(batch.rows), device=counts.device), counts)
-            found = batch.layer_states(loaded)
-            of_layers = [
-                torch.zeros(len(counts), found[layer].shape[1], device=counts.device).index_add_(
-                    0, owner, found[layer].float()
-                )
-                / counts[:, None]
-                for layer in picked
-            ]
-            return torch.stack(of_layers, dim=1)
 
-        values = _in_order(run(loaded, rows, budget, read))
-        states = values.astype(np.float64).mean(axis=0).astype(np.float32)
-        yield AnswerStates(context, states, tuple(map(len, answers)))
+def states_over(
+    loaded: LoadedModel,
+    context: Context,
+    turns: Sequence[tuple[str, str]],
+    layers: Sequence[int],
+    *,
+    token_budget: int | None = None,
+) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+    """Hidden states over given answers: for each turn (user, answer) the mean over the answer's tokens, float32 [turns,
+    layers, hidden], and how many tokens each had. An answer is tokenized by itself behind its prompt; one without a token
+    leaves the state at its prompt's end. Layers and errors as in `last_token_states`."""
+    _check_layers(loaded, layers)
+    picked = list(layers)
+    answers = encode(loaded.tokenizer, [answer for _, answer in turns])
+    rows: list[Row] = []
+    for (user, _), prompt, answer in zip(
+        turns, _prompts(loaded, context, [user for user, _ in turns]), answers, strict=True
+    ):
+        wanted = np.arange(len(answer)) + len(prompt) if answer else np.array([len(prompt) - 1])
+        line = np.array([*prompt, *answer], dtype=np.int64)
+        rows.append(Row(line, (), wanted, f"the answer to {user[:40]!r} under {context.name!r}"))
+
+    def read(batch: Batch) -> Tensor:
+        counts = torch.tensor([len(rows[row].wanted) for row in batch.rows], device=batch.wanted.device)
+        owner = torch.repeat_interleave(torch.arange(len(batch.rows), device=counts.device), counts)
+        found = batch.layer_states(loaded)
+        of_layers: list[Tensor] = []
+        for layer in picked:
+            total = torch.zeros(len(counts), found[layer].shape[1], device=counts.device)
+            of_layers.append(total.index_add_(0, owner, found[layer].float()) / counts[:, None])
+        return torch.stack(of_layers, dim=1)
+
+    values = _in_order(run(loaded, rows, Budget.for_model(loaded, token_budget), read))
+    return values, tuple(map(len, answers))
 
 
 def _check_layers(loaded: LoadedModel, layers: Sequence[int]) -> None:

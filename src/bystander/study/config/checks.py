@@ -145,6 +145,9 @@ def geometry(it: Facts, add: Add) -> None:
     known = doors.names("predictor")
     if it.spec.geometry.method not in known:
         add(("geometry", "method"), _unknown(it.spec.geometry.method, known, "predictor"))
+    behavior = it.spec.geometry.behavior
+    if behavior is not None and behavior not in it.spec.behaviors:
+        add(("geometry", "behavior"), _unknown(behavior, it.spec.behaviors, "behavior of this study"))
     for index, name in enumerate(it.spec.geometry.predictors or ()):
         if name not in known:
             add(("geometry", "predictors", index), _unknown(name, known, "predictor"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,9 +13,8 @@ from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Measurement, Similarity, as_dict
 from bystander.design.render import render
-from bystander.geometry.measure import Predictors
+from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
-from bystander.lm.hidden import AnswerStates, answer_states, last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
@@ -95,29 +94,18 @@ class Worker:
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
         spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
-        tokens, sources = self._prompt_tokens(), spec.sources
-        first = [*(c for c in contexts if c.name in sources), *(c for c in contexts if c.name not in sources)]
-        states = last_token_states(loaded, first, self.plan.parts.open_questions, layers)
-        predictors = Predictors(self.plan.parts.predictors())
-        passes = 2 if predictors.need("answer_states") else 1
-        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * passes)
+        predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
+        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
         rows = {
             source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
         }
-        answers: Iterable[AnswerStates] = ()
-        if predictors.need("answer_states"):
-            answers = answer_states(
-                loaded, first, self.plan.parts.open_questions, layers, max_tokens=spec.geometry.answer_tokens
-            )
-        order = [c.name for c in contexts]
-        seen = predictors.see(self._counted(states), order, sources, layers, tokens, rows, self._counted(answers))
-        write_parquet(directory.similarities_file, similarity_table(predictors.similarities(seen, sources)))
+        asked = Geometry(
+            contexts, sources, self.plan.parts.open_questions, layers, tokens, rows, self.plan.parts.turns,
+            spec.geometry.answer_tokens,
+        )  # fmt: skip
+        seen = see(predictors, loaded, asked, self.bar.advance)
+        write_parquet(directory.similarities_file, similarity_table(similarities(predictors, seen, sources)))
         directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
-
-    def _counted(self, items: Iterable[T]) -> Iterator[T]:
-        for item in items:
-            yield item
-            self.bar.advance()
 
     def _prompt_tokens(self) -> dict[str, int]:
         tokenizer = self.loaded.tokenizer

@@ -15,6 +15,7 @@ from typing import Literal
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Row, as_dict
 from bystander.design.arms import ArmName, Design
+from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.blocks import Config
 from bystander.study.config.checks import persona_choice
@@ -229,8 +230,11 @@ class _Cutter:
         everyone = self._of("all")
         rows = [self._rows(design) for design in self.parts.designs()]
         self.cells.append(Cell("data", "data", self._key("data", rows)))
+        trained = (
+            [rows, [as_dict(turn) for turn in self.parts.turns]] if self.parts.predictors().need(*OF_TRAINING) else None
+        )
         self.geometry_key = self._key(
-            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions
+            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions, trained
         )
         self.cells.append(Cell("geometry", "geometry", self.geometry_key))
         # How a checked probe measures is decided before anything else is measured with it. Its decision follows from

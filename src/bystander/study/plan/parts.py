@@ -14,7 +14,7 @@ from bystander.core.metrics import Outcome
 from bystander.core.records import Context
 from bystander.data import load_open_questions
 from bystander.design.arms import ArmName, Design, build, shown_examples
-from bystander.geometry.base import Predictor
+from bystander.geometry.base import Predictor, Predictors, Turn
 from bystander.personas import context_of
 from bystander.probe.base import Probe, ProbeStudy
 from bystander.study.config.study import ResolvedStudy
@@ -89,13 +89,20 @@ class StudyParts:
             for name, settings in study.spec.probes.asked().items()
         }
 
-    def predictors(self) -> dict[str, Predictor]:
+    @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """What predictors of training read: the first of what one behavior trains, as its data comes."""
+        geometry = self.study.spec.geometry
+        shown = self.shown(geometry.behavior or self.study.spec.behaviors[0])[: geometry.turns]
+        return tuple(Turn(example.user, example.positive, example.negative) for example in shown)
+
+    def predictors(self) -> Predictors:
         """New predictors, the claim's among them, in the order of the door."""
         geometry = self.study.spec.geometry
         offered: dict[str, type[Predictor]] = {name: doors.load("predictor", name) for name in doors.names("predictor")}
         named = geometry.predictors
         wanted = named if named is not None else [name for name, one in offered.items() if one.by_default]
-        return {name: one() for name, one in offered.items() if name in wanted or name == geometry.method}
+        return Predictors({name: one() for name, one in offered.items() if name in wanted or name == geometry.method})
 
     def held_out_texts(self) -> dict[str, str]:
         """Item id -> user turn of all that no training row may overlap with."""
