@@ -139,14 +139,16 @@ def _plain_errors(name: str) -> Generator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ModelError(f"model {name} does not fit into this device's memory: {error}") from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a model's files are somebody else's: the readers raise whatever they like
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"model {name} wants to run code of its own (trust_remote_code), which is refused."
             ) from error
         raise ModelError(
-            f"model {name} cannot be loaded: {' '.join(lines[:2])} Give a Hub id that this machine can reach, a "
+            f"model {name} cannot be loaded: {' '.join(lines[:2]) or type(error).__name__} Give a Hub id that this machine can reach, a "
             f"checkpoint's folder, or {embedded.NAME} (embedded, needs no Hub)."
         ) from error
 
