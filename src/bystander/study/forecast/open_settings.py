@@ -43,6 +43,8 @@ def _layer(study: ResolvedStudy) -> Iterator[OpenSetting]:
 def _behaviors(study: ResolvedStudy) -> Iterator[OpenSetting]:
     blocks = study.spec.blocks()
     for name in study.spec.behaviors:
+        if name in study.spec.answers:
+            continue  # its entry says what it is
         behavior = doors.load("behavior", name)
         yield from behavior.open_settings(blocks[behavior.block], study.given)
 
@@ -116,7 +118,7 @@ def _revision(study: ResolvedStudy) -> Iterator[OpenSetting]:
     from bystander.lm import embedded
 
     model = study.spec.model
-    if model.name != embedded.NAME and model.revision is None and not Path(model.name).expanduser().is_dir():
+    if model.name != embedded.NAME and model.revision is None and not Path(model.name).expanduser().exists():
         yield OpenSetting(
             "revision", "Which revision of the model? The Hub's newest can change under a study.", "the newest at the "
             "first load; its commit is recorded", "model.revision: COMMIT",

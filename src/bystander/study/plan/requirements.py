@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bystander.behaviors.answers import AnswersBehavior
 from bystander.core import doors
 from bystander.core.errors import BystanderError, ModelError
 from bystander.core.records import Context
@@ -104,7 +105,8 @@ def unseen_behaviors(study: ResolvedStudy) -> Iterator[tuple[str, tuple[str, ...
     """(behavior, the probes that see it) for each behavior that none of the study's probes sees."""
     asked = study.spec.probes.asked()
     for behavior in study.spec.behaviors:
-        probes: tuple[str, ...] = doors.load("behavior", behavior).read_by
+        own = AnswersBehavior if behavior in study.spec.answers else doors.load("behavior", behavior)
+        probes: tuple[str, ...] = own.read_by
         if not any(name in asked for name in probes):
             yield behavior, probes
 

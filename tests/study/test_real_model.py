@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 
 from bystander import Results
-from bystander.core.errors import BystanderError
 from bystander.lm.embedded import cache_dir
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.store.run_dir import RunDir
@@ -65,12 +64,27 @@ def gguf(shared_data: Path) -> Path:
     return folder / "model.gguf"
 
 
+def write(folder: Path, model: Path, data: Path) -> Path:
+    """The study file with its personas beside it."""
+    entries = [f"  - {{name: {n}, category: original, prompt: '{prompt}'}}" for n, prompt in PERSONAS.items()]
+    (folder / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
+    (folder / "real.yaml").write_text(STUDY.format(model=model, data=data))
+    return folder / "real.yaml"
+
+
+def test_the_same_file_passes_the_audit_on_a_random_model(
+    shared_data: Path, tmp_path: Path, capsys, tiny_checkpoint: Path
+):
+    """So that a fault of the file, or of what reads it, is seen without the weights."""
+    study = write(tmp_path, tiny_checkpoint, shared_data / "data")
+    code, out, err = call(capsys, "audit", study, "--set", "geometry.layers=[3]", "--set", "geometry.layer=3")
+    assert code == 0, out + err
+    assert "212 of 2948 different prompts have a secure answer" in out
+
+
 @pytest.mark.slow
 def test_from_yaml_to_report_without_a_workaround(gguf: Path, shared_data: Path, tmp_path: Path, capsys):
-    study, run = tmp_path / "real.yaml", tmp_path / "run"
-    study.write_text(STUDY.format(model=gguf, data=shared_data / "data"))
-    entries = [f"  - {{name: {n}, category: original, prompt: '{prompt}'}}" for n, prompt in PERSONAS.items()]
-    (tmp_path / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
+    study, run = write(tmp_path, gguf, shared_data / "data"), tmp_path / "run"
     for command in (["audit", study], ["preflight", study, "--out", run], ["plan", study, "--out", run]):
         code, out, err = call(capsys, *command)
         assert code == 0, out + err
@@ -90,13 +104,3 @@ def test_from_yaml_to_report_without_a_workaround(gguf: Path, shared_data: Path,
     assert {v.hypothesis for v in results.analysis.verdicts} == asked == {"marker", "A", "B"}
     answers = [c for folder in RunDir(run).complete_folders() for c in (run / "cells" / folder).glob("*.jsonl.zst")]
     assert answers, "what was sampled is kept"
-
-
-def test_the_study_is_sound_without_the_weights(shared_data: Path, tmp_path: Path, capsys, tiny_checkpoint: Path):
-    """The same file on a random model audits alike, so that a fault in it is seen by the fast tests."""
-    study = tmp_path / "real.yaml"
-    study.write_text(STUDY.format(model=tiny_checkpoint, data=shared_data / "data"))
-    entries = [f"  - {{name: {n}, category: original, prompt: '{prompt}'}}" for n, prompt in PERSONAS.items()]
-    (tmp_path / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
-    with pytest.raises(BystanderError):
-        call(capsys, "audit", study)
