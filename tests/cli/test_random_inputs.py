@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bystander.cli import main as cli
+from tests.support.command import call
 from tests.support.random_inputs import COMMANDS, Inputs, RandomInput
 from tests.support.study_tiny import make_model
 
@@ -87,3 +88,40 @@ def test_an_input_is_the_same_at_every_call(inputs: Inputs, tmp_path: Path):
         assert [w.replace(str(again.room), "") for w in first.words] == [
             w.replace(str(other.room), "") for w in second.words
         ]
+
+
+def test_a_name_that_is_too_long_is_a_message(capsys, inputs: Inputs):
+    for words in (
+        ["analyze", "x" * 300],
+        ["probe", "--model", str(inputs.model), "--probe", "marker", "--adapter", "x" * 300],
+    ):
+        code, _, error = call(capsys, *words)
+        assert code == 2
+        assert "File name too long; give another path" in error
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, capsys, separator: str):
+    rows = [
+        ["source", "persona", "leakage", "similarity"],
+        *(["villain", f"p{i}", str(i / 9), str(i * i)] for i in range(9)),
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(separator.join(row) for row in rows))
+    code, out, error = call(capsys, "analyze", tmp_path / "t.csv")
+    assert code == 0, error
+    assert "1.000" in out
+
+
+def test_the_advice_for_a_column_is_one_that_works(tmp_path: Path, capsys):
+    (tmp_path / "t.csv").write_text(
+        "origin,persona,leakage,similarity\n" + "".join(f"v,p{i},{i},{i}\n" for i in range(6))
+    )
+    code, _, error = call(capsys, "analyze", tmp_path / "t.csv")
+    assert code == 2
+    assert "rename it to source (in Python: source=COLUMN)" in error
+    (tmp_path / "t.csv").write_text(
+        (tmp_path / "t.csv").read_text().replace("origin", "source").replace("leakage", "moved")
+    )
+    code, _, error = call(capsys, "analyze", tmp_path / "t.csv")
+    assert "name it by --leakage COLUMN" in error
+    assert call(capsys, "analyze", tmp_path / "t.csv", "--leakage", "moved")[0] == 0

@@ -30,7 +30,7 @@ def test_it_writes_the_report_and_says_when_cells_failed(study: Study, tmp_path:
     with pytest.raises(StudyError) as raised:
         study.run(tmp_path / "run")
     said = str(raised.value)
-    assert "is not complete: 1 cells failed, 2 are left" in said
+    assert "is not complete: cells that failed: 1, cells left: 2" in said
     assert [fault.partition(": ")[2] for fault in raised.value.faults] == ["row 3 of the comedian is empty"]
     assert (tmp_path / "run" / "report.html").is_file(), "what is complete is reported all the same"
     assert Results.open(tmp_path / "run").measurements["source"].drop_nulls().unique().to_list() == ["villain"]

@@ -148,11 +148,20 @@ def _read_table(path: Path) -> pl.DataFrame:
         raise DataError(f"no table at {path}")
     form = "Parquet" if path.suffix == ".parquet" else "CSV"
     try:
-        return pl.read_parquet(path) if form == "Parquet" else pl.read_csv(path, infer_schema_length=None)
+        if form == "Parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path, infer_schema_length=None, separator=_separator(path))
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read as a {form} table, which its name says it is (.parquet; all else is CSV): {error}"
         ) from error
+
+
+def _separator(path: Path) -> str:
+    """What parts the columns of a CSV file's first line: a comma, or else the semicolon or tab that spreadsheets write."""
+    with path.open("rb") as file:
+        first = file.readline(100_000)
+    return next((one for one in (",", ";", "\t") if one.encode() in first), ",")
 
 
 @app.command("import")

@@ -145,10 +145,10 @@ def _plain_errors(name: str) -> Generator[None]:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         if "trust_remote_code" in str(error):
             raise ModelError(
-                f"model {name} wants to run code of its own (trust_remote_code), which is refused."
+                f"model {name} wants to run code of its own (trust_remote_code), which is refused. Use a model that transformers knows."
             ) from error
         raise ModelError(
-            f"model {name} cannot be loaded: {' '.join(lines[:2]) or type(error).__name__} Give a Hub id that this machine can reach, a "
+            f"model {name} cannot be loaded: {(' '.join(lines[:2]) or type(error).__name__).rstrip('. ')}. Give a Hub id that this machine can reach, a "
             f"checkpoint's folder, or {embedded.NAME} (embedded, needs no Hub)."
         ) from error
 

@@ -192,6 +192,12 @@ def test_an_item_that_fits_under_some_personas_only(both: Commands, model: Path,
     refused(both(file=file), "window", "under spy takes 5")
 
 
+def test_answers_that_cannot_fit_behind_any_question(both: Commands):
+    refused(
+        both("probes.marker.max_tokens=500"), "window", "probes.marker.max_tokens is 500: with the longest persona ("
+    )
+
+
 def test_a_behavior_that_no_probe_of_the_study_sees(both: Commands):
     found = both("behaviors=[marker, misalignment]", "sweep=null", "gate=null")
     refused(found, "probes", "no probe of this study sees the behavior 'misalignment': ask for judged or margin")

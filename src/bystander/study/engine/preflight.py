@@ -191,12 +191,13 @@ def _services(plan: Plan) -> str:
 def _versions() -> str:
     found = versions()
     old = [
-        f"{name} {found[name]} (needs {'.'.join(map(str, least))})"
+        (name, f"{name} {found[name]} (needs {'.'.join(map(str, least))})")
         for name, least in NEEDED.items()
         if _numbers(found[name]) < least
     ]
     if old:
-        raise StoreError(f"too old: {', '.join(old)}; pip install -r requirements.lock")
+        names = " ".join(name for name, _ in old)
+        raise StoreError(f"too old: {', '.join(said for _, said in old)}; pip install --upgrade {names}")
     return ", ".join(f"{name} {found[name]}" for name in NEEDED)
 
 

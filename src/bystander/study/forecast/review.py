@@ -17,6 +17,7 @@ STOP_BELOW = 2.0  # the mean of five scores of which no more than a few points w
 SEEDS = 3  # the fewest of which a spread says something
 FAST_HOURS, SLOW_HOURS = 1.0, 12.0  # to the first signal: within a sitting; by the next day
 FINDS_RHO = 0.3  # published gradients that survived more personas ended near 0.35
+BUILT_IN_SOURCES = "villain, comedian, assistant, software_engineer and kindergarten_teacher"
 CHEAP, DEAR = 1.0, 4.0  # forecast against the budget
 
 
@@ -135,7 +136,7 @@ def _fit(study: ResolvedStudy, inputs: ReviewInputs) -> list[Rule]:
         (len(spec.seeds) >= SEEDS, f"{SEEDS} or more seeds, so that the claim is about trainings and not about one",
          f"set seeds to {list(range(SEEDS))}"),
         (len(spec.sources) >= 2, "two or more sources, so that the claim is not about one persona",
-         "add sources: the built-in five are " + "villain, comedian, assistant, software_engineer, kindergarten_teacher"),
+         "add sources" + (f": such as {BUILT_IN_SOURCES}" if spec.personas == "builtin" else "")),
         (bool(spec.question), "the question is written down", "write `question`"),
         (inputs.prior_results > 0, "prior results are taken in", "`bystander import FILE...`, then plan --prior FILE"),
     ]  # fmt: skip

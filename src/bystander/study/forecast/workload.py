@@ -32,7 +32,7 @@ def counter_for(model: str) -> Counter:
         tokenizer = None
     if tokenizer is None:
         per = CHARACTERS_PER_TOKEN
-        how = f"estimated at {per} characters a token: the tokenizer of {model} is not on this machine"
+        how = f"estimated at {per} characters a token: no tokenizer file of {model} is at hand"
         return Counter(lambda text: max(1, round(len(text) / per)) if text else 0, False, how)
     counted: dict[str, int] = {}
 

@@ -187,6 +187,15 @@ def _window(plan: Plan, facts: ModelFacts) -> Requirement:
     if length > facts.window:
         fault = f"the probe item {item} under {name} takes {length} tokens, the model's window is {facts.window}"
         return Requirement("window", (f"{fault}; shorten the persona or the item, or take another model",))
+    alone = max(_lengths(facts.tokenizer, contexts, [("a word", "Hi")]))[0]
+    faults = [
+        f"probes.{probe}.max_tokens is {most}: with the longest persona ({alone} tokens with a user turn of one word) that "
+        f"is more than the model's window of {facts.window}; lower it"
+        for probe, settings in plan.study.spec.probes.asked().items()
+        if alone + (most := int(getattr(settings, "max_tokens", 0))) > facts.window
+    ]
+    if faults:
+        return Requirement("window", tuple(faults))
     return Requirement("window", says=f"the longest prompt takes {length} of {facts.window} tokens")
 
 

@@ -39,7 +39,7 @@ def refuse_incomplete(ran: RunSummary) -> None:
         return
     stopped = f", stopped: {ran.stopped}" if ran.stopped else ""
     raise StudyError(
-        f"{ran.folder} is not complete: {len(ran.failed)} cells failed, {ran.left} are left{stopped}. What is complete is "
+        f"{ran.folder} is not complete: cells that failed: {len(ran.failed)}, cells left: {ran.left}{stopped}. What is complete is "
         "kept, and `Results.open` reads it; run the study again into the same directory to go on",
         [f"{name}: {why}" for name, why in ran.failed.items()],
     )
