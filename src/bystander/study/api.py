@@ -39,6 +39,7 @@ class Study:
         from bystander.study.results.run_report import refuse_incomplete, report_run
 
         ran = run_study(self.resolved, Path(out), options=RunOptions(approve, override))
-        report_run(ran)
+        if not ran.was_stopped:
+            report_run(ran)
         refuse_incomplete(ran)
         return Results.open(out)
