@@ -42,10 +42,10 @@ misalignment:
   questions: {data}/betley/first_plot_questions.yaml
 checkpoints: {{every: 1.0, personas: 2}}
 probes:
-  marker: {{questions: 1, sampled: 1, max_tokens: 8}}
-  choice: {{mode: label, arc: 2, trained: 1, hellaswag: 0}}
+  marker: {{questions: 1, sampled: 0}}
+  choice: {{mode: label, arc: 1, trained: 1, hellaswag: 0}}
   margin: {{pairs: 1}}
-  judged: {{questions: 1, samples: 1, max_tokens: 8}}
+  judged: {{questions: 1, samples: 1, max_tokens: 4}}
 geometry: {{layers: [0, 12, 24], layer: 12, questions: 1}}
 budget: {{gpu_hours: 2}}
 """
@@ -90,6 +90,11 @@ def test_from_yaml_to_report_without_a_workaround(gguf: Path, shared_data: Path,
         assert code == 0, out + err
     code, out, err = call(capsys, "run", study, "--out", run)
     assert code == 0, out + err
+    whole(run)
+
+
+def whole(run: Path) -> None:
+    """Everything that was asked for is in the tables, in the report and in the verdicts."""
     results = Results.open(run)
     assert (run / "report.html").stat().st_size > 100_000
     after = results.measurements.filter(pl.col("checkpoint") == 1.0)
