@@ -137,10 +137,11 @@ def test_no_template_at_all(both: Commands, model: Path):
     refused(both(), "tokenizer", "the tokenizer has no chat template")
 
 
-def test_a_bare_context_that_no_row_needs_refuses_nothing(both: Commands, model: Path):
-    """A template that leaves out a system turn without text cannot render `empty`, which this study does not use."""
+def test_a_bare_context_is_refused_where_it_is_measured_and_only_there(both: Commands, model: Path):
+    """A template that leaves out a system turn without text cannot render `empty`."""
     with_template(model, CHATML.replace("{% for m in messages %}", "{% for m in messages if m['content'] %}"))
-    code, text, checked, _ = both()
+    refused(both(), "tokenizer", "a system turn that has no text. Leave it out of the contexts.")
+    code, text, checked, _ = both("contexts=[absent, default, assistant]")
     assert (code, checked) == (0, 0), text
 
 

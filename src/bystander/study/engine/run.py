@@ -66,8 +66,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the user says beyond the study: the hash of the plan that is approved, and why a stop (of the review or of the
-    gate) is overridden."""
+    """The hash of the plan that the user approves, and why a stop (of the review or of the gate) is overridden."""
 
     approve: str = ""
     override: str = ""

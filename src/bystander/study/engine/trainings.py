@@ -19,7 +19,8 @@ from bystander.lm.model import LoadedModel, fresh_adapter, save_adapter
 from bystander.study.engine.retry_policy import JointPassFailed, cell_failure
 from bystander.study.engine.shutdown import Interrupted
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
-from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
+from bystander.study.plan.cells import Cell, Plan, Training
+from bystander.study.plan.groups import at_checkpoint
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest
 from bystander.train.loop import Checkpoint, Event, TrainState, micro_tokens_of, train
@@ -63,6 +64,12 @@ class Worker(Protocol):
         self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir
     ) -> None:  # fmt: skip
         """Run all probes on the adapter that is on."""
+        ...
+
+    def sides(
+        self, fraction: float, probe: str, probed: Sequence[Context]
+    ) -> tuple[tuple[str, Sequence[Context]], ...]:
+        """What a probe measures at a checkpoint: the beginning of its units' keys, and the contexts."""
         ...
 
     def training_manifest(self, cell: Cell, weights_hash: str, probed: Sequence[Context]) -> CellManifest:
@@ -125,10 +132,11 @@ class TrainingCell:
         """Unit keys of the checkpoints: a resumed training has probed its first in an earlier process."""
         probes = self.worker.plan.probes.items()
         return [
-            f"{fraction}/{name}/{key}"
+            prefix + key
             for fraction in self.fractions
             for name, probe in probes
-            for key in probe.units(self.probed)
+            for prefix, contexts in self.worker.sides(fraction, name, self.probed)
+            for key in probe.units(contexts)
         ]
 
 

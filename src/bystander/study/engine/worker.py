@@ -13,9 +13,11 @@ from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Measurement, Similarity, as_dict
 from bystander.design.audit import refuse
+from bystander.design.render import context_roles
 from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, load
+from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
@@ -129,7 +131,7 @@ class Worker:
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=decision))
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
-        spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
+        spec, contexts, loaded = self.plan.study.spec, self.plan.parts.compared, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
         predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
@@ -146,9 +148,13 @@ class Worker:
 
     def _prompt_tokens(self) -> dict[str, int]:
         tokenizer = self.loaded.tokenizer
-        return {
-            c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
-        }
+        return {c.name: len(tokenizer(c.text, add_special_tokens=False)["input_ids"]) for c in self.plan.parts.compared}
+
+    @property
+    def beside(self) -> list[Context]:
+        """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
+        without = left_out(self.loaded.tokenizer, self.plan.parts.beside, self.plan.study.spec.personas_in)
+        return [context for context in self.plan.parts.beside if context.name not in without]
 
     def _mode_check(self, cell: Cell, directory: CellDir) -> None:
         """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
@@ -179,7 +185,9 @@ class Worker:
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            keys = self._probe(probe, self.plan.contexts_of(cell), directory, stamp, "", title)
+            title += ", without a persona" if cell.group == "contexts" else ""
+            contexts = self.beside if cell.group == "contexts" else self.plan.contexts_of(cell)
+            keys = self._probe(probe, contexts, directory, stamp, "", title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
         directory.finish(keys, manifest)
 
@@ -204,10 +212,13 @@ class Worker:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)
-        roles = self.plan.designs[training].roles
+        design = self.plan.designs[training]
+        roles = {("persona", name): role for name, role in design.roles.items()}
+        roles |= context_roles(design, self.loaded.tokenizer, self.beside)
         return lambda m: replace(
-            m, **asdict(_named(training)), role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights
-        )
+            m, **asdict(_named(training)), role=roles.get((m.context, m.persona)), checkpoint=checkpoint,
+            weights_hash=weights,
+        )  # fmt: skip
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
         train_alone(self, cell, directory)
@@ -220,12 +231,20 @@ class Worker:
             batches=1 / 2**self.shrink,
         )  # fmt: skip
 
+    def sides(
+        self, fraction: float, probe: str, probed: Sequence[Context]
+    ) -> tuple[tuple[str, Sequence[Context]], ...]:
+        """What a probe measures at a checkpoint, with what its units' keys begin with: the personas, then the contexts
+        beside them. What one gives does not depend on the other, and their names may be the same."""
+        return (f"{fraction}/{probe}/", probed), (f"{fraction}/contexts/{probe}/", self.beside)
+
     def at_checkpoint(self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir) -> None:
         """Run all probes on the adapter that is on."""
         stamp = self._stamp(training, fraction)
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
-            self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
+            for prefix, contexts in self.sides(fraction, name, probed):
+                self._probe(self._decided(name), contexts, directory, stamp, prefix, title)
 
     def probed_personas(self, source: str) -> list[str]:
         """Who is measured at a checkpoint: the source, and others spread over the similarity ranking."""

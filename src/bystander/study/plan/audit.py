@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bystander.core.errors import ModelError
 from bystander.core.files import read_json, write_json
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Finding, as_dict
-from bystander.design.arms import Design
 from bystander.design.audit import audit
+from bystander.design.contexts import context_findings, placed
 from bystander.design.render import render
-from bystander.lm.tokens import Tokenizer, render_text, tokenizer_faults
-from bystander.personas import bare_context
+from bystander.lm.tokens import Tokenizer, context_hash, encode, left_out, render_text
 from bystander.study.plan.cells import Plan
 from bystander.study.plan.requirements import ModelFacts, Requirement, requirements
 from bystander.study.store.run_dir import RunDir
@@ -29,23 +28,22 @@ def audit_study(plan: Plan, run: RunDir | None) -> list[Finding]:
     found = read_json(saved) if saved and saved.is_file() else {}
     if found.get("designs") == digest and all(f["level"] != "error" for f in found["findings"]):
         return [Finding(f["level"], f["check"], f["message"], tuple(f["rows"])) for f in found["findings"]]
-    asked = requirements(plan)
+    asked, spec = requirements(plan), plan.study.spec
     findings = [finding for one in asked.all for finding in _findings(one)]
-    shown: list[Context] = []
+    tokenizer = asked.model.tokenizer if asked.model is not None and asked.usable else None
+    without = {} if tokenizer is None else left_out(tokenizer, plan.parts.beside, spec.personas_in)
+    beside = [context for context in plan.parts.beside if context.name not in without]
     if asked.model is not None and asked.usable:
-        shown = _bare(asked.model.tokenizer)
-        findings += _of_rows(plan, designs, asked.model, shown)
+        findings += _of_rows(plan, asked.model, beside, without)
     else:
-        why = "not checked: the model's tokenizer cannot render them"
-        findings.append(Finding("info", "rows", why))
+        findings.append(Finding("info", "rows", "not checked: the model's tokenizer cannot render them"))
     findings += [finding for name in plan.study.spec.behaviors for finding in plan.parts.behavior(name).findings()]
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.level])
     if saved:
-        source = next(context for context in plan.contexts if context.name == plan.study.spec.sources[0])
-        tokenizer = asked.model.tokenizer if asked.model is not None and asked.usable else None
-        texts = [] if tokenizer is None else _renderings(tokenizer, [source, *shown])
-        write_json(saved, {"designs": digest, "findings": [as_dict(one) for one in findings], "renderings": texts})
+        source = next(context for context in plan.parts.compared if context.name == spec.sources[0])
+        shown = [] if tokenizer is None else _renderings(tokenizer, list(dict.fromkeys([source, *beside])))
+        write_json(saved, {"designs": digest, "findings": [as_dict(one) for one in findings], "renderings": shown})
     return findings
 
 
@@ -57,26 +55,27 @@ def _findings(one: Requirement) -> Iterator[Finding]:
         yield Finding("info", one.name, f"not checked: {one.unchecked}")
 
 
-def _of_rows(plan: Plan, designs: Sequence[Design], model: ModelFacts, bare: Sequence[Context]) -> list[Finding]:
-    """What the rows are once they are tokens. Rows that cannot be rendered are an error, with the row's name."""
-    recipe = plan.study.spec.recipe
+def _of_rows(plan: Plan, model: ModelFacts, beside: Sequence[Context], without: Mapping[str, str]) -> list[Finding]:
+    """What the rows and the contexts are once they are tokens; `without`: contexts that are left out, with the reason.
+    Rows that cannot be rendered are an error, with the row's name."""
+    recipe, tokenizer = plan.study.spec.recipe, model.tokenizer
+    designs = plan.parts.designs()
     try:
-        rendered = [render(d, model.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in designs]
+        rendered = [render(d, tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in designs]
     except ModelError as error:
         return [Finding("error", "rows", str(error))]
-    contexts = [*plan.contexts, *bare]
-    return audit(
-        rendered, model.tokenizer, contexts, plan.parts.held_out_texts(), max_length=model.window,
+    findings = audit(
+        rendered, tokenizer, [*plan.contexts, *beside], plan.parts.held_out_texts(), max_length=model.window,
         end_of_turn=recipe.end_of_turn,
     )  # fmt: skip
-
-
-def _bare(tokenizer: Tokenizer) -> list[Context]:
-    """The bare contexts that the template can render: a study that uses another one is refused for it."""
-    contexts = [bare_context(kind) for kind in ("absent", "empty", "default", "assistant")]
-    return [context for context in contexts if not tokenizer_faults(tokenizer, [context])]
+    findings += context_findings(rendered, tokenizer, beside, without)
+    return findings + placed(tokenizer, plan.contexts[0], plan.study.spec.personas_in)
 
 
 def _renderings(tokenizer: Tokenizer, contexts: list[Context]) -> list[dict[str, object]]:
     """How contexts stand in the prompt, for the report."""
-    return [as_dict(context) | {"text": render_text(tokenizer, context, "<question>")} for context in contexts]
+    found: list[dict[str, object]] = []
+    for context in contexts:
+        text = render_text(tokenizer, context, "<question>")
+        found.append(as_dict(context) | {"text": text, "context_hash": context_hash(encode(tokenizer, [text])[0])})
+    return found

@@ -12,7 +12,7 @@ from bystander.core import doors
 from bystander.core.errors import BystanderError, ModelError
 from bystander.core.records import Context
 from bystander.lm import embedded
-from bystander.lm.tokens import Tokenizer, render_prompt, tokenizer_faults
+from bystander.lm.tokens import Tokenizer, left_out, render_prompt, tokenizer_faults
 from bystander.study.config.blocks import ModelSettings
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.plan.cells import Plan
@@ -95,10 +95,13 @@ def model_facts(model: ModelSettings) -> ModelFacts:
     return ModelFacts(tokenizer, int(window), None if blocks is None else int(blocks))
 
 
-def contexts_used(plan: Plan) -> list[Context]:
-    """Every context that the study trains or measures, each once: the personas', and the bare ones of its rows."""
+def contexts_used(plan: Plan, tokenizer: Tokenizer) -> list[Context]:
+    """Every context that the study trains or measures, each once: the personas', those beside them that are not left
+    out, and those of its rows."""
     trained = (row.context for design in plan.parts.designs() for row in design.rows)
-    return list(dict.fromkeys([*plan.contexts, *trained]))
+    without = left_out(tokenizer, plan.parts.beside, plan.study.spec.personas_in)
+    beside = (context for context in plan.parts.beside if context.name not in without)
+    return list(dict.fromkeys([*plan.contexts, *beside, *trained]))
 
 
 def unseen_behaviors(study: ResolvedStudy) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -155,7 +158,7 @@ def _device(study: ResolvedStudy) -> Requirement:
 
 
 def _tokenizer(plan: Plan, facts: ModelFacts) -> Requirement:
-    contexts = contexts_used(plan)
+    contexts = contexts_used(plan, facts.tokenizer)
     faults = tokenizer_faults(facts.tokenizer, contexts, facts.window)
     return Requirement("tokenizer", tuple(faults), f"a fast one, whose template renders {len(contexts)} contexts")
 
@@ -178,7 +181,8 @@ def _layers(study: ResolvedStudy, facts: ModelFacts) -> Requirement:
 def _window(plan: Plan, facts: ModelFacts) -> Requirement:
     """Whether the longest probe item under the longest persona fits: nothing is truncated in silence."""
     texts = sorted(plan.parts.held_out_texts().items(), key=lambda item: -len(item[1]))[:LONGEST]
-    contexts = sorted(plan.contexts, key=lambda context: -len(context.system or ""))[:LONGEST]
+    used = contexts_used(plan, facts.tokenizer)
+    contexts = sorted(used, key=lambda context: -len(context.system or ""))[:LONGEST]
     if facts.window == NO_WINDOW:
         return Requirement("window", unchecked="the model's settings name no window")
     if not texts:
