@@ -171,11 +171,20 @@ def _read_table(path: Path) -> pl.DataFrame:
     form = "Parquet" if path.suffix == ".parquet" else "CSV"
     try:
         data = path.read_bytes()  # never the path: polars takes one with `[`, `*` or `?` for a pattern
-        return pl.read_parquet(data) if form == "Parquet" else pl.read_csv(data, infer_schema_length=None)
+        if form == "Parquet":
+            return pl.read_parquet(data)
+        return pl.read_csv(data, infer_schema_length=None, separator=_separator(path))
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read as a {form} table, which its name says it is (.parquet; all else is CSV): {error}"
         ) from error
+
+
+def _separator(path: Path) -> str:
+    """What parts the columns of a CSV file's first line: a comma, or else the semicolon or tab that spreadsheets write."""
+    with path.open("rb") as file:
+        first = file.readline(100_000)
+    return next((one for one in (",", ";", "\t") if one.encode() in first), ",")
 
 
 @app.command("import")

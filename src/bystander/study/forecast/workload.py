@@ -12,6 +12,7 @@ from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Wo
 from bystander.geometry.base import OF_ANSWERS
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.cells import Cell, Plan
+from bystander.train.recipe import inner_checkpoints
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def counter_for(model: str) -> Counter:
         tokenizer = None
     if tokenizer is None:
         per = CHARACTERS_PER_TOKEN
-        how = f"estimated at {per} characters a token: the tokenizer of {model} is not on this machine"
+        how = f"estimated at {per} characters a token: no tokenizer file of {model} is at hand"
         return Counter(lambda text: max(1, round(len(text) / per)) if text else 0, False, how)
     counted: dict[str, int] = {}
 
@@ -153,8 +154,9 @@ class Workload:
         if plan.probed_in_training(cell):
             checkpoints = plan.study.spec.checkpoints
             some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost
+            probed = inner_checkpoints(checkpoints.fractions(), recipe.steps(len(design.rows)))
             for name in plan.probes:
-                for _ in checkpoints.fractions():
+                for _ in probed:
                     work += self._probe(name, "checkpoint", some)
                     if plan.parts.beside:
                         work += self._probe(name, "contexts", plan.parts.beside)
