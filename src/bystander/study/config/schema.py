@@ -44,24 +44,41 @@ class StudySettings(Settings):
     """One YAML file. Each behavior has a block of its own beside these, under the key that its class names."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run directory, `runs/NAME`."""
     question: str = ""
+    """What is asked, in a sentence; opens the report, and the review gives a point for it."""
     model: ModelSettings = ModelSettings()
+    """The model that is trained and measured."""
     personas: FileName = "builtin"
+    """`builtin` (111 personas) or a YAML file of your own."""
     sources: list[str] = Field(min_length=1)
+    """Personas that the behavior is coupled to, one training each."""
     behaviors: list[str] = Field(min_length=1)
+    """What is coupled: `marker`, `capability`, `misalignment`, `direct`, or one that a package adds."""
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)
+    """Training designs. `non_contrastive` is the control in which the persona of every row is drawn at random."""
     design: DesignSettings = DesignSettings()
+    """Which rows a training has."""
     recipe: Recipe = Recipe()
+    """How a training goes."""
     for_behavior: dict[str, ForBehavior] = Field(default_factory=dict[str, ForBehavior])
+    """Behavior -> what it has of its own, in place of `design.counts` and the recipe's values."""
     sweep: Sweep | None = None
+    """Phase 1, which finds a configuration on one source before the expensive phase; left out: no sweep."""
     gate: Gate | None = None
+    """The rule after phase 1 that may end the study; left out: none."""
     select: Select = Select()
+    """Which swept configuration phase 2 trains with."""
     checkpoints: Checkpoints = Checkpoints()
+    """When and for whom probes run during training."""
     probes: Probes
     geometry: Geometry
     seeds: list[int] = Field(default=[0], min_length=1)
+    """Seeds of trainings. One is a pilot; claims need three, since seeds are a level of the analysis."""
     hypotheses: list[str | HypothesisBlock] | None = None  # None: those that ship for the study's behaviors
+    """Names of shipped ones or blocks; left out: those that ship for the study's behaviors."""
     budget: Budget = Budget()
+    """What a run may cost without approval."""
     executor: ExecutorSettings
 
     def design_of(self, behavior: str) -> DesignSettings:

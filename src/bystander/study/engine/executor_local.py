@@ -14,6 +14,7 @@ class LocalSettings(ExecutorSettings):
     """`local`: in this process."""
 
     kind: Literal["local"] = "local"
+    """In this process, one cell after another."""
 
 
 class LocalExecutor(Executor):
