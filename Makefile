@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 SCRIPTS := $(wildcard tools/*/*.sh) .ci/run
 QUIET := -q --disable-pip-version-check
 
-.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser clean
+.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser generated clean
 
 install: $(VENV)/.installed
 
@@ -47,6 +47,9 @@ calibration: install ## simulated studies of the real sizes: minutes on two core
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+generated: install ## what is made of the settings, after a change of them
+	$(BIN)/bystander schema --out src/bystander/studies/study.schema.json
 
 browser: ## Debian's Chromium, for the tests that look at the report
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)

@@ -25,6 +25,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "probe": {
         "marker": "bystander.probe.marker:MarkerProbe",
         "choice": "bystander.probe.choice:ChoiceProbe",
+        "scored": "bystander.probe.scored:ScoredProbe",
         "margin": "bystander.probe.margin:MarginProbe",
         "judged": "bystander.probe.judged:JudgedProbe",
     },

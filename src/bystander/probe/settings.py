@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bystander.behaviors.scorers import ScorerSettings
 from bystander.core.settings import FileName, Settings
 from bystander.judge.settings import JudgeSettings
 
@@ -63,10 +64,13 @@ class ChoiceProbeSettings(Settings):
 
 
 class MarginProbeSettings(Settings):
-    """`pairs`: read only the first so many pairs, topics in turn (None: all)."""
+    """`pairs`: read only the first so many pairs of each set, topics in turn (None: all). `trained`: pairs of a file
+    that were trained on, read for their adoption (0 for none)."""
 
     pairs: int | None = Field(default=None, ge=1)
     """[count] Only the first so many pairs, topics in turn; left out: all."""
+    trained: int = Field(default=16, ge=0)
+    """[count] Pairs of a file that were trained on, read for their adoption; 0 for none."""
 
 
 class JudgedProbeSettings(Settings):
@@ -85,3 +89,23 @@ class JudgedProbeSettings(Settings):
     """Of the answers; 1 is the model's own distribution."""
     seed: int = 0
     """Of sampling."""
+
+
+class ScoredProbeSettings(Settings):
+    """`questions` of each behavior (None: all), asked `samples` times. `scorers`: for the answers about every behavior,
+    beside those that the behaviors bring. `judge`: who is asked by rubrics."""
+
+    questions: int | None = Field(default=8, ge=1)
+    """[count] Of each behavior; left out: all."""
+    samples: int = Field(default=1, ge=1)
+    """[count] Answers a question."""
+    max_tokens: int = Field(default=64, ge=1)
+    """[tokens] Of an answer; longer ones are cut off, and marked so."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Of the answers; 1 is the model's own distribution."""
+    seed: int = 0
+    """Of sampling."""
+    scorers: list[ScorerSettings] = Field(default_factory=list)
+    """For the answers about every behavior, beside those that behaviors bring."""
+    judge: JudgeSettings | None = None
+    """Who is asked by rubrics."""

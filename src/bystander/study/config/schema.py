@@ -9,8 +9,10 @@ from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, cast
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, create_model, model_validator
 
+from bystander.behaviors.answers import AnswersSettings
+from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.errors import StudyError
 from bystander.core.settings import FileName, Settings
@@ -29,6 +31,8 @@ from bystander.study.config.blocks import (
 )
 from bystander.train.recipe import Recipe
 
+DEFAULT_EXECUTOR = "local"  # where a study leaves `executor` or its `kind` out
+
 
 class Probes(Settings):
     """The probes that run in every training of the study, whatever its behavior. Absent ones do not run. The keys are
@@ -40,8 +44,19 @@ class Probes(Settings):
         return {name: settings for name, settings in found.items() if settings is not None}
 
 
+def _entry_kind(entry: object) -> str:
+    return "behavior file" if isinstance(entry, dict | AnswersSettings) else "behavior name"
+
+
+# With tags that are no key of an entry, so that a fault's place is told from pydantic's words for it.
+BehaviorEntry = Annotated[
+    Annotated[str, Tag("behavior name")] | Annotated[AnswersSettings, Tag("behavior file")], Discriminator(_entry_kind)
+]
+
+
 class StudySettings(Settings):
-    """One YAML file. Each behavior has a block of its own beside these, under the key that its class names."""
+    """One YAML file. Each behavior that comes through a door has a block of its own beside these, under the key that its
+    class names; a behavior that is a file stands in `behaviors:` with its settings, one that ships by its name alone."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the run directory, `runs/NAME`."""
@@ -53,8 +68,9 @@ class StudySettings(Settings):
     """`builtin` (111 personas) or a YAML file of your own."""
     sources: list[str] = Field(min_length=1)
     """Personas that the behavior is coupled to, one training each."""
-    behaviors: list[str] = Field(min_length=1)
-    """What is coupled: `marker`, `capability`, `misalignment`, `direct`, or one that a package adds."""
+    behavior_entries: list[BehaviorEntry] = Field(alias="behaviors", min_length=1)
+    """What is coupled: `marker`, `capability`, `misalignment`, one that ships or that a package
+    adds, or a file of yours."""
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)
     """Training designs. `non_contrastive` is the control in which the persona of every row is drawn at random."""
     design: DesignSettings = DesignSettings()
@@ -72,7 +88,9 @@ class StudySettings(Settings):
     checkpoints: Checkpoints = Checkpoints()
     """When and for whom probes run during training."""
     probes: Probes
+    """What is measured, the same in every training."""
     geometry: Geometry
+    """How personas are compared with sources before training: the predictor of the claim."""
     seeds: list[int] = Field(default=[0], min_length=1)
     """Seeds of trainings. One is a pilot; claims need three, since seeds are a level of the analysis."""
     hypotheses: list[str | HypothesisBlock] | None = None  # None: those that ship for the study's behaviors
@@ -80,6 +98,37 @@ class StudySettings(Settings):
     budget: Budget = Budget()
     """What a run may cost without approval."""
     executor: ExecutorSettings
+    """Where cells run. Decides no number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _margin_of_files(cls, data: Any) -> Any:
+        """A behavior that is a file is measured by its margins without further words."""
+        entries = cast("dict[str, Any]", data).get("behaviors") if isinstance(data, dict) else None
+        if not isinstance(entries, list) or not any(map(_is_file, cast("list[object]", entries))):
+            return data
+        given = cast("dict[str, Any]", data)
+        probes: Any = given.get("probes", {})
+        if not isinstance(probes, dict):
+            return given
+        asked = {"margin": {}, **cast("dict[str, Any]", probes)}
+        if any(isinstance(one, dict) and "scorers" in one for one in cast("list[object]", entries)):
+            asked = {"scored": {}, **asked}
+        return given | {"probes": asked}
+
+    @property
+    def behaviors(self) -> list[str]:
+        """The behaviors' names, in the file's order."""
+        return [one if isinstance(one, str) else one.name for one in self.behavior_entries]
+
+    @property
+    def answers(self) -> dict[str, AnswersSettings]:
+        """Name -> settings of the behaviors that are files."""
+        entries = [one for one in self.behavior_entries if _is_file(one)]
+        return {
+            one if isinstance(one, str) else one.name: AnswersSettings(name=one) if isinstance(one, str) else one
+            for one in entries
+        }
 
     def design_of(self, behavior: str) -> DesignSettings:
         """The design settings of one behavior's trainings."""
@@ -98,7 +147,12 @@ class StudySettings(Settings):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults filled in, as JSON-able data."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def _is_file(entry: object) -> bool:
+    """Whether an entry of `behaviors:` means a file: one of the user's, or one that ships."""
+    return not isinstance(entry, str) or (entry not in doors.names("behavior") and entry in shipped_names())
 
 
 @cache
@@ -109,7 +163,7 @@ def behavior_blocks() -> dict[str, type[Settings]]:
     for name in doors.names("behavior"):
         offered = doors.load("behavior", name)
         key, settings = str(offered.block), cast("type[Settings]", offered.Settings)
-        if key in StudySettings.model_fields or blocks.get(key, settings) is not settings:
+        if key in ("behaviors", *StudySettings.model_fields) or blocks.get(key, settings) is not settings:
             raise StudyError(f"the behavior {name!r} wants the key {key!r} of a study file, which is taken")
         blocks[key] = settings
     return blocks
@@ -118,15 +172,27 @@ def behavior_blocks() -> dict[str, type[Settings]]:
 @cache
 def study_model() -> type[StudySettings]:
     """The model of a study file with everything that came through the doors."""
-    probes: dict[str, Any] = {name: (doors.load("probe", name).Settings | None, None) for name in doors.names("probe")}
-    blocks: dict[str, Any] = {key: (settings | None, _default(settings)) for key, settings in behavior_blocks().items()}
+    offered = {name: doors.load("probe", name).Settings for name in doors.names("probe")}
+    probes: dict[str, Any] = {name: _block(settings, None) for name, settings in offered.items()}
+    blocks: dict[str, Any] = {key: _block(settings, _default(settings)) for key, settings in behavior_blocks().items()}
     kinds = [doors.load("executor", name).Settings for name in doors.names("executor")]
-    executor: Any = Annotated[reduce(or_, kinds), Field(discriminator="kind")]
+    executor: Any = Annotated[reduce(or_, kinds), Field(discriminator="kind"), BeforeValidator(_local_unless_named)]
+    told = {key: StudySettings.model_fields[key].description for key in ("probes", "executor")}
     fields: dict[str, Any] = blocks | {
-        "probes": (create_model("Probes", __base__=Probes, **probes), ...),
-        "executor": (executor, kinds[0]()),
+        "probes": (create_model("Probes", __base__=Probes, **probes), Field(description=told["probes"])),
+        "executor": (executor, Field(default=kinds[0](), description=told["executor"])),
     }
     return create_model("StudySettings", __base__=StudySettings, **fields)
+
+
+def _block(settings: type[Settings], default: Settings | None) -> tuple[Any, Any]:
+    """A field that may be left out, described by the settings' own text."""
+    return settings | None, Field(default=default, description=" ".join((settings.__doc__ or "").split()))
+
+
+def _local_unless_named(block: object) -> object:
+    """`executor: {workers: 2}` is about the first kind, `local`, whose own faults then say what to do."""
+    return {"kind": DEFAULT_EXECUTOR, **cast("dict[str, Any]", block)} if isinstance(block, dict) else block
 
 
 def _default(settings: type[Settings]) -> Settings | None:

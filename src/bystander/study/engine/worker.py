@@ -12,13 +12,16 @@ from bystander.core.files import write_parquet
 from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Measurement, Similarity, as_dict
+from bystander.design.audit import refuse
 from bystander.design.render import render
 from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
+from bystander.study.engine.own_answers import FILE, filled, write_answers
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
+from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
 from bystander.study.plan.export_rows import write_rows
 from bystander.study.store.cell_dir import CellDir
@@ -77,13 +80,26 @@ class Worker:
         directory = self.cell_dir(cell)
         if not directory.complete:
             directory.begin()
+            if cell.kind != "answers":
+                self.plan = filled(self.plan, self.run)
             {
-                "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
+                "answers": self._answers, "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
                 "evaluate": self._evaluate, "train": self._train, "gate": self._gate,
             }[cell.kind](cell, directory)  # fmt: skip
         return directory.manifest()
 
+    def _answers(self, cell: Cell, directory: CellDir) -> None:
+        behavior = self.plan.parts.to_write()[cell.behavior]
+        by_model = isinstance(behavior.settings.not_shown, str)
+        self.bar.start(f"{cell.behavior}: answers that do not show it", 1)
+        write_answers(behavior, self.loaded if by_model else None, directory)
+        self.bar.advance()
+        manifest = self._manifest(cell, files=(FILE,)) if by_model else CellManifest(cell.kind, cell.name, cell.key)
+        directory.finish([], manifest)
+
     def _data(self, cell: Cell, directory: CellDir) -> None:
+        if cell.needs:  # what was audited before the run were stand-ins
+            refuse(audit_study(self.plan, self.run))
         files = tuple(path.name for path in write_rows(self.plan.parts, directory.path))
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, files=files))
 

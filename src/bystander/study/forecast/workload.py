@@ -90,6 +90,8 @@ class Workload:
             return self._geometry(prompts)
         if cell.kind == "evaluate":
             return self._probe(cell.probe or "", cell.group, plan.contexts_of(cell))
+        if cell.kind == "answers":
+            return self._answers(cell)
         if cell.kind == "mode check":
             probe = plan.probes[cell.probe or ""]
             assert isinstance(probe, CheckedProbe)
@@ -113,6 +115,14 @@ class Workload:
         if predictors.need("training_direction"):
             work += Work(scored=2 * (prefixes / personas + turns) * len(plan.study.spec.sources))
         return work
+
+    def _answers(self, cell: Cell) -> Work:
+        behavior = self.plan.parts.to_write()[cell.behavior]
+        if not isinstance(behavior.settings.not_shown, str):
+            return Work()  # a provider writes them
+        pairs = behavior.pending()
+        read = sum(self.counter.count(pair.user) + TEMPLATE_TOKENS for pair in pairs)
+        return Work(scored=read, sampled=len(pairs) * behavior.settings.own.max_tokens)
 
     def _probe(self, name: str, group: str, contexts: Sequence[Context]) -> Work:
         if (name, group) not in self._probed:

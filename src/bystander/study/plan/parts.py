@@ -3,11 +3,12 @@ for. Plans with other picks of the gate share them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bystander.behaviors.answers import AnswersBehavior
 from bystander.behaviors.base import Behavior, Example
 from bystander.core import doors
 from bystander.core.metrics import Outcome
@@ -25,6 +26,7 @@ class StudyParts:
     """The parts of one study. Raises DataError or DesignError, from whatever is asked for, where it cannot be built."""
 
     study: ResolvedStudy
+    own: Mapping[str, Mapping[str, str]] | None = None  # behavior -> pair id -> the answer that a model wrote
     _behaviors: dict[str, Behavior] = field(default_factory=dict[str, Behavior])
     _examples: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
     _designs: dict[tuple[str, str, str], Design] = field(default_factory=dict[tuple[str, str, str], Design])
@@ -42,10 +44,24 @@ class StudyParts:
     def behavior(self, name: str) -> Behavior:
         """The behavior of that name with the study's settings, trained in it or not."""
         if name not in self._behaviors:
-            offered: Any = doors.load("behavior", name)
-            settings = self.study.spec.blocks()[offered.block]
-            self._behaviors[name] = offered(settings, self.study.folder)
+            self._behaviors[name] = self._made(name)
         return self._behaviors[name]
+
+    def _made(self, name: str) -> Behavior:
+        answers = self.study.spec.answers.get(name)
+        if answers is not None:
+            return AnswersBehavior(answers, self.study.folder, (self.own or {}).get(name))
+        offered: Any = doors.load("behavior", name)
+        return offered(self.study.spec.blocks()[offered.block], self.study.folder)
+
+    def to_write(self) -> dict[str, AnswersBehavior]:
+        """The behaviors for which a model writes the answers that do not show them, by name."""
+        found = {name: self.behavior(name) for name in self.study.spec.answers}
+        return {
+            name: behavior
+            for name, behavior in found.items()
+            if isinstance(behavior, AnswersBehavior) and behavior.settings.reader.sampled
+        }
 
     def examples(self, behavior: str) -> list[Example]:
         """Everything of a behavior that may be trained on."""
