@@ -6,10 +6,10 @@ TORCH := torch==2.13.0
 # Where pip finds PyTorch's CPU build on a machine without a GPU, if not on the index that pip uses anyway:
 #   make install TORCH_INDEX=<the CPU index that PyTorch's "Get started" page names>
 TORCH_INDEX ?=
-SCRIPTS := $(wildcard tools/*/*.sh) .ci/run
+SCRIPTS := $(wildcard tools/*.sh tools/*/*.sh) .ci/run
 QUIET := -q --disable-pip-version-check
 
-.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser generated clean
+.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser generated wheel clean
 
 install: $(VENV)/.installed
 
@@ -47,6 +47,9 @@ calibration: install ## simulated studies of the real sizes: minutes on two core
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheel: install ## the package outside its checkout: built, installed into an empty environment, tried from elsewhere
+	PYTHON=$(PYTHON) TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" bash tools/wheel.sh
 
 generated: install ## what is made of the settings, after a change of them
 	$(BIN)/bystander schema --out src/bystander/studies/study.schema.json

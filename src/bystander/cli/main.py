@@ -44,3 +44,11 @@ def main() -> None:
     except BystanderError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "bystander").partition(".")[0] == "bystander":
+            raise
+        sys.stderr.write(
+            f"error: this command needs {error.name}, which is not installed here: bystander was installed for tables alone; "
+            "pip install bystander brings everything\n"
+        )
+        raise SystemExit(2) from None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from bystander.cli.console import Grid, interval, number
-from bystander.study.engine.preflight import Check
 from bystander.study.forecast.forecast import PhaseCost
 from bystander.study.forecast.plan_report import PlanReport
 from bystander.study.forecast.power import describe_odds
 from bystander.study.plan.cells import HASH_CHARACTERS
 from bystander.study.results.status import STATES, RunStatus
+
+if TYPE_CHECKING:
+    from bystander.study.engine.preflight import Check  # with a model's libraries, which a status does without
 
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}
 
