@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 SCRIPTS := $(wildcard tools/*.sh tools/*/*.sh) .ci/run
 QUIET := -q --disable-pip-version-check
 
-.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser generated wheel clean
+.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser slurm generated wheel clean
 
 install: $(VENV)/.installed
 
@@ -53,6 +53,9 @@ wheel: install ## the package outside its checkout: built, installed into an emp
 
 generated: install ## what is made of the settings, after a change of them
 	$(BIN)/bystander schema --out src/bystander/studies/study.schema.json
+
+slurm: ## Debian's Slurm, for the tests that start a cluster of one node
+	@command -v slurmctld >/dev/null || (apt-get update -qq && apt-get install -y -qq slurmctld slurmd slurm-client munge >/dev/null)
 
 browser: ## Debian's Chromium, for the tests that look at the report
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)

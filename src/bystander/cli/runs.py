@@ -29,7 +29,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Phases, cells, spend against forecast, time left and the last events of a run; also while it runs."""
-    from bystander.cli.plan_text import print_status
+    from bystander.cli.plan_text import print_jobs, print_status
+    from bystander.study.engine.slurm_jobs import jobs_of
     from bystander.study.results.status import status as status_of
     from bystander.study.store.run_dir import RunDir
 
@@ -39,9 +40,11 @@ def status(
             times = [event.time.isoformat(timespec="milliseconds") for event in found.events]
             value = asdict(found)
             value["events"] = [event | {"time": time} for event, time in zip(value["events"], times, strict=True)]
+            value["jobs"] = [asdict(job) for job in jobs_of(run)]
             print_json(value)
         else:
             print_status(console, found)
+            print_jobs(console, jobs_of(run))
         if not follow or not found.holder:
             return
         try:

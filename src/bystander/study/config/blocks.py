@@ -194,3 +194,12 @@ class ExecutorSettings(Settings):
     """[count] How often a cell is tried again after its worker died or a passing fault."""
     gpu_kind: str | None = None
     """Whose published speed `plan` counts with on a machine without a GPU, e.g. `h100`."""
+
+
+class TrackSettings(Settings):
+    """`track: {}` mirrors a run in trackio. Keys and servers come from the environment, as the tracker itself reads them."""
+
+    to: Literal["trackio", "wandb", "mlflow", "tensorboard"] = "trackio"
+    """The tracker. trackio keeps everything on this machine and needs no account."""
+    project: str = Field(default="bystander", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The tracker's project (MLflow: experiment); the study is a group in it, each training a run."""

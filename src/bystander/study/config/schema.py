@@ -28,6 +28,7 @@ from bystander.study.config.blocks import (
     ModelSettings,
     Select,
     Sweep,
+    TrackSettings,
 )
 from bystander.train.recipe import Recipe
 
@@ -99,6 +100,8 @@ class StudySettings(Settings):
     """What a run may cost without approval."""
     executor: ExecutorSettings
     """Where cells run. Decides no number."""
+    track: TrackSettings | None = None
+    """A mirror of the run in a tracker; left out: none. Decides no number."""
 
     @model_validator(mode="before")
     @classmethod

@@ -46,5 +46,5 @@ class LocalExecutor(Executor):
         if settings.workers > 1:
             yield (
                 ("workers",),
-                f"executor.workers is {settings.workers}, but `local` is one process; kind: processes, or ray",
+                f"executor.workers is {settings.workers}, but `local` is one process; kind: processes, slurm or ray",
             )

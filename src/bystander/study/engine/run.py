@@ -26,6 +26,7 @@ from bystander.study.engine.own_answers import cut_findings, filled
 from bystander.study.engine.preflight import preflight, refuse_failed
 from bystander.study.engine.scheduler import ScheduleSummary, schedule
 from bystander.study.engine.shutdown import Stop
+from bystander.study.engine.track import Tracking
 from bystander.study.forecast.assess import forecast_of, review_of
 from bystander.study.forecast.forecast import Forecast
 from bystander.study.forecast.open_settings import open_settings, refuse_open
@@ -98,8 +99,12 @@ def run_study(
         findings = [*audit_study(filled(plan, run), run), *cut_findings(plan, run)]
         refuse(findings)
         freeze(study, run)
-        summary = process.go(plan, forecast, make_runner)
-        return replace(summary, findings=(*findings, *run.mode_findings()))
+        tracking = Tracking(study.spec.track, run.path)
+        try:
+            summary = process.go(plan, forecast, make_runner)
+        finally:
+            untold = tracking.end()
+        return replace(summary, findings=(*findings, *run.mode_findings(), *untold))
 
 
 def _approval(
