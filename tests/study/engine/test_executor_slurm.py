@@ -122,6 +122,19 @@ def test_a_cells_own_fault_is_told_and_the_job_goes_on(here: Cluster, tmp_path: 
     executor.close()
 
 
+def test_a_dead_drivers_joint_attempt_is_ended_before_one_of_its_cells_goes_again(here: Cluster, tmp_path: Path):
+    first = made(tmp_path, 200)
+    first.submit(Attempt("one", "one"))
+    until((tmp_path / "cells" / "one" / "count").is_file)
+    (job,) = words(tmp_path, "one")
+    second = made(tmp_path, 1)
+    assert second._jobs == [job]
+    second.submit(Attempt("two", "two", mates=(Attempt("one", "one"),)))
+    assert job not in executor_jobs(here)
+    assert second._jobs != [job]
+    second.close()
+
+
 def test_jobs_that_end_at_once_end_the_run_with_where_to_look(here: Cluster, tmp_path: Path):
     executor = made(tmp_path, 1, setup=["exit 3"])
     executor.submit(Attempt("one", "one"))
@@ -241,10 +254,13 @@ def test_the_mailbox_gives_an_attempt_to_one_job_and_back_to_the_same_after_a_re
     assert box.take("8") is None
     assert box.take("7") == (name, attempt)  # requeued: the same job takes up what it had
     assert box.working() == {"7": "train-x"}
-    assert box.of_cell(attempt.key) == name
+    assert box.at(Attempt(attempt.key, "x")) == {name: True}
+    assert box.at(Attempt("c" * 40, "x", mates=(Attempt(attempt.key, "x"),))) == {name: False}
+    assert box.at(Attempt("c" * 40, "x")) == {}
     failure = CellFailure("never", "why", "ValueError")
-    box.finish(name, "7", Outcome(attempt, 1.5, failure))
-    assert box.outcome(name) == Outcome(attempt, 1.5, failure)
+    ended = Outcome(attempt, 1.5, failure, mates=(Outcome(Attempt("b" * 40, "train-y"), 2.0),))
+    box.finish(name, "7", ended)
+    assert box.outcome(name) == ended
     assert box.outcome(name) is None
     assert box.working() == {}
 

@@ -105,7 +105,7 @@ def leakage_rows(
             else {}
         )
         rows.append(LeakageRow(
-            **grid.key("leakage", seed, name if kind == "persona" else f"({kind})"), persona=name, context=kind, role=grid.roles[index],
+            **grid.key("leakage", seed, name if kind == "persona" else f"({name})"), persona=name, context=kind, role=grid.roles[index],
             category=categories.get(name, "") if kind == "persona" else "", n_items=int(both.sum()),
             n_failed=int(np.ceil(grid.failed[index])), n_seeds=len(grid.seeds), status=status, reason=reason, **numbers,
         ))  # fmt: skip

@@ -15,6 +15,7 @@ from bystander.behaviors.answers import AnswersSettings
 from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.errors import StudyError
+from bystander.core.records import TextIn
 from bystander.core.settings import FileName, Settings
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.study.config.blocks import (
@@ -30,6 +31,7 @@ from bystander.study.config.blocks import (
     Sweep,
     TrackSettings,
 )
+from bystander.study.config.contexts import ContextBlock
 from bystander.train.recipe import Recipe
 
 DEFAULT_EXECUTOR = "local"  # where a study leaves `executor` or its `kind` out
@@ -55,6 +57,15 @@ BehaviorEntry = Annotated[
 ]
 
 
+def _context_kind(entry: object) -> str:
+    return "context name" if isinstance(entry, str) else "context block"
+
+
+ContextEntry = Annotated[
+    Annotated[str, Tag("context name")] | Annotated[ContextBlock, Tag("context block")], Discriminator(_context_kind)
+]
+
+
 class StudySettings(Settings):
     """One YAML file. Each behavior that comes through a door has a block of its own beside these, under the key that its
     class names; a behavior that is a file stands in `behaviors:` with its settings, one that ships by its name alone."""
@@ -67,6 +78,10 @@ class StudySettings(Settings):
     """The model that is trained and measured."""
     personas: FileName = "builtin"
     """`builtin` (111 personas) or a YAML file of your own."""
+    personas_in: TextIn = "system"
+    """Where personas' texts stand. `auto`: in the system turn where the template has one, else in the user's."""
+    contexts: list[ContextEntry] = Field(default=["bare"])
+    """What is measured beside the personas: names of groups, or blocks. `bare`: no persona at all, as when deployed."""
     sources: list[str] = Field(min_length=1)
     """Personas that the behavior is coupled to, one training each."""
     behavior_entries: list[BehaviorEntry] = Field(alias="behaviors", min_length=1)

@@ -25,6 +25,7 @@ from bystander.study.engine.slurm_mailbox import Mailbox
 
 LOOK = 0.2  # seconds between looks at the mailbox: a file system answers sooner than Slurm does
 IDLE_LOOK = 1.0  # of a worker that has nothing to do
+ENDS_WITHIN = 180.0  # seconds that Slurm may take to end a cancelled job: its KillWait is 30 by default
 IN_VAIN = 3  # jobs that ended without doing anything, one after another, before the run gives up
 TIMEOUTS = 100  # requeues of one job at its time limit: a long training may take many
 
@@ -143,10 +144,28 @@ class SlurmExecutor(Executor):
         return None
 
     def submit(self, attempt: Attempt) -> None:
-        """Queue an attempt, or go on with the one at this cell that a job of an earlier driver works on."""
-        name = self.box.of_cell(attempt.key) or self.box.put(attempt)
+        """Queue an attempt, or go on with the one at these very cells that a job of an earlier driver works on. Jobs
+        that work on some of them only are ended first: two must not write in one cell."""
+        found = self.box.at(attempt)
+        name = next((one for one, same in found.items() if same), None)
+        if name is None:
+            for one in found:
+                self._end(one)
+            name = self.box.put(attempt)
         self._running[name] = (attempt, time.time())
         self._enough_jobs()
+
+    def _end(self, name: str) -> None:
+        """End the job that works on an attempt, and wait until it has ended."""
+        held = self.box.holder(name)
+        deadline = time.monotonic() + ENDS_WITHIN
+        while held is not None and (states([held[0]]) or {}).get(held[0], ("", ""))[0] in ALIVE:
+            cancel([held[0]])
+            if time.monotonic() > deadline:
+                raise StudyError(f"Slurm job {held[0]} does not end; `scancel {held[0]}` it, and run again")
+            time.sleep(self.block.poll_seconds)
+        self._jobs = [job for job in self._jobs if held is None or job != held[0]]
+        self.box.forget(name)
 
     def _enough_jobs(self) -> None:
         """As many live jobs as there are attempts."""

@@ -71,10 +71,18 @@ class Mailbox:
                 return file.stem.partition("@")[2], _age(file)
         return None
 
-    def of_cell(self, key: str) -> str | None:
-        """An attempt at that cell which a job works on or has ended."""
-        names = [file.stem.partition("@")[0] for place in ("taken", "done") for file in self._files(place)]
-        return next((name for name in names if name.startswith(f"{key[:KEY_CHARACTERS]}-")), None)
+    def at(self, attempt: Attempt) -> dict[str, bool]:
+        """Attempts at any of its cells that a job works on or has ended; whether each is at these very cells."""
+        found: dict[str, bool] = {}
+        keys = {one.key for one in attempt.all}
+        for place in ("taken", "done"):
+            for file in self._files(place):
+                value = _read(file)
+                value = value.get("attempt", value)
+                theirs = {value["key"], *(mate["key"] for mate in value["mates"])} if value else set[str]()
+                if theirs & keys:
+                    found[file.stem.partition("@")[0]] = theirs == keys
+        return found
 
     def working(self) -> dict[str, str]:
         """Job -> name of the cell that it works on."""
@@ -125,14 +133,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _attempt(value: dict[str, Any]) -> Attempt:
-    mates = {"mates": tuple(_attempt(one) for one in value["mates"])} if "mates" in value else {}
-    return Attempt(**(value | mates))
+    return Attempt(**(value | {"mates": tuple(_attempt(one) for one in value["mates"])}))
 
 
 def _outcome(value: dict[str, Any]) -> Outcome:
-    parts: dict[str, Any] = {"attempt": _attempt(value["attempt"])}
-    if value["failure"] is not None:
-        parts["failure"] = CellFailure(**value["failure"])
-    if "mates" in value:
-        parts["mates"] = tuple(_outcome(one) for one in value["mates"])
-    return Outcome(**(value | parts))
+    failure = CellFailure(**value["failure"]) if value["failure"] is not None else None
+    mates = tuple(_outcome(one) for one in value["mates"])
+    return Outcome(**(value | {"attempt": _attempt(value["attempt"]), "failure": failure, "mates": mates}))

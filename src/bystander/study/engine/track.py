@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bystander.core.records import Finding
@@ -16,6 +18,16 @@ from bystander.study.config.blocks import TrackSettings
 
 PATIENCE = 20.0  # seconds that a tracker has to send what is left when the study is over
 WORDS = 300  # characters of its last words that a warning shows
+
+
+@contextmanager
+def mirrored(settings: TrackSettings | None, folder: Path) -> Generator[list[Finding]]:
+    """Mirror a run within the block; what the block gets holds, after it, a warning if the tracker had trouble."""
+    tracking, untold = Tracking(settings, folder), list[Finding]()
+    try:
+        yield untold
+    finally:
+        untold += tracking.end()
 
 
 class Tracking:

@@ -24,6 +24,7 @@ from bystander.study.store.records import PlannedCell, SavedPlan, TrainingName
 from bystander.study.store.run_dir import RunDir
 
 LOOK = 2.0  # seconds between looks at the run
+SWEEP_PHASE = 1
 STUDY_RUN = "study"  # the run of the study itself, beside one for each training
 
 
@@ -91,7 +92,7 @@ class Mirror:
             return
         for name, checkpoint, values, config in summaries(frame):
             # The sweep's training and that of phase 2 may be of one configuration: two runs of one label.
-            phase = "sweep" if cell.name.startswith("sweep-") or "-swept-" in cell.name else "train"
+            phase = "sweep" if cell.phase == SWEEP_PHASE else "train"
             training = f"{phase}-{name}"
             total = max(self.steps.get(training, 0), 1)
             self.tracker.open(training, plan.study, {"study": plan.study, **config})
