@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 SCRIPTS := $(wildcard tools/*.sh tools/*/*.sh) .ci/run
 QUIET := -q --disable-pip-version-check
 
-.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser slurm generated wheel clean
+.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser slurm generated docs wheel clean
 
 install: $(VENV)/.installed
 
@@ -53,6 +53,11 @@ wheel: install ## the package outside its checkout: built, installed into an emp
 
 generated: install ## what is made of the settings, after a change of them
 	$(BIN)/bystander schema --out src/bystander/studies/study.schema.json
+	$(BIN)/python tools/docs/settings_pages.py
+
+docs: install ## the site, in site/; a broken link or reference is an error
+	$(BIN)/python -m pip install $(QUIET) -r requirements-docs.lock
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 slurm: ## Debian's Slurm, for the tests that start a cluster of one node
 	@command -v slurmctld >/dev/null || (apt-get update -qq && apt-get install -y -qq slurmctld slurmd slurm-client munge >/dev/null)
@@ -64,4 +69,4 @@ lock: ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -e '^torch==' -e '^bystander' > requirements.lock
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build dist site .pytest_cache .ruff_cache
