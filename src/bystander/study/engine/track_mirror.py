@@ -13,15 +13,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from bystander.core.files import read_json
 from bystander.study.engine.trackers import TRACKERS, Config, Tracker
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import PlannedCell, SavedPlan, TrainingName
 from bystander.study.store.run_dir import RunDir
+from bystander.study.store.train_steps import steps_of
 
 LOOK = 2.0  # seconds between looks at the run
 SWEEP_PHASE = 1
@@ -75,7 +74,7 @@ class Mirror:
 
     def _losses(self, plan: SavedPlan, name: str, directory: CellDir) -> None:
         """Steps that are on disk and were not told: all of a training that is done, those of its last state before."""
-        rows = _steps(directory)
+        rows = steps_of(directory)
         told = self.steps.get(name, 0)
         if len(rows) <= told:
             return
@@ -116,16 +115,6 @@ def summaries(frame: pl.DataFrame) -> Iterator[tuple[str, float, Mapping[str, fl
         words = str(config["config"]).replace("=", "").replace(",", "-")
         name = f"{config['behavior']}-{config['source']}-{config['arm']}-{words}-s{config['seed']}"
         yield name, float(group[-1] or 0.0), values, config
-
-
-def _steps(directory: CellDir) -> list[dict[str, Any]]:
-    if directory.steps_file.is_file():
-        return pl.read_parquet(directory.steps_file.read_bytes()).to_dicts()
-    state = directory.path / "state.json"
-    try:
-        return list(read_json(state)["steps"]) if state.is_file() else []
-    except Exception:  # between two looks the training ended and its state went
-        return []
 
 
 def main() -> None:
