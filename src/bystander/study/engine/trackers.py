@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,9 +34,7 @@ class WandbTracker:
     """Weights & Biases; what it writes on the way lies in `folder`."""
 
     def __init__(self, project: str, folder: Path) -> None:
-        import wandb
-
-        self.library: Any = wandb
+        self.library: Any = import_module("wandb")
         self.project, self.folder = project, folder
         self.run: Any = None
 
@@ -60,9 +59,7 @@ class TrackioTracker:
 
     def __init__(self, project: str, folder: Path) -> None:
         del folder  # it keeps everything where `trackio show` looks: TRACKIO_DIR, or the user's cache
-        import trackio
-
-        self.library: Any = trackio
+        self.library: Any = import_module("trackio")
         self.project = project
 
     def open(self, name: str, group: str, config: Config) -> None:
@@ -85,12 +82,10 @@ class MlflowTracker:
     """MLflow: the server of MLFLOW_TRACKING_URI, else a database in `folder`."""
 
     def __init__(self, project: str, folder: Path) -> None:
-        import mlflow
-
-        self.library: Any = mlflow
+        self.library: Any = import_module("mlflow")
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-        self.experiment = mlflow.set_experiment(project)
+            self.library.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        self.experiment = self.library.set_experiment(project)
         self.runs: dict[tuple[str, str], str] = {}
 
     def open(self, name: str, group: str, config: Config) -> None:
@@ -114,10 +109,8 @@ class TensorboardTracker:
     """TensorBoard: event files in `folder`; `tensorboard --logdir RUN/track` shows them."""
 
     def __init__(self, project: str, folder: Path) -> None:
-        import tensorboard  # noqa: F401 (torch's writer needs it, and says so less clearly)
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.make: Any = SummaryWriter
+        import_module("tensorboard")  # torch's writer needs it, and says so less clearly
+        self.make: Any = import_module("torch.utils.tensorboard").SummaryWriter
         self.folder = folder / "tensorboard" / project
         self.writer: Any = None
 
