@@ -98,14 +98,6 @@ class Workload:
             return probe.check_work(plan.contexts, counter.count)
         return self._training(cell) if cell.kind == "train" else Work()
 
-    def _answers(self, cell: Cell) -> Work:
-        behavior = self.plan.parts.to_write()[cell.behavior]
-        if not isinstance(behavior.settings.not_shown, str):
-            return Work()  # a provider writes them
-        pairs = behavior.pending()
-        read = sum(self.counter.count(pair.user) + TEMPLATE_TOKENS for pair in pairs)
-        return Work(scored=read, sampled=len(pairs) * behavior.settings.own.max_tokens)
-
     def _geometry(self, prompts: float) -> Work:
         """`prompts`: tokens of all questions under all personas."""
         plan, geometry = self.plan, self.plan.study.spec.geometry
@@ -123,6 +115,14 @@ class Workload:
         if predictors.need("training_direction"):
             work += Work(scored=2 * (prefixes / personas + turns) * len(plan.study.spec.sources))
         return work
+
+    def _answers(self, cell: Cell) -> Work:
+        behavior = self.plan.parts.to_write()[cell.behavior]
+        if not isinstance(behavior.settings.not_shown, str):
+            return Work()  # a provider writes them
+        pairs = behavior.pending()
+        read = sum(self.counter.count(pair.user) + TEMPLATE_TOKENS for pair in pairs)
+        return Work(scored=read, sampled=len(pairs) * behavior.settings.own.max_tokens)
 
     def _probe(self, name: str, group: str, contexts: Sequence[Context]) -> Work:
         if (name, group) not in self._probed:
