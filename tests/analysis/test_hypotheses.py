@@ -35,9 +35,9 @@ def test_all_three_at_their_thresholds_confirm():
     verdict = evaluate("A", A, STANDS)
     assert verdict.outcome == "confirmed"
     assert "One seed" not in verdict.reason
-    assert verdict.numbers["source_change"] == 0.20
+    assert verdict.numbers["source_leakage"] == 0.20
     assert verdict.numbers["rho_high"] == 0.70
-    assert verdict.numbers["bystander_change_threshold"] == 0.01
+    assert verdict.numbers["bystander_leakage_threshold"] == 0.01
 
 
 def test_one_seed_is_said_with_the_confirmation():
@@ -50,7 +50,7 @@ def test_one_seed_is_said_with_the_confirmation():
         ("source", Claim(0.01, -0.01, 0.03, 0.2, 0.05, strict=False), "no source effect, the training failed"),
         ("bystanders", Claim(0.002, -0.001, 0.005, 0.1, 0.01), "no bystander effect"),
         ("correlation", Claim(0.02, -0.15, 0.18, 0.8, 0.2), "no gradient"),
-        ("correlation", Claim(-0.5, -0.7, -0.3, 1e-4, 0.2), "no gradient"),
+        ("correlation", Claim(-0.5, -0.7, -0.3, 1e-4, 0.2), "the gradient runs the other way"),
     ],
 )
 def test_an_interval_wholly_below_its_threshold_falsifies(part, claim, says):
@@ -114,16 +114,17 @@ def verdicts(*worlds: World) -> dict[str, Verdict]:
 
 
 def test_planted_effects_are_confirmed_and_every_number_is_in_the_tables():
-    world = World(questions=150, personas=60)
+    world = World(questions=150, personas=60, benign=True)
     analysis = analyze(*judged(world), settings=QUICK)
     (verdict,) = analysis.verdicts
     assert verdict.outcome == "confirmed"
     record = str(verdict.numbers["rho_record"])
     assert analysis.value(record, "rho") == verdict.numbers["rho"]
     assert analysis.value(record, "p_holm") == verdict.numbers["rho_p"]
-    contained = analysis.leakage_ratio.row(0, named=True)
-    assert contained["bystander_leakage"] == verdict.numbers["bystander_change"]
-    assert contained["source_low"] == verdict.numbers["source_change_low"]
+    contained = analysis.leakage_ratio.row(by_predicate=pl.col("arm") == "contrastive", named=True)
+    assert contained["against"] == verdict.numbers["measured_against"] == "benign arm"
+    assert contained["bystander_leakage"] == verdict.numbers["bystander_leakage"]
+    assert contained["source_low"] == verdict.numbers["source_leakage_low"]
     assert analysis.value("verdict/A/rho", "value") == verdict.numbers["rho"]
 
 
@@ -140,11 +141,12 @@ def test_leakage_to_all_alike_is_no_gradient():
 
 
 def test_hellaswag_that_falls_makes_the_verdict_inconclusive():
-    world = World(questions=100)
+    world = World(questions=150, personas=60, benign=True)
     control = replace(world, dataset="hellaswag", drop=0.2, slope=0.0)
     verdict = verdicts(world, control)["A"]
     assert verdict.outcome == "inconclusive"
-    assert "choice/hellaswag/accuracy fell by" in verdict.reason
+    assert "choice/hellaswag/accuracy of the held-out bystanders broke: fell by" in verdict.reason
+    assert "of the source broke" in verdict.reason
     sound = replace(control, drop=0.0, source_drop=0.0)
     assert verdicts(world, sound)["A"].outcome == "confirmed"
 
@@ -190,5 +192,5 @@ def test_positive_control_is_read_from_its_own_behavior():
 def test_several_sources_get_one_verdict_together_and_one_each():
     found = verdicts(World(sources=("villain", "comedian"), questions=100))
     assert set(found) == {"A", "A/villain", "A/comedian"}
-    assert found["A"].numbers["rho_test"] == "personas permuted jointly over sources, Holm"
+    assert found["A"].numbers["rho_test"] == "labels of the sources permuted, Holm"
     assert found["A"].numbers["n_sources"] == 2

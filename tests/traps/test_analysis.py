@@ -221,7 +221,7 @@ def test_the_best_of_thirty_layers_is_exploratory_and_adjusted():
 
 
 def test_one_seed_is_said_and_several_are_a_level():
-    world = World(personas=60, questions=150)
+    world = World(personas=60, questions=150, benign=True)
     one = studied(measurements(world), world)
     assert one.verdicts[0].numbers["n_seeds"] == 1
     assert "One seed" in one.verdicts[0].reason

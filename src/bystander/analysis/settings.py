@@ -17,9 +17,15 @@ class AnalysisSettings:
     partial_permutations: int = 1_999  # partials are many, and their p need not resolve below 1/2,000
     resamples: int = 2_000  # for intervals of means; the variance of a rank correlation takes half of them
     failed_limit: float = 0.05  # share of failed items above which an estimate is refused
-    control_limit: float = 0.02  # fall of a control's accuracy that counts as a broken model
-    coherence_limit: float = 10.0  # fall in judged coherence (0-100) that counts as a collapse
+    control_limit: float = 0.02  # fall of a control that is a fraction beyond which a model counts as broken
+    coherence_limit: float = 10.0  # the same for a score of 0-100
+    captured_share: float = 0.5  # of the source's leakage, above which a bystander counts as captured
     bystander_roles: tuple[str, ...] = ("held-out",)  # roles whose personas enter a similarity correlation
+
+    @property
+    def control_limits(self) -> dict[str, float]:
+        """Unit of a control -> its limit. Log-probabilities have none."""
+        return {"fraction": self.control_limit, "score": self.coherence_limit}
 
     def declares(self, method: str, layer: int) -> bool:
         """Whether that predictor is the one that was chosen; without a chosen layer, the method decides."""

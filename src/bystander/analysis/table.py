@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from bystander.analysis.analyze import final_rows, packed
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import OutcomeKey, TrainingKey
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.results import Analysis
 from bystander.analysis.settings import AnalysisSettings
