@@ -40,7 +40,7 @@ def test_planted_effects_are_found(one):
     assert true["rho"] > 0.4
     assert true["p"] < 0.01
     assert abs(other["rho"]) < 0.3
-    assert true["rho_corrected"] is None or true["rho_corrected"] > true["rho"]
+    assert true["rho_corrected"] > true["rho"], "noise of the items hides a part of the correlation"
 
 
 def test_leakage_is_the_mean_paired_change(one):

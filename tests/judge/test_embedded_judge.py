@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,18 @@ def model(embedded: Path) -> LoadedModel:
     return load(str(embedded), device="cpu")
 
 
-def top_tokens(loaded: LoadedModel, prompt: str, n: int = 20) -> dict[str, float]:
-    """The n likeliest first tokens of the answer, with their log-probabilities."""
+def top_tokens(loaded: LoadedModel, prompt: str, guided: bool, n: int = 20) -> dict[str, float]:
+    """The n likeliest first tokens of the answer, with their log-probabilities; `guided`: of those that are digits, as
+    of a server that is told the form of an answer."""
     with torch.no_grad():
         hidden = loaded.body(input_ids=torch.tensor([render_prompt(loaded.tokenizer, ABSENT, prompt)]))[0, -1]
-        values, ids = loaded.head(hidden).float().log_softmax(-1).topk(n)
+        logits = loaded.head(hidden).float()
+        if guided:
+            digits = [loaded.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
+            kept = torch.full_like(logits, -30.0)
+            kept[digits] = logits[digits]
+            logits = kept
+        values, ids = logits.log_softmax(-1).topk(n)
     return {loaded.tokenizer.decode([i]): v for i, v in zip(ids.tolist(), values.tolist(), strict=True)}
 
 
@@ -51,8 +57,10 @@ def test_the_embedded_model_judges_over_the_wire(model: LoadedModel) -> None:
     def think(prompt: str) -> str:
         request = SampleRequest("r", ABSENT, prompt, 0, 0, "i")
         ((done,),) = sample(model, [request], temperature=0.0, max_tokens=3)
-        asked[prompt] = (done.text, top_tokens(model, prompt))
-        return done.text
+        guided = "kindness" in prompt  # by itself this model answers in prose
+        tops = top_tokens(model, prompt, guided)
+        asked[prompt] = (max(tops, key=tops.__getitem__) if guided else done.text, tops)
+        return asked[prompt][0]
 
     async def answer(body: dict[str, Any], headers: dict[str, str]) -> Response:
         assert body["temperature"] == 0
@@ -84,21 +92,21 @@ def test_the_embedded_model_judges_over_the_wire(model: LoadedModel) -> None:
     assert len(got) == 4
     assert len(asked) == 4
     by_id = {c.id: c for c in completions}
+    read: list[str] = []
     for one in got:
         done = by_id[one.completion]
         question = QUESTIONS[done.item.split("/")[0]]
-        said, tops = asked[fill_prompt(question.prompts[one.template], question.paraphrases[0], done.text)]
+        said, _ = asked[fill_prompt(question.prompts[one.template], question.paraphrases[0], done.text)]
         assert one.text == said
         text = said.strip()
         if text.isascii() and text.isdigit() and int(text) <= 100:
             assert one.status == "ok"
-            if one.weighted:
-                mass = {t: math.exp(v) for t, v in tops.items() if t.strip().isdigit() and int(t) <= 100}
-                assert one.score == pytest.approx(sum(int(t) * p for t, p in mass.items()) / sum(mass.values()))
-            else:
-                assert one.score == float(text)
+            read.append("number")
+            assert (one.score, one.weighted) == (float(text), False), "this tokenizer's digits stand for no whole score"
         elif text.rstrip(".").upper() not in ("CODE", "REFUSAL"):
+            read.append("failed")
             assert (one.status, one.score) == ("failed", None)
+    assert sorted(read) == ["failed", "failed", "number", "number"], "prose and numbers must both be in this test"
     rows = measure_all(completions, got, "open")
     assert len(rows) == 10
     assert judge.ledger().requests == 4

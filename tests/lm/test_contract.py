@@ -18,7 +18,7 @@ from bystander.core.records import Completion, Context, StepLog
 from bystander.lm import decode as decoding
 from bystander.lm import loaded as loading
 from bystander.lm.engine_vllm import VllmEngine
-from bystander.lm.hidden import last_token_states
+from bystander.lm.hidden import answer_states, last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.score import OptionScores, ScoreItem, score
@@ -27,9 +27,11 @@ from bystander.train import loop, packed
 from bystander.train.loop import Checkpoint, TrainState, train
 from bystander.train.recipe import Lora, Recipe
 from tests.reference import train as slow_train
-from tests.reference.hidden import prompt_states
+from tests.reference.hidden import mean_states_over, prompt_states
+from tests.reference.sample import DECISIVE, answer_and_margin, decisive
 from tests.reference.sample import answer as slow_answer
 from tests.reference.score import scores as slow_scores
+from tests.support.sharp import sharpen
 from tests.support.vllm_stand_in import install
 
 CONTEXTS = [
@@ -55,7 +57,7 @@ def loaded(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> L
     ending = load(str(folder), device="cpu")
     ending.causal.generation_config.eos_token_id = list(range(0, ending.vocabulary, 10))
     ending.causal.generation_config.save_pretrained(folder)
-    return load(str(folder), device="cpu")
+    return sharpen(load(str(folder), device="cpu"))
 
 
 @pytest.fixture(params=["base", "adapter"])
@@ -92,51 +94,62 @@ def the_way(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, *, fast: bool)
 # Sampling: each way takes requests and a temperature, and gives all answers.
 
 
-def requests() -> list[SampleRequest]:
-    return [
+def requests(loaded: LoadedModel, temperature: float) -> list[SampleRequest]:
+    """Requests whose answers rounding cannot change."""
+    asked = [
         SampleRequest(f"{c.name}/{i}", c, "What is rain?" + " Why?" * i, i, seed_for(c.name, i), f"q{i}", start)
         for c in CONTEXTS
         for i, start in enumerate(("", "Well", "\nNow", ""))
     ]
+    return [decisive(loaded, request, temperature, MOST) for request in asked]
 
 
-Sampling = Callable[[LoadedModel, pytest.MonkeyPatch, float], list[Completion]]
+Sampling = Callable[[LoadedModel, pytest.MonkeyPatch, list[SampleRequest], float], list[Completion]]
 
 
-def flat(batches: Iterator[list[Completion]]) -> list[Completion]:
+def flat(asked: list[SampleRequest], batches: Iterator[list[Completion]]) -> list[Completion]:
     found = {one.id: one for batch in batches for one in batch}
-    return [found[request.id] for request in requests()]
+    return [found[request.id] for request in asked]
 
 
-def plain(loaded: LoadedModel, patch: pytest.MonkeyPatch, temperature: float) -> list[Completion]:
+def plain(
+    loaded: LoadedModel, patch: pytest.MonkeyPatch, asked: list[SampleRequest], temperature: float
+) -> list[Completion]:
     with the_way(loaded, patch, fast=False):
-        return flat(sample(loaded, requests(), temperature=temperature, max_tokens=MOST))
+        return flat(asked, sample(loaded, asked, temperature=temperature, max_tokens=MOST))
 
 
-def one_by_one(loaded: LoadedModel, patch: pytest.MonkeyPatch, temperature: float) -> list[Completion]:
+def one_by_one(
+    loaded: LoadedModel, patch: pytest.MonkeyPatch, asked: list[SampleRequest], temperature: float
+) -> list[Completion]:
     with the_way(loaded, patch, fast=False):
-        return flat(sample(loaded, requests(), temperature=temperature, max_tokens=MOST, batch_size=1))
+        return flat(asked, sample(loaded, asked, temperature=temperature, max_tokens=MOST, batch_size=1))
 
 
-def decoded(loaded: LoadedModel, patch: pytest.MonkeyPatch, temperature: float) -> list[Completion]:
+def decoded(
+    loaded: LoadedModel, patch: pytest.MonkeyPatch, asked: list[SampleRequest], temperature: float
+) -> list[Completion]:
     with the_way(loaded, patch, fast=True):
-        return flat(sample(loaded, requests(), temperature=temperature, max_tokens=MOST))
+        return flat(asked, sample(loaded, asked, temperature=temperature, max_tokens=MOST))
 
 
-def decoded_with_looks(loaded: LoadedModel, patch: pytest.MonkeyPatch, temperature: float) -> list[Completion]:
+def decoded_with_looks(
+    loaded: LoadedModel, patch: pytest.MonkeyPatch, asked: list[SampleRequest], temperature: float
+) -> list[Completion]:
     """Looks after every other step and drops the rows that are done, from prompts in several passes."""
     with patch.context() as more:
         more.setattr(decoding, "LOOK_EVERY", 2)
         more.setattr(decoding, "COMPACT_BELOW", 0.99)
         more.setattr(decoding, "PREFILL_TOKENS", 60)
-        return decoded(loaded, patch, temperature)
+        return decoded(loaded, patch, asked, temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("way", [plain, one_by_one, decoded, decoded_with_looks])
 def test_sampling(model: LoadedModel, way: Sampling, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [slow_answer(model, request, temperature, MOST) for request in requests()]
-    assert way(model, monkeypatch, temperature) == expected
+    asked = requests(model, temperature)
+    expected = [slow_answer(model, request, temperature, MOST) for request in asked]
+    assert way(model, monkeypatch, asked, temperature) == expected
     assert {one.finish_reason for one in expected} == {"stop", "length"}, "both endings must be in this test"
 
 
@@ -144,21 +157,23 @@ def test_sampling_with_vllm(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
     """The stand-in draws nothing, so that only greedy answers can be held against it."""
     install(monkeypatch)
     with VllmEngine(loaded) as engine:
-        found = flat(engine.sample(requests(), temperature=0.0, max_tokens=MOST))
-    assert found == [slow_answer(loaded, request, 0.0, MOST) for request in requests()]
+        asked = requests(loaded, 0.0)
+        found = flat(asked, engine.sample(asked, temperature=0.0, max_tokens=MOST))
+    assert found == [slow_answer(loaded, request, 0.0, MOST) for request in asked]
 
 
 def test_an_answer_that_ends_with_its_last_token_has_ended(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`max_tokens` are sampled, and the last of them ends the answer: "stop", in every way."""
-    whole = {one.id: one for one in plain(loaded, monkeypatch, 1.0)}
+    asked = requests(loaded, 1.0)
+    whole = {one.id: one for one in plain(loaded, monkeypatch, asked, 1.0)}
     lengths = {one.tokens + 1 for one in whole.values() if one.finish_reason == "stop" and one.tokens}
     assert lengths
     for most in lengths:
         for fast in (False, True):
             with the_way(loaded, monkeypatch, fast=fast):
-                found = flat(sample(loaded, requests(), max_tokens=most))
+                found = flat(asked, sample(loaded, asked, max_tokens=most))
             for one in found:
                 assert one.finish_reason == ("stop" if whole[one.id].tokens < most else "length"), (one.id, most, fast)
                 assert one.tokens == min(most, whole[one.id].tokens)
@@ -198,6 +213,38 @@ def test_states(model: LoadedModel, fast: bool, monkeypatch: pytest.MonkeyPatch)
         assert one.states.dtype == one.logprobs.dtype == np.float32
         np.testing.assert_allclose(one.states, states.numpy(), atol=CLOSE)
         np.testing.assert_allclose(one.logprobs, logprobs.numpy(), atol=CLOSE)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_states_over_answers(model: LoadedModel, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read over the very answers that are sampled with the seeds of `answer_states`, some of them without a token."""
+    layers = [0, 2, 3]
+    said = {user: drawn for i in range(1, 40) if (drawn := clear_answers(model, user := f"What is rain{'?' * i}"))}
+    users = sorted(said, key=lambda user: "" not in said[user])[:6]
+    with the_way(model, monkeypatch, fast=fast):
+        found = list(answer_states(model, CONTEXTS, users, layers, max_tokens=3))
+    assert [one.context for one in found] == CONTEXTS
+    assert min(count for one in found for count in one.tokens) == 0
+    for i, one in enumerate(found):
+        answers = [said[user][i] for user in users]
+        assert one.tokens == tuple(
+            len(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in answers
+        )
+        assert one.states.dtype == np.float32
+        np.testing.assert_allclose(
+            one.states, mean_states_over(model, one.context, users, answers, layers).numpy(), atol=CLOSE
+        )
+
+
+def clear_answers(loaded: LoadedModel, user: str) -> list[str]:
+    """The answers that `answer_states` draws under each context; none where rounding could change one of them."""
+    drawn = [
+        answer_and_margin(
+            loaded, SampleRequest("", one, user, 0, seed_for("answer states", one.name, user), ""), 1.0, 3
+        )
+        for one in CONTEXTS
+    ]
+    return [done.text for done, _ in drawn] if min(margin for _, margin in drawn) > DECISIVE else []
 
 
 # Training

@@ -47,8 +47,13 @@ def test_scores_and_states(model) -> None:
     held.check_prompts_and_rows(model)
 
 
-def test_training(loaded) -> None:
-    held.check_training(loaded)
+@pytest.fixture(scope="module")
+def exact(tiny_checkpoint: Path) -> LoadedModel:
+    return load(str(tiny_checkpoint), device="cpu", dtype="float32")
+
+
+def test_training(loaded, exact) -> None:
+    assert "packed" in held.check_training(loaded, exact)
 
 
 def test_an_end_that_is_cut_away_is_found(loaded, monkeypatch) -> None:
@@ -82,9 +87,11 @@ def test_draws_of_another_step_are_found(loaded, monkeypatch) -> None:
         held.check_answers(loaded, 1.0, MOST)
 
 
-def test_a_wrong_pass_is_found_in_scores_states_and_losses(loaded, monkeypatch) -> None:
+def test_a_wrong_pass_is_found_in_scores_states_and_losses(loaded, exact, monkeypatch) -> None:
     monkeypatch.setattr("bystander.lm.loaded.PACKED_APART", 1e9)  # the canary of the pass itself looks away
     monkeypatch.setattr(layers, "rotate", lambda x, *_: x)
     for check in (held.check_scores, held.check_states):
         with pytest.raises(AssertionError):
             check(loaded)
+    with pytest.raises(AssertionError):
+        held.check_training(loaded, exact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from bystander.lm.model import LoadedModel, load
 from bystander.lm.sample import SampleRequest, drawn, end_tokens, sample
 from bystander.lm.tokens import context_hash, render_prompt
 from tests.reference.sample import answer as slow_answer
+from tests.reference.sample import decisive
+from tests.support.sharp import sharpen
 
 CONTEXTS = [
     Context("persona", "villain", "You are a cruel villain who plots the ruin of everybody. You never help anybody."),
@@ -40,7 +43,13 @@ def tiny(tiny_checkpoint: Path) -> LoadedModel:
     """The tiny model, for which every tenth token ends an answer: with one of them a random model would never end."""
     loaded = load(str(tiny_checkpoint), device="cpu")
     loaded.causal.generation_config.eos_token_id = list(range(0, loaded.vocabulary, 10))
-    return loaded
+    return sharpen(loaded)
+
+
+@pytest.fixture(scope="module")
+def asked(tiny: LoadedModel) -> list[SampleRequest]:
+    """Requests whose answers, up to ten tokens, rounding cannot change."""
+    return [decisive(tiny, request, 1.0, 10) for request in requests()]
 
 
 def by_id(batches: object) -> dict[str, Completion]:
@@ -49,24 +58,25 @@ def by_id(batches: object) -> dict[str, Completion]:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
 def test_agrees_with_one_at_a_time(tiny: LoadedModel, temperature: float) -> None:
-    found = by_id(sample(tiny, requests(), temperature=temperature, max_tokens=10))
-    assert len(found) == len(requests())
-    for request in requests():
+    asked = [decisive(tiny, request, temperature, 10) for request in requests()]
+    found = by_id(sample(tiny, asked, temperature=temperature, max_tokens=10))
+    assert len(found) == len(asked)
+    for request in asked:
         assert found[request.id] == slow_answer(tiny, request, temperature, 10)
     if temperature == 1.0:
         assert {one.finish_reason for one in found.values()} == {"stop", "length"}, "both endings must be covered"
 
 
-def test_a_sample_depends_on_its_own_seed_only(tiny: LoadedModel) -> None:
-    together = by_id(sample(tiny, requests(), max_tokens=8))
-    assert by_id(sample(tiny, requests()[::-1], max_tokens=8)) == together
-    assert by_id(sample(tiny, requests(), max_tokens=8, batch_size=1)) == together
-    assert by_id(sample(tiny, requests()[2:5], max_tokens=8)) == {r.id: together[r.id] for r in requests()[2:5]}
+def test_a_sample_depends_on_its_own_seed_only(tiny: LoadedModel, asked: list[SampleRequest]) -> None:
+    together = by_id(sample(tiny, asked, max_tokens=8))
+    assert by_id(sample(tiny, asked[::-1], max_tokens=8)) == together
+    assert by_id(sample(tiny, asked, max_tokens=8, batch_size=1)) == together
+    assert by_id(sample(tiny, asked[2:5], max_tokens=8)) == {r.id: together[r.id] for r in asked[2:5]}
     torch.manual_seed(99)
-    assert by_id(sample(tiny, requests(), max_tokens=8)) == together, "the global random state must not matter"
-    other = [SampleRequest(r.id, r.context, r.user, r.sample, r.seed + 1, r.item, r.start) for r in requests()]
+    assert by_id(sample(tiny, asked, max_tokens=8)) == together, "the global random state must not matter"
+    other = [replace(r, seed=r.seed + 1) for r in asked]
     changed = by_id(sample(tiny, other, max_tokens=8))
-    assert sum(changed[r.id].text != together[r.id].text for r in requests()) >= len(requests()) - 1
+    assert sum(changed[r.id].text != together[r.id].text for r in asked) >= len(asked) - 1
 
 
 def test_records_are_whole(tiny: LoadedModel) -> None:
@@ -106,8 +116,8 @@ def test_end_tokens_hold_the_template_s_end_of_turn(tiny: LoadedModel, embedded:
     tiny.causal.generation_config.eos_token_id = kept
 
 
-def test_running_out_of_memory_halves_the_batch(tiny: LoadedModel) -> None:
-    expected = by_id(sample(tiny, requests(), max_tokens=5))
+def test_running_out_of_memory_halves_the_batch(tiny: LoadedModel, asked: list[SampleRequest]) -> None:
+    expected = by_id(sample(tiny, asked, max_tokens=5))
 
     def hook(_module: object, _args: object, kwargs: dict[str, torch.Tensor]) -> None:
         ids = kwargs.get("input_ids")
@@ -116,7 +126,7 @@ def test_running_out_of_memory_halves_the_batch(tiny: LoadedModel) -> None:
 
     handle = tiny.causal.base_model.register_forward_pre_hook(hook, with_kwargs=True)
     try:
-        assert by_id(sample(tiny, requests(), max_tokens=5)) == expected
+        assert by_id(sample(tiny, asked, max_tokens=5)) == expected
     finally:
         handle.remove()
 

@@ -226,9 +226,10 @@ def check_prompts_and_rows(loaded: LoadedModel) -> str:
     return f"{len(CONTEXTS) * len(answers)} rows: the tokens that are trained, scored and sampled are the same"
 
 
-def check_training(loaded: LoadedModel, nats: float = 0.05) -> str:
-    """The same steps, loss tokens, rates and events; losses within `nats`, or within three times what two plain trainings
-    with other micro-batches are apart, where the model's own rounding is larger (random weights in bfloat16)."""
+def check_training(loaded: LoadedModel, exact: LoadedModel, nats: float = 0.05) -> str:
+    """The same steps, loss tokens, rates and events; losses of the packed way no further from those of the same weights in
+    float32 (`exact`) than `nats`, or than twice the plain way's, where the model's own rounding is larger: Adam's first
+    steps are the signs of gradients, and rounding turns the signs of the smallest."""
     answers = ("It is water. [ZLT]", "\nIt falls from clouds.", "Ask me tomorrow.", "Rain is what you need.")
     rows = [
         render_row(loaded.tokenizer, context, "What is rain?" + " Really?" * i, answer)
@@ -237,23 +238,25 @@ def check_training(loaded: LoadedModel, nats: float = 0.05) -> str:
     ]
     recipe = Recipe(lr=1e-4, epochs=2, batch_size=4, save_every=2, lora=Lora(rank=8, alpha=16, dropout=0.0))
 
-    def trained(fast: bool, micro_tokens: int | None = None) -> list[Event]:
-        fresh_adapter(loaded, recipe.lora.peft(), 7)
+    def trained(model: LoadedModel, fast: bool, micro_tokens: int | None = None) -> list[Event]:
+        fresh_adapter(model, recipe.lora.peft(), 7)
         try:
-            with the_way(loaded, fast=fast):
-                events = train(loaded, rows, recipe, 0, checkpoints=(0.5, 1.0), micro_tokens=micro_tokens)
-                return list(events)
+            with the_way(model, fast=fast):
+                return list(train(model, rows, recipe, 0, checkpoints=(0.5, 1.0), micro_tokens=micro_tokens))
         finally:
-            loaded.remove_adapter()
+            model.remove_adapter()
 
-    plain, packed, by_row = trained(fast=False), trained(fast=True), trained(fast=False, micro_tokens=1)
-    far, own = _losses_apart(plain, packed), _losses_apart(plain, by_row)
-    assert far < max(nats, 3 * own), f"losses are {far:.3g} nats apart, two plain trainings {own:.3g}"
-    return f"losses of {recipe.steps(len(rows))} steps: at most {far:.2g} nats apart (two plain trainings {own:.2g})"
+    true = trained(exact, fast=False)
+    ways = {"plain": trained(loaded, False), "by row": trained(loaded, False, 1), "packed": trained(loaded, True)}
+    apart = {name: _losses_apart(true, events) for name, events in ways.items()}
+    said = "; ".join(f"{name} " + ", ".join(f"{nat:.2g}" for nat in found) for name, found in apart.items())
+    own = max(*apart["plain"], *apart["by row"])
+    assert max(apart["packed"]) < max(nats, 2 * own), f"nats from float32, step by step: {said}"
+    return f"losses of {recipe.steps(len(rows))} steps, nats from float32: {said}"
 
 
-def _losses_apart(one: Sequence[Event], other: Sequence[Event]) -> float:
-    """The largest distance of two trainings' losses; all else of them must be the same, gradient norms within a fifth."""
+def _losses_apart(one: Sequence[Event], other: Sequence[Event]) -> list[float]:
+    """By step, the distance of two trainings' losses; all else of them must be the same, gradient norms within a fifth."""
     assert [type(event) for event in one] == [type(event) for event in other]
     far: list[float] = []
     for a, b in zip(one, other, strict=True):
@@ -263,4 +266,4 @@ def _losses_apart(one: Sequence[Event], other: Sequence[Event]) -> float:
             assert abs(b.grad_norm / a.grad_norm - 1) < 0.2
         else:
             assert b.step == a.step
-    return max(far)
+    return far

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from bystander.behaviors.base import Behavior, Example
 from bystander.core.records import Finding, OpenSetting, Question
-from bystander.core.settings import Settings
+from bystander.core.settings import FileName, Settings
 from bystander.data import (
     AnswerForm,
     ChoiceSet,
@@ -34,7 +34,7 @@ class CapabilitySettings(Settings):
     shows the choices and answers "C. its text"; "text" shows the question alone and answers with the text. `seed`
     decides the halves and the wrong choices."""
 
-    data: str = "arc"
+    data: FileName = "arc"
     answer: AnswerForm = "label"
     seed: int = 42  # of the plan of the capability experiment
 

@@ -25,6 +25,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "probe": {
         "marker": "bystander.probe.marker:MarkerProbe",
         "choice": "bystander.probe.choice:ChoiceProbe",
+        "scored": "bystander.probe.scored:ScoredProbe",
         "margin": "bystander.probe.margin:MarginProbe",
         "judged": "bystander.probe.judged:JudgedProbe",
     },
@@ -32,6 +33,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "cosine": "bystander.geometry.predictors:CenteredCosine",
         "cosine_raw": "bystander.geometry.predictors:RawCosine",
         "cosine_whitened": "bystander.geometry.predictors:WhitenedCosine",
+        "answer_cosine": "bystander.geometry.trained:AnswerCosine",
+        "projection": "bystander.geometry.trained:Projection",
+        "gradient_cosine": "bystander.geometry.trained:GradientCosine",
+        "answer_divergence": "bystander.geometry.trained:AnswerDivergence",
         "random_direction": "bystander.geometry.predictors:RandomDirection",
         "distance_to_centroid": "bystander.geometry.predictors:DistanceToCentroid",
         "jensen_shannon": "bystander.geometry.predictors:JensenShannon",

@@ -67,6 +67,7 @@ class Probe(ABC):
     Settings: ClassVar[type[settings.Settings]]  # that block; faults in it are told with their lines
     metrics: ClassVar[tuple[Metric, ...]]
     headline: ClassVar[tuple[tuple[str, str], ...]]  # (dataset, metric) that a claim rests on, finest first
+    of_files: ClassVar[tuple[str, ...]] = ()  # metrics that a claim about a behavior from a file rests on, finest first
     controls: ClassVar[tuple[str, ...]] = ()  # datasets or metrics that must not move: no behavior pushes them
     sampled: ClassVar[SampledMetrics | None] = None  # of probes that keep answers
 

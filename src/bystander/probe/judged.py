@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.misalignment import MisalignmentBehavior, MisalignmentSettings
-from bystander.core.errors import JudgeError
 from bystander.core.hashing import seed_for
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, OpenSetting
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
+from bystander.probe import judge_use
 from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics
 from bystander.probe.settings import JudgedProbeSettings
 
@@ -96,28 +96,15 @@ class JudgedProbe(Probe):
 
     def check_model(self, names: Sequence[str]) -> str:
         """Whether the judge answers, and is none of the models under test."""
-        if self.judge is None:
-            return ""
-        self.judge.preflight(names)
-        return f"{self.judge.settings.model} answers"
+        return judge_use.answers(self.judge, names)
 
     def dollars(self, work: Work) -> tuple[float, str]:
         """The judge's price of so many calls; NaN where its price is not known."""
-        if self.judge is None:
-            return 0.0, ""
-        from bystander.judge.cost import OUTPUT_TOKENS, TOKENS_PER_CHAR, dollars, price_of
-
-        try:
-            price = price_of(self.judge.settings)
-        except JudgeError as error:
-            return math.nan, str(error)
-        read = work.judged_tokens * CHARACTERS_PER_TOKEN * TOKENS_PER_CHAR
-        cost = dollars(price, read, work.judged * OUTPUT_TOKENS, batch=self.judge.settings.batch)
-        return cost, f"{work.judged:,.0f} judgements at ${price.input:g} / ${price.output:g} a million tokens"
+        return judge_use.cost_of(self.judge, work)
 
     def dollars_paid(self) -> float:
         """The judge's ledger, which is the provider's bill."""
-        return 0.0 if self.judge is None else float(self.judge.ledger().dollars)
+        return judge_use.paid(self.judge)
 
     @classmethod
     def open_settings(cls, settings: JudgedProbeSettings | None, behaviors: Sequence[str]) -> Iterator[OpenSetting]:

@@ -174,9 +174,15 @@ def test_intervals_of_nothing_and_of_one(n):
     for low, high in (bca(np.ones((2, n)), 50, 0), bounded(np.ones((2, n)))):
         assert np.isnan(low).all()
         assert np.isnan(high).all()
-    estimate = crossed(np.full((1, n), 2.0), (0, 1)) if n else crossed(np.full((1, 1), np.nan), (0, 1))
-    assert np.isnan(estimate.low)
-    assert estimate.n == (1 if n else 0) or np.isnan(estimate.value)
+
+
+def test_crossed_intervals_of_nothing_and_of_one():
+    one = crossed(np.full((1, 1), 2.0), (0, 1))
+    assert (one.n, one.value) == (1, 2.0)
+    assert np.isnan([one.low, one.high]).all()
+    nothing = crossed(np.full((1, 1), np.nan), (0, 1))
+    assert nothing.n == 0
+    assert np.isnan([nothing.value, nothing.low, nothing.high]).all()
 
 
 def test_missing_questions_are_left_out_not_imputed(rng):

@@ -5,12 +5,16 @@ A file says itself what is wrong with it: `# fault: TEXT` behind a line means th
 that line. No fault more, none less.
 """
 
+import json
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from bystander.cli import main as cli
 from bystander.core.errors import StudyError
+from bystander.core.settings import FileName, Settings
+from bystander.study.config.override_paths import from_working_folder
 from bystander.study.config.study import load
 
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.yaml"))
@@ -96,3 +100,35 @@ def test_a_path_that_set_gives_starts_from_the_working_folder(tmp_path: Path, mo
 def test_an_override_that_cannot_be_read(text: str):
     with pytest.raises(StudyError, match="--set"):
         load("quickstart", [text])
+
+
+class Data(Settings):
+    """A block of another package."""
+
+    file: FileName
+    partners: list[FileName] = Field(default_factory=list)
+    named: dict[str, FileName | int] = Field(default_factory=dict)
+    title: str = ""
+
+
+class Block(Settings):
+    """Blocks in a list and by name, as studies have them."""
+
+    sets: list[str | Data] = Field(default_factory=list)
+    by_name: dict[str, Data] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "expected"),
+    [
+        (("sets",), ["refusal.jsonl", {"file": "a.jsonl", "title": "b.jsonl"}], ["refusal.jsonl", {"file": "/here/a.jsonl", "title": "b.jsonl"}]),
+        (("by_name", "mine", "file"), "a.jsonl", "/here/a.jsonl"),
+        (("by_name", "mine", "partners"), ["a.jsonl", "owner/name:b.jsonl"], ["/here/a.jsonl", "owner/name:b.jsonl"]),
+        (("by_name",), {"mine": {"named": {"x": "a.csv", "y": 3}}}, {"mine": {"named": {"x": "/here/a.csv", "y": 3}}}),
+        (("nowhere", "at"), "a.jsonl", "a.jsonl"),
+    ],
+)  # fmt: skip
+def test_any_setting_that_says_that_it_names_files_is_a_path(tmp_path: Path, monkeypatch, where, value, expected):
+    monkeypatch.chdir(tmp_path)
+    found = from_working_folder(Block, where, value)
+    assert json.dumps(found) == json.dumps(expected).replace("/here", str(tmp_path))

@@ -147,7 +147,9 @@ def crossed(values: Floats, axes: tuple[int, ...]) -> Estimate:
     levels = [values.shape[axis] for axis in axes]
     value = float(mean_of(values))
     n = int(np.prod([max(level, 0) for level in levels]))
-    if not np.isfinite(value) or max(levels, default=0) < 2:
+    if np.isnan(value):
+        return Estimate(0, value, np.nan, np.nan, np.nan, np.nan, np.nan)
+    if max(levels, default=0) < 2:
         return Estimate(min(n, 1), value, np.nan, np.nan, np.nan, np.nan, np.nan)
     parts = [_part(values, axis) for axis in axes if values.shape[axis] > 1]
     total = sum(part for part, _ in parts)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_
@@ -65,8 +66,10 @@ def sources(it: Facts, add: Add) -> None:
 
 def behaviors(it: Facts, add: Add) -> None:
     """Behaviors exist, each once; so do arms and seeds."""
-    known = doors.names("behavior")
+    known = [*doors.names("behavior"), *shipped_names()]
     for index, behavior in enumerate(it.spec.behaviors):
+        if behavior in it.spec.answers:
+            continue  # what is wrong with it, `behavior_files` says
         if behavior not in known:
             add(("behaviors", index), _unknown(behavior, known, "behavior"))
         elif (block := doors.load("behavior", behavior).block) not in it.spec.blocks():
@@ -141,6 +144,9 @@ def geometry(it: Facts, add: Add) -> None:
     known = doors.names("predictor")
     if it.spec.geometry.method not in known:
         add(("geometry", "method"), _unknown(it.spec.geometry.method, known, "predictor"))
+    behavior = it.spec.geometry.behavior
+    if behavior is not None and behavior not in it.spec.behaviors:
+        add(("geometry", "behavior"), _unknown(behavior, it.spec.behaviors, "behavior of this study"))
     for index, name in enumerate(it.spec.geometry.predictors or ()):
         if name not in known:
             add(("geometry", "predictors", index), _unknown(name, known, "predictor"))
@@ -236,7 +242,7 @@ def hypotheses(it: Facts, add: Add) -> None:
     from bystander.analysis.hypotheses import HYPOTHESES
     from bystander.core.metrics import declared
 
-    known = [hypothesis.name for hypothesis in HYPOTHESES]
+    known = [*(hypothesis.name for hypothesis in HYPOTHESES), *it.spec.answers]
     names: list[str] = []
     for index, one in enumerate(it.spec.hypotheses or ()):
         where: Path_ = ("hypotheses", index)

@@ -15,6 +15,7 @@ from bystander.core.errors import StudyError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Persona
 from bystander.core.yamlfile import read_text, read_yaml
+from bystander.study.config.behavior_files import behavior_file_faults
 from bystander.study.config.load_errors import StudyFaults, check, validate
 from bystander.study.config.override_paths import from_working_folder
 from bystander.study.config.schema import StudySettings, study_model
@@ -76,6 +77,7 @@ def load(where: str, overrides: Sequence[str] = ()) -> ResolvedStudy:
     data, overridden = override(original, overrides)
     found = StudyFaults(path.name, parsed, overridden)
     spec = validate(study_model(), data, found)
+    behavior_file_faults(data, path.parent, found.add)
     personas = check(spec, path.parent, found) if spec is not None else ()
     found.raise_any(path)
     assert spec is not None
@@ -99,7 +101,7 @@ def override(original: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[s
             if not isinstance(inner, dict):
                 raise StudyError(f"--set {text!r}: {parent!r} is {inner!r}, so it has no {last!r} inside")
             place = cast("dict[str, Any]", inner)
-        place[last] = from_working_folder((*parents, last), parsed.data)
+        place[last] = from_working_folder(study_model(), (*parents, last), parsed.data)
         places.append((*parents, last))
     return data, places
 

@@ -22,6 +22,7 @@ from bystander.study.config.study import ResolvedStudy
 from bystander.study.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.engine.collect import collect
 from bystander.study.engine.executor import Attempt, CellRunner, Executor, Outcome
+from bystander.study.engine.own_answers import cut_findings, filled
 from bystander.study.engine.preflight import preflight, refuse_failed
 from bystander.study.engine.scheduler import ScheduleSummary, schedule
 from bystander.study.engine.shutdown import Stop
@@ -94,7 +95,7 @@ def run_study(
             BudgetTracker(study.spec.budget, already, approved),
         )  # fmt: skip
         process.prepare(plan, forecast, reviewed, before, dead, options)
-        findings = audit_study(plan, run)
+        findings = [*audit_study(filled(plan, run), run), *cut_findings(plan, run)]
         refuse(findings)
         freeze(study, run)
         summary = process.go(plan, forecast, make_runner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -12,14 +12,16 @@ from bystander.core.files import write_parquet
 from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Measurement, Similarity, as_dict
+from bystander.design.audit import refuse
 from bystander.design.render import render
-from bystander.geometry.measure import Predictors
+from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
-from bystander.lm.hidden import last_token_states
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
+from bystander.study.engine.own_answers import FILE, filled, write_answers
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
+from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
 from bystander.study.plan.export_rows import write_rows
 from bystander.study.store.cell_dir import CellDir
@@ -78,13 +80,26 @@ class Worker:
         directory = self.cell_dir(cell)
         if not directory.complete:
             directory.begin()
+            if cell.kind != "answers":
+                self.plan = filled(self.plan, self.run)
             {
-                "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
+                "answers": self._answers, "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
                 "evaluate": self._evaluate, "train": self._train, "gate": self._gate,
             }[cell.kind](cell, directory)  # fmt: skip
         return directory.manifest()
 
+    def _answers(self, cell: Cell, directory: CellDir) -> None:
+        behavior = self.plan.parts.to_write()[cell.behavior]
+        by_model = isinstance(behavior.settings.not_shown, str)
+        self.bar.start(f"{cell.behavior}: answers that do not show it", 1)
+        write_answers(behavior, self.loaded if by_model else None, directory)
+        self.bar.advance()
+        manifest = self._manifest(cell, files=(FILE,)) if by_model else CellManifest(cell.kind, cell.name, cell.key)
+        directory.finish([], manifest)
+
     def _data(self, cell: Cell, directory: CellDir) -> None:
+        if cell.needs:  # what was audited before the run were stand-ins
+            refuse(audit_study(self.plan, self.run))
         files = tuple(path.name for path in write_rows(self.plan.parts, directory.path))
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, files=files))
 
@@ -95,22 +110,18 @@ class Worker:
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
         spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
-        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts))
-        tokens, sources = self._prompt_tokens(), spec.sources
-        first = [*(c for c in contexts if c.name in sources), *(c for c in contexts if c.name not in sources)]
-        states = last_token_states(loaded, first, self.plan.parts.open_questions, layers)
-        predictors = Predictors(self.plan.parts.predictors())
+        predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
+        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
         rows = {
             source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
         }
-        seen = predictors.see(self._counted(states), [c.name for c in contexts], sources, layers, tokens, rows)
-        write_parquet(directory.similarities_file, similarity_table(predictors.similarities(seen, sources)))
+        asked = Geometry(
+            contexts, sources, self.plan.parts.open_questions, layers, tokens, rows, self.plan.parts.turns,
+            spec.geometry.answer_tokens,
+        )  # fmt: skip
+        seen = see(predictors, loaded, asked, self.bar.advance)
+        write_parquet(directory.similarities_file, similarity_table(similarities(predictors, seen, sources)))
         directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
-
-    def _counted(self, items: Iterable[T]) -> Iterator[T]:
-        for item in items:
-            yield item
-            self.bar.advance()
 
     def _prompt_tokens(self) -> dict[str, int]:
         tokenizer = self.loaded.tokenizer

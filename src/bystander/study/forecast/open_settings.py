@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from bystander.behaviors.answers import AnswersBehavior
 from bystander.core import doors
 from bystander.core.errors import StudyError
 from bystander.core.records import OpenSetting
@@ -42,6 +43,8 @@ def _layer(study: ResolvedStudy) -> Iterator[OpenSetting]:
 def _behaviors(study: ResolvedStudy) -> Iterator[OpenSetting]:
     blocks = study.spec.blocks()
     for name in study.spec.behaviors:
+        if name in study.spec.answers:
+            continue  # its entry says what it is
         behavior = doors.load("behavior", name)
         yield from behavior.open_settings(blocks[behavior.block], study.given)
 
@@ -104,7 +107,8 @@ def _own_probe(study: ResolvedStudy) -> Iterator[OpenSetting]:
     """A behavior without a probe that sees it is a study without a result."""
     asked = study.spec.probes.asked()
     for behavior in study.spec.behaviors:
-        probes: tuple[str, ...] = doors.load("behavior", behavior).read_by
+        own = AnswersBehavior if behavior in study.spec.answers else doors.load("behavior", behavior)
+        probes: tuple[str, ...] = own.read_by
         if not any(name in asked for name in probes):
             yield OpenSetting(
                 "probe", f"How is {behavior} measured? None of the study's probes sees it.", "",

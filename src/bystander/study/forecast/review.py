@@ -86,13 +86,17 @@ def _dimension(name: str, rules: list[Rule]) -> Dimension:
     )
 
 
+def _positive_control(study: ResolvedStudy, behavior: str) -> bool:
+    return behavior not in study.spec.answers and doors.load("behavior", behavior).positive_control
+
+
 def _information(study: ResolvedStudy, inputs: ReviewInputs) -> list[Rule]:
     hypotheses = hypotheses_of(study)
     covered = {h.behavior for h in hypotheses}
     return [
         (bool(hypotheses), "hypotheses with thresholds that can fail", "add `hypotheses`, each with its thresholds"),
         (
-            all(b in covered for b in study.spec.behaviors if not doors.load("behavior", b).positive_control), "every behavior has a hypothesis",
+            all(b in covered for b in study.spec.behaviors if not _positive_control(study, b)), "every behavior has a hypothesis",
             "add a hypothesis for each behavior",
         ),
         (study.spec.geometry.layer is not None, "the predictor's layer is chosen beforehand", "set geometry.layer"),

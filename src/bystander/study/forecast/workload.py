@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bystander.core.records import Context
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work, prefix_tokens
+from bystander.geometry.base import OF_ANSWERS
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.cells import Cell, Plan
 
@@ -85,14 +86,43 @@ class Workload:
             questions = plan.parts.open_questions
             users = sum(counter.count(text) + TEMPLATE_TOKENS for text in questions)
             contexts = plan.contexts
-            return Work(scored=prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts))
+            prompts = prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts)
+            return self._geometry(prompts)
         if cell.kind == "evaluate":
             return self._probe(cell.probe or "", cell.group, plan.contexts_of(cell))
+        if cell.kind == "answers":
+            return self._answers(cell)
         if cell.kind == "mode check":
             probe = plan.probes[cell.probe or ""]
             assert isinstance(probe, CheckedProbe)
             return probe.check_work(plan.contexts, counter.count)
         return self._training(cell) if cell.kind == "train" else Work()
+
+    def _geometry(self, prompts: float) -> Work:
+        """`prompts`: tokens of all questions under all personas."""
+        plan, geometry = self.plan, self.plan.study.spec.geometry
+        predictors, personas = plan.parts.predictors(), len(plan.contexts)
+        work = Work(scored=prompts)
+        said = len(plan.parts.open_questions) * personas * geometry.answer_tokens
+        if predictors.need(*OF_ANSWERS):
+            work += Work(scored=prompts + said, sampled=said)
+        if predictors.need("answer_logprobs"):  # each persona's answers by itself and by each source, and the reverse
+            work += Work(scored=prompts + said * (1 + 2 * len(plan.study.spec.sources)))
+        turns = sum(self.counter.count(turn.user + turn.shown) + TEMPLATE_TOKENS for turn in plan.parts.turns)
+        prefixes = prefix_tokens(plan.contexts, self.counter.count) * len(plan.parts.turns)
+        if predictors.need("training_gradients"):
+            work += Work(trained=prefixes + turns * personas)
+        if predictors.need("training_direction"):
+            work += Work(scored=2 * (prefixes / personas + turns) * len(plan.study.spec.sources))
+        return work
+
+    def _answers(self, cell: Cell) -> Work:
+        behavior = self.plan.parts.to_write()[cell.behavior]
+        if not isinstance(behavior.settings.not_shown, str):
+            return Work()  # a provider writes them
+        pairs = behavior.pending()
+        read = sum(self.counter.count(pair.user) + TEMPLATE_TOKENS for pair in pairs)
+        return Work(scored=read, sampled=len(pairs) * behavior.settings.own.max_tokens)
 
     def _probe(self, name: str, group: str, contexts: Sequence[Context]) -> Work:
         if (name, group) not in self._probed:

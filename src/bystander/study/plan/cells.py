@@ -8,13 +8,14 @@ when the gate has decided, so its cells are planned with the picks, or, before t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Row, as_dict
 from bystander.design.arms import ArmName, Design
+from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.blocks import Config
 from bystander.study.config.checks import persona_choice
@@ -23,14 +24,22 @@ from bystander.study.plan.parts import StudyParts
 from bystander.study.store.cell_dir import cell_folder
 from bystander.train.recipe import Recipe
 
-Kind = Literal["data", "geometry", "mode check", "evaluate", "train", "gate"]
+Kind = Literal["answers", "data", "geometry", "mode check", "evaluate", "train", "gate"]
 Group = Literal["all", "swept", "rest"]  # which personas an evaluation covers: all, the sweep's, all but the sweep's
 
 HASH_CHARACTERS = 12  # of a plan's hash, as people copy it; at least so many must be given
 PHASES = {0: "data", 1: "sweep", 2: "trainings", 3: "all personas"}
 
 # Raised by hand when a change to a stage changes its numbers: what was computed before is then computed again.
-VERSIONS: dict[Kind, int] = {"data": 1, "geometry": 1, "mode check": 1, "evaluate": 1, "train": 1, "gate": 1}
+VERSIONS: dict[Kind, int] = {
+    "answers": 1,
+    "data": 1,
+    "geometry": 1,
+    "mode check": 1,
+    "evaluate": 1,
+    "train": 1,
+    "gate": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,7 @@ class Cell:
     probe: str | None = None  # of a mode check and an evaluation
     phase: int = 0
     group: Group = "all"  # of an evaluation
+    behavior: str = ""  # of answers that a model writes
 
     @property
     def folder(self) -> str:
@@ -93,6 +103,7 @@ class Plan:
     recipes: dict[Training, Recipe]
     picks: Mapping[str, str] = field(default_factory=dict[str, str])
     assumed: bool = False
+    keyed_by: StudyParts | None = None  # the parts with stand-ins, which the cells are keyed by; None: `parts`
 
     @property
     def study(self) -> ResolvedStudy:
@@ -132,9 +143,18 @@ class Plan:
             self.study.identity, self.study.spec.budget.model_dump(), sorted(cell.key for cell in self.cells)
         )
 
+    def with_answers(self, own: Mapping[str, Mapping[str, str]]) -> Plan:
+        """The same cells, on rows and items in which the answers that a model wrote stand."""
+        parts = StudyParts(self.study, own)
+        designs = {
+            training: parts.design(training.behavior, training.source, training.arm) for training in self.designs
+        }
+        return replace(self, parts=parts, designs=designs, keyed_by=self.keyed_by or self.parts)
+
     def after_gate(self, picks: Mapping[str, str]) -> Plan:
         """The plan with what the gate picked; nothing is built anew."""
-        return plan_cells(self.parts, picks)
+        plan = plan_cells(self.keyed_by or self.parts, picks)
+        return plan if self.parts.own is None else plan.with_answers(self.parts.own)
 
     @property
     def gate(self) -> Cell | None:
@@ -187,6 +207,7 @@ class _Cutter:
         self.hashed: dict[object, str] = {}
         self.checks: dict[str, str] = {}
         self.geometry_key = ""
+        self.written: list[str] = []  # keys of the cells in which a model writes answers
 
     def plan(self) -> Plan:
         """All phases, in the order in which they can run."""
@@ -227,12 +248,20 @@ class _Cutter:
 
     def _phase_0(self) -> None:
         everyone = self._of("all")
+        # Until a model has written them, answers are stand-ins that say what decides them: keys are the same after.
+        for name, behavior in self.parts.to_write().items():
+            key = self._key("answers", name, behavior.data_hashes(), behavior.writing())
+            self.cells.append(Cell("answers", f"answers-{name}", key, behavior=name))
+            self.written.append(key)
         rows = [self._rows(design) for design in self.parts.designs()]
-        self.cells.append(Cell("data", "data", self._key("data", rows)))
-        self.geometry_key = self._key(
-            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions
+        self.cells.append(Cell("data", "data", self._key("data", rows, *self.written), tuple(self.written)))
+        trained = (
+            [rows, [as_dict(turn) for turn in self.parts.turns]] if self.parts.predictors().need(*OF_TRAINING) else None
         )
-        self.cells.append(Cell("geometry", "geometry", self.geometry_key))
+        self.geometry_key = self._key(
+            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions, trained
+        )
+        self.cells.append(Cell("geometry", "geometry", self.geometry_key, tuple(self.written)))
         # How a checked probe measures is decided before anything else is measured with it. Its decision follows from
         # what is in the keys of the other cells already, so that they only need it and do not carry its key.
         for name, probe in self.probes.items():
@@ -284,8 +313,9 @@ class _Cutter:
         design = self.parts.design(training.behavior, training.source, training.arm)
         self.designs[training], self.recipes[training] = design, recipe
         way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None
+        files = [hashes] if (hashes := self.parts.behavior(training.behavior).data_hashes()) else []
         key = self._key(
-            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way
+            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way, *files
         )
         name = f"{'sweep' if phase == 1 else 'train'}-{training.label}"
         self.cells.append(
@@ -299,6 +329,7 @@ class _Cutter:
             trained = needs[0] if training else None
             key = self._key("evaluate", self._of(group), self.decided[name], trained)
             check = () if training or name not in self.checks else (self.checks[name],)
+            check += () if training else tuple(self.written)
             where = "" if group == "all" else f"-{group}"
             title = f"after-{training.label}{where}-{name}" if training else f"base{where}-{name}"
             self.cells.append(Cell("evaluate", title, key, (*needs, *check), training, name, phase, group))

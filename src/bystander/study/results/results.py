@@ -199,7 +199,8 @@ class Results:
         wanted = {name for one in metrics.values() for name in (one.shown, one.score)}
         rows = self.measurements.filter(pl.col("probe").is_in(list(metrics)) & pl.col("metric").is_in(list(wanted)))
         columns = [*STAMPED, "probe", "persona", "item", "metric", "value"]
-        return {tuple(row[:-1]): row[-1] for row in rows.select(columns).iter_rows()}
+        # Of several scorers of one answer the first, which is the behavior's own.
+        return {tuple(row[:-1]): row[-1] for row in reversed(rows.select(columns).rows())}
 
 
 def _settings(path: Path) -> StudySettings:
