@@ -145,6 +145,13 @@ def _tables(
     analysis: Analysis, inputs: ReportInput, chosen: Sequence[HeadlineOutcome], arms: Sequence[str]
 ) -> dict[str, Table]:
     made = (
+        sections.captured(analysis, chosen, arms),
+        sections.captured_over_sources(analysis, chosen, arms),
+        sections.equivalence(analysis, chosen, arms),
+        sections.dose(analysis, chosen, arms),
+        sections.matched_dose(analysis, chosen, arms),
+        sections.skill(analysis, chosen),
+        sections.asymmetry(analysis, chosen),
         sections.similarity_correlation(analysis, chosen, arms),
         sections.pooled(analysis, chosen, arms),
         sections.leakage_ratio(analysis, chosen, arms),
@@ -190,8 +197,9 @@ def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, obje
     entries = (
         ("verdict", "Verdict", True),
         ("hypotheses", "Hypotheses", bool(analysis.verdicts or inputs.hypotheses)),
+        ("captured", "Who was captured", bool(analysis.captured.height)),
         ("gradient", "Leakage and similarity", True),
-        ("training", "Over training", bool(groups.keys() & {"heatmap", "quintiles", "timing"})),
+        ("training", "Over training", bool(groups.keys() & {"heatmap", "quintiles", "timing", "dose"})),
         ("sweep", "Phase diagram", "phase" in groups),
         ("breakdown", "Category and role", True),
         ("predictors", "Predictors and confounders", bool(analysis.similarity_correlation.height)),

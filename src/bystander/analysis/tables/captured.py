@@ -20,7 +20,7 @@ from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.benign import PerBystander, per_bystander
 from bystander.analysis.stats.bimodality import Dip, dip_test
 from bystander.analysis.stats.capture import Captures, captures
-from bystander.analysis.stats.means import Floats
+from bystander.analysis.stats.means import Floats, mean_of
 from bystander.analysis.tables.sample import source_change
 from bystander.core.hashing import generator
 
@@ -35,6 +35,7 @@ class CapturedRow(DesignRow):
     against: keys.Against
     n: keys.PersonaCount
     share_of_source: Annotated[float, "a bystander is captured above this share of the source's leakage"]
+    threshold: Annotated[float, "that share of the source's leakage, in the metric's unit"] = np.nan
     captured: Annotated[int | None, "bystanders captured by the estimate"] = None
     low: Annotated[int | None, "lower end of the 95 % interval of how many truly are: error of items and seeds"] = None
     high: Annotated[int | None, "upper end of it"] = None
@@ -141,8 +142,9 @@ def captured_row(grid: PairedGrid, people: Group, bare: Group, settings: Analysi
         return CapturedRow(**head, status="constant", reason=f"nobody has a share of what is not there: {found.reason}")
     dip = _dip(grid, people)
     bare_found = bare.captures
+    own = source_change(grid, settings)
     return CapturedRow(
-        **head, captured=found.count, low=found.low, high=found.high, share=found.count / n, share_low=found.low / n,
+        **head, threshold=np.nan if own is None else settings.captured_share * float(mean_of(own)), captured=found.count, low=found.low, high=found.high, share=found.count / n, share_low=found.low / n,
         share_high=found.high / n, names=people.named(found.captured), confirmed=people.named(found.p_holm < LEVEL),
         bare="" if bare_found is None else bare.named(bare_found.captured),
         bare_confirmed="" if bare_found is None else bare.named(bare_found.p_holm < LEVEL),

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
 from bystander.core.files import write_parquet
 from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Measurement, Similarity, as_dict
+from bystander.core.records import Context, Measurement, as_dict
 from bystander.design.audit import refuse
 from bystander.design.render import render
-from bystander.geometry.measure import Geometry, see, similarities
+from bystander.geometry.measure import Geometry, SimilarityBlock, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
 from bystander.probe.base import CheckedProbe, Probe
@@ -267,6 +268,19 @@ def _named(training: Training) -> TrainingName:
     )
 
 
-def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
+def similarity_table(blocks: Iterable[SimilarityBlock]) -> pl.DataFrame:
     """Similarities as a table."""
-    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)
+    frames = [
+        pl.DataFrame(
+            {
+                "source": np.repeat(block.sources, len(block.personas)),
+                "persona": np.tile(block.personas, len(block.sources)),
+                "method": [block.method] * block.values.size,
+                "layer": [block.layer] * block.values.size,
+                "value": block.values.ravel(),
+            },
+            schema=SIMILARITY_SCHEMA,
+        )
+        for block in blocks
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=SIMILARITY_SCHEMA)
