@@ -180,7 +180,8 @@ def reported(folder: Path) -> None:
 
 def _took(what: str, started: float) -> None:
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{what}: {time.monotonic() - started:.1f} s, {gigabytes:.2f} GB at most", flush=True)
+    spent = f"{time.monotonic() - started:.1f} s, {time.process_time():.1f} s of CPU"
+    print(f"{what}: {spent}, {gigabytes:.2f} GB at most", flush=True)
 
 
 def main() -> None:

@@ -79,6 +79,8 @@ def final_rows(
 ) -> TableRows:
     """Rows of every table that needs the last checkpoint only; the others are there and empty."""
     rows = TableRows()
+    declared = all_declared(whole, hypotheses, settings)
+    tested = {(test.behavior, test.outcome) for test in declared}
     captured: list[CapturedSource] = []
     for grid in whole:
         claimed = not is_control(*grid.outcome)
@@ -91,15 +93,13 @@ def final_rows(
             rows.roles += role_rows(part, seed, settings)
             if claimed:
                 own = people if seed is None else None
-                rows.similarity_correlation += similarity_correlation_rows(
-                    part, seed, similarities, known, settings, own
-                )
+                named = not grid.unit or (seed is None and (grid.training.behavior, grid.outcome) in tested)
+                effort = settings if named else settings.exploratory
+                rows.similarity_correlation += similarity_correlation_rows(part, seed, similarities, known, effort, own)
         if claimed and grid.training.arm != BENIGN:
             captured.append(CapturedSource(grid, captured_row(grid, people, bare, settings), people))
     rows.captured, rows.captured_over_sources = with_halves(captured, similarities, settings)
-    declared = all_declared(whole, hypotheses, settings)
     _add_declared(rows, whole, similarities, known, settings, declared)
-    tested = {(test.behavior, test.outcome) for test in declared}
     claimed_grids = [grid for grid in whole if not is_control(*grid.outcome)]
     rows.similarity_correlation = _corrected(rows.similarity_correlation, declared, settings)
     pooled = pooled_rows(claimed_grids, similarities, known, settings, tested if whole[0].unit else None)

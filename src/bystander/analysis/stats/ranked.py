@@ -1,11 +1,11 @@
 """Predictors ranked once for every outcome over the same personas: their unit ranks and their ranks in every resample.
 
-What is returned is `uncertainty.persona_variance`, to the last digit that float32 holds (tests/reference).
+What is returned is `uncertainty.bootstrap_spearman` and `uncertainty.persona_variance`, which rank anew for every outcome.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,45 +15,62 @@ from bystander.analysis.stats.means import Floats
 from bystander.analysis.stats.ranks import unit_ranks
 from bystander.analysis.stats.uncertainty import FEW_PERSONAS, below, persona_variance, variance_of_z
 
-KEPT = 2  # sets of predictors whose ranks are held: 160 predictors of 108 personas in 1,000 resamples are 70 MB
+KEPT = 6  # sets of predictors that are held: 100 predictors of 108 personas in 1,000 resamples are 43 MB
 
 
 class RankedPredictors:
-    """K predictors [K, personas] with their ranks. Made by `ranked`, which keeps the last few."""
+    """K predictors [K, personas] with their ranks. `total` personas are drawn, of whom these stand at the places `at`."""
 
-    def __init__(self, predictors: Floats, resamples: int, seed: int) -> None:
+    def __init__(self, predictors: Floats, total: int, at: tuple[int, ...], resamples: int, seed: int) -> None:
         self.predictors, self.resamples, self.seed = predictors, resamples, seed
-        self.unit = unit_ranks(predictors)
-        self._resampled: NDArray[np.float32] | None = None
+        self._total, self._at = total, list(at)
+
+    @cached_property
+    def unit(self) -> Floats:
+        """[K, personas] mid-ranks, centered and of length 1."""
+        return unit_ranks(self.predictors)
+
+    @cached_property
+    def _counts(self) -> NDArray[np.float32]:
+        return resampling_counts(self._total, self.resamples, self.seed)[:, self._at].astype(np.float32)
+
+    @cached_property
+    def _resampled(self) -> NDArray[np.float32]:
+        """[K, resamples, personas] ranks, by how often each persona is drawn, of length 1."""
+        found = np.empty((len(self.predictors), *self._counts.shape), dtype=np.float32)
+        middle = (self._counts.sum(axis=1, keepdims=True) + 1) / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for row, predictor in zip(found, self.predictors, strict=True):
+                ranks = self._counts @ below(predictor) + 0.5 - middle
+                np.multiply(self._counts, ranks, out=row)
+                np.divide(row, np.sqrt(np.einsum("bi,bi->b", row, ranks))[:, None], out=row)
+        return found
+
+    def draws(self, outcome: Floats) -> Floats:
+        """Spearman's rho in every resample of personas -> [resamples, K]."""
+        middle = (self._counts.sum(axis=1, keepdims=True) + 1) / 2
+        centered = self._counts @ below(outcome) + 0.5 - middle
+        length = np.einsum("bi,bi,bi->b", self._counts, centered, centered)
+        rhos = np.matmul(self._resampled.transpose(1, 0, 2), centered[:, :, None])[:, :, 0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return rhos.astype(np.float64) / np.sqrt(length.astype(np.float64))[:, None]
 
     def persona_variance(self, outcome: Floats) -> Floats:
-        """Variance of Fisher's z over personas -> [K], as `uncertainty.persona_variance`."""
+        """Variance of Fisher's z over personas -> [K]."""
         if outcome.size < FEW_PERSONAS:
             return persona_variance(self.predictors, outcome, self.resamples, self.seed)
-        counts = resampling_counts(outcome.size, self.resamples, self.seed).astype(np.float32)
-        if self._resampled is None:
-            self._resampled = np.stack([self._ranks(predictor, counts) for predictor in self.predictors])
-        middle = (outcome.size + 1) / 2
-        centered = counts @ below(outcome) + np.float32(0.5 - middle)
-        length = np.einsum("bi,bi,bi->b", counts, centered, centered)
-        rhos = np.einsum("kbi,bi->bk", self._resampled, centered, optimize=False)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return variance_of_z(rhos.astype(np.float64) / np.sqrt(length.astype(np.float64))[:, None])
-
-    def _ranks(self, predictor: Floats, counts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[resamples, personas] centered ranks in every resample, by how often each persona is in it, of length 1."""
-        ranks = counts @ below(predictor) + np.float32(0.5 - (predictor.size + 1) / 2)
-        weighted = counts * ranks
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return weighted / np.sqrt(np.einsum("bi,bi->b", weighted, ranks))[:, None]
+        return variance_of_z(self.draws(outcome))
 
 
-def ranked(predictors: Floats, resamples: int, seed: int) -> RankedPredictors:
-    """The predictors with their ranks; of the last few sets the same object again."""
-    contiguous = np.ascontiguousarray(predictors)
-    return _kept(contiguous.tobytes(), contiguous.shape, resamples, seed)
+def ranked(predictors: Floats, resamples: int, seed: int, total: int = 0, at: tuple[int, ...] = ()) -> RankedPredictors:
+    """The predictors with their ranks; of the last few sets the same object again. Without `total` and `at` all of the
+    personas that are drawn."""
+    contiguous, n = np.ascontiguousarray(predictors), predictors.shape[1]
+    return _kept(contiguous.tobytes(), contiguous.shape, total or n, at or tuple(range(n)), resamples, seed)
 
 
 @lru_cache(maxsize=KEPT)
-def _kept(values: bytes, shape: tuple[int, ...], resamples: int, seed: int) -> RankedPredictors:
-    return RankedPredictors(np.frombuffer(values, dtype=np.float64).reshape(shape), resamples, seed)
+def _kept(
+    values: bytes, shape: tuple[int, ...], total: int, at: tuple[int, ...], resamples: int, seed: int
+) -> RankedPredictors:
+    return RankedPredictors(np.frombuffer(values, dtype=np.float64).reshape(shape), total, at, resamples, seed)

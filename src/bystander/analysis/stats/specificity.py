@@ -61,6 +61,13 @@ class PseudoSources:
     explained: Floats | None = None  # [personas, c, n] covariates, centered, which are out of the ranks
     solved: Floats | None = None  # [personas, c, c] inverse of their products
 
+    def given(self, prompt_length: Floats) -> PseudoSources:
+        """The same with the ranks of `prompt_length` [personas] and of its distance to the (pseudo-)source's held constant."""
+        covariates = _lengths(prompt_length, self.kept, self.at)
+        inverse = np.linalg.pinv(covariates @ covariates.transpose(0, 2, 1), rcond=1e-9, hermitian=True)
+        ranks = _left(self.ranks, covariates, inverse)
+        return PseudoSources(self.source, self.at, self.kept, ranks, (ranks**2).sum(axis=2), covariates, inverse)
+
     def rank(self, outcome: Floats, alternative: Alternative = "greater") -> Specificity:
         """Rank of the source's rho with `outcome` [personas], read for the bystanders only. Raises DataError for NaN."""
         require_finite(outcome=outcome[self.at])
@@ -108,12 +115,8 @@ def pseudo_sources(
     at = np.flatnonzero(bystanders)
     kept = at != np.arange(n)[:, None]
     ranks = np.stack([_masked_ranks(layer[:, bystanders], kept) for layer in stack])
-    if prompt_length is None:
-        return PseudoSources(source, at, kept, ranks, (ranks**2).sum(axis=2))
-    covariates = _lengths(prompt_length, kept, at)
-    inverse = np.linalg.pinv(covariates @ covariates.transpose(0, 2, 1), rcond=1e-9, hermitian=True)
-    ranks = _left(ranks, covariates, inverse)
-    return PseudoSources(source, at, kept, ranks, (ranks**2).sum(axis=2), covariates, inverse)
+    found = PseudoSources(source, at, kept, ranks, (ranks**2).sum(axis=2))
+    return found if prompt_length is None else found.given(prompt_length)
 
 
 def specificity(

@@ -17,12 +17,11 @@ from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import OutcomeKey, TrainingKey
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.settings import AnalysisSettings
-from bystander.analysis.stats.intervals import resampling_counts
 from bystander.analysis.stats.means import Floats, mean_of
+from bystander.analysis.stats.ranked import ranked
 from bystander.analysis.stats.ranks import MIN_PERSONAS, spearman
 from bystander.analysis.stats.specificity import source_labels
 from bystander.analysis.stats.uncertainty import (
-    bootstrap_spearman,
     intervals,
     question_draws,
     reliability,
@@ -107,14 +106,15 @@ def pooled_rows(
         names, sources = source_samples(members, similarities, known, settings)
         if len(sources) < 2 or not names:
             continue
-        columns = pooled_columns(sources, settings)
+        declared = tested is None or (training.behavior, outcome) in tested
+        columns = pooled_columns(sources, settings if declared else settings.exploratory)
         behavior, _, arm, config = training.design
         shared, specific = label_columns(names, sources, settings)
         columns |= specific
         against = sorted({member.against for member in members})
         for index, (method, layer) in enumerate(names):
             slope, reason = dict[str, float](), ""
-            if settings.declares(method, layer) and (tested is None or (behavior, outcome) in tested):
+            if settings.declares(method, layer) and declared:
                 *numbers, reason = mixed_model(sources, index)
                 slope = dict(zip(("slope", "slope_low", "slope_high", "slope_p"), numbers, strict=True))
             key = ("pooled", behavior, arm, config, *outcome, method, layer)
@@ -200,7 +200,6 @@ def _variances(
     half = max(settings.resamples // 2, 2)
     size = data.known.sum(axis=1)
     weight = size / size.sum()
-    counts = resampling_counts(data.known.shape[1], half, settings.seed)
     personas = np.zeros((half, len(data.predictors)))
     questions: list[tuple[Floats, Floats]] = []
     seeds: list[Floats] = []
@@ -209,7 +208,8 @@ def _variances(
         at = np.flatnonzero(data.known[row])
         chosen = np.array([source.names.index(order[index]) for index in at])
         predictors, sample = source.predictors[:, chosen], source.sample
-        personas += weight[row] * bootstrap_spearman(predictors, sample.leakage[chosen], counts[:, at])
+        ranks = ranked(predictors, half, settings.seed, data.known.shape[1], tuple(at.tolist()))
+        personas += weight[row] * ranks.draws(sample.leakage[chosen])
         draws = question_draws(predictors, sample.over_seeds[chosen], half, settings.seed, str(row))
         if draws is not None:
             questions.append((weight[row] * draws[0], weight[row] * draws[1]))

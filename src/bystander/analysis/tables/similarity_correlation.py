@@ -144,10 +144,9 @@ def similarity_correlations(
 def _baseline(predictors: Floats, sample: Sample) -> Statistics:
     """Leakage against the untrained metric, and similarity's slope with the true one held constant."""
     found: Statistics = {}
-    nothing = np.full(len(predictors), np.nan)
     known = sample.baseline is not None and np.isfinite(sample.baseline).all() and sample.leakage.size > 1
     if known and sample.baseline is not None and np.ptp(sample.baseline) > 0:
-        found["rho_baseline"] = nothing + confounding(sample.leakage, sample.baseline).rho
+        found["rho_baseline"] = np.full(len(predictors), confounding(sample.leakage, sample.baseline).rho)
     if sample.before is not None:
         slopes = slopes_given_baseline(predictors, sample.before, sample.over_seeds)
         found |= {
@@ -211,13 +210,14 @@ def similarity_correlation_rows(
                 named = [predictors.names[index] for index in indices]
                 columns |= specific_columns(source, chosen, named, part, similarities, known, people)
                 columns |= area_columns(values, chosen, people)
+        why = _why_no_slope(part, columns)
         for row, index in enumerate(indices):
             method, layer = predictors.names[index]
             numbers = {name: float(column[row]) for name, column in columns.items()}
             rows.append(SimilarityCorrelationRow(
                 **grid.key("similarity_correlation", seed, method, layer), method=method, layer=layer, n=int(mask.sum()), n_seeds=len(grid.seeds),
                 against=grid.against, flagged=_flagged(grid, numbers), preregistered=False,
-                **_state_of(status, reason, values[row]), baseline_reason=_why_no_slope(part, numbers), **numbers,
+                **_state_of(status, reason, values[row]), baseline_reason=why, **numbers,
             ))  # fmt: skip
     return rows
 
@@ -237,8 +237,8 @@ def _state_of(status: str, reason: str, values: Floats) -> dict[str, str]:
     return {"status": status, "reason": reason}
 
 
-def _why_no_slope(sample: Sample, numbers: Mapping[str, float]) -> str:
-    if np.isfinite(numbers.get("slope_baseline", np.nan)) or sample.before is None:
+def _why_no_slope(sample: Sample, columns: Statistics) -> str:
+    if sample.before is None or np.isfinite(columns.get("slope_baseline", np.zeros(0))).any():
         return ""
     return slopes_given_baseline(np.zeros((0, sample.leakage.size)), sample.before, sample.over_seeds).reason
 

@@ -24,16 +24,21 @@ def pseudo_by_method(
     similarities: SimilarityTable, source: str, names: Names, lengths: tuple[tuple[str, float], ...] | None
 ) -> dict[str, tuple[list[int], PseudoSources, list[int]]]:
     """Method -> (its layers, the source among all personas, places of `names` among all); `lengths` held constant."""
+    if lengths is not None:
+        of = dict(lengths)
+        everyone = similarities.among_all(source, names)[2]
+        length = np.array([of.get(name, np.nan) for name in everyone])
+        if not np.isfinite(length).all():
+            return {}
+        plain = pseudo_by_method(similarities, source, names, None)
+        return {method: (layers, ranked.given(length), at) for method, (layers, ranked, at) in plain.items()}
     predictors, square, everyone = similarities.among_all(source, names)
     place = {name: index for index, name in enumerate(everyone)}
     bystanders = np.isin(everyone, names)
-    length = None if lengths is None else np.array([dict(lengths).get(name, np.nan) for name in everyone])
-    if length is not None and not np.isfinite(length).all():
-        return {}
     found: dict[str, tuple[list[int], PseudoSources, list[int]]] = {}
     for method in dict.fromkeys(name for name, _ in predictors):
         at = [index for index, (name, _) in enumerate(predictors) if name == method]
-        ranked = pseudo_sources(square[at], place[source], bystanders, length)
+        ranked = pseudo_sources(square[at], place[source], bystanders)
         found[method] = [predictors[index][1] for index in at], ranked, [place[name] for name in names]
     return found
 
