@@ -113,16 +113,16 @@ class SimilarityTable:
 
     def among_all(self, source: str, personas: Sequence[str]) -> tuple[list[tuple[str, int]], Floats, list[str]]:
         """What a source is ranked among: predictors that know the similarity of all personas to all
-        -> (predictors, similarity [K, all, all], all personas). A predictor of fewer than `FEWEST` pseudo-sources is left out."""
+        -> (predictors, similarity [K, all, all], all personas); nothing for fewer than `FEWEST` personas."""
         if source not in self._place or any(name not in self._place for name in personas):
             return [], np.zeros((0, 0, 0)), []
         at = [self._place[name] for name in personas]
         whole = np.isfinite(self.values[:, :, at]).all(axis=2)  # [K, sources]
-        usable = whole[:, self._place[source]] & (whole.sum(axis=1) >= FEWEST)
-        if not usable.any():
-            return [], np.zeros((0, 0, 0)), []
-        everyone = np.flatnonzero(whole[usable].all(axis=0)).tolist()
-        if len(everyone) < FEWEST or not {*at, self._place[source]} <= set(everyone):
+        usable = whole[:, [*at, self._place[source]]].all(
+            axis=1
+        )  # of others, as of Jensen-Shannon, the sources' alone are known
+        everyone = np.flatnonzero(whole[usable].all(axis=0)).tolist() if usable.any() else []
+        if len(everyone) < FEWEST:
             return [], np.zeros((0, 0, 0)), []
         square = self.values[usable][:, everyone][:, :, everyone]
         names = [name for name, is_usable in zip(self.predictors, usable, strict=True) if is_usable]

@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of t
     "failed_share": ("Share failed", "fraction"), "limit": ("Limit", "fraction"), "control": ("Control", "plain"),
     "leakage": ("Leakage", "unit"), "before": ("Before", "unit"), "after": ("After", "unit"), "change": ("Change", "unit"),
     "source_leakage": ("Source", "unit"), "bystander_leakage": ("Bystanders", "unit"), "ratio": ("Leakage ratio", "rho"),
-    "max_persona": ("Furthest into", "name"), "max_leakage": ("by", "unit"), "rho": ("ρ", "rho"), "p": ("p, permuted", "p"),
+    "max_persona": ("Furthest into", "name"), "max_leakage": ("by", "unit"), "rho": ("ρ", "rho"), "p": ("p", "p"),
     "p_holm": ("p, Holm", "p"), "p_bh": ("p, BH", "p"), "p_mcnemar": ("p, McNemar", "p"), "p_matrix": ("p, permuted", "p"),
     "bystander_p": ("p", "p"), "p_stratified": ("p within persona", "p"), "p_within_category": ("p within category", "p"),
     "rho_within_category": ("ρ within category", "rho"), "rho_within_persona": ("ρ within persona", "rho"),
@@ -85,7 +85,9 @@ def columns(analyzed: str, keys: str) -> list[Column]:
             form = "fraction" if key == "share_low" else "rho" if analyzed in OF_RHO or key in OF_RHO else "unit"
             found.append(Column(key, "95 % interval", form, to=ENDS[key]))
         else:
-            found.append(Column(key, *COLUMNS[key], about.get(key, "")))
+            label, form = COLUMNS[key]
+            permuted = key == "p" and analyzed == "similarity_correlation"
+            found.append(Column(key, "p, permuted" if permuted else label, form, about.get(key, "")))
     return found
 
 

@@ -231,7 +231,7 @@ def _other_arms(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
         )
         found.append(
             Markup(
-                "All this is of the {} arm; in the {} arm bystanders changed on average by {}{} from the untrained model."
+                "All this is of the {} arm; in the {} arm bystanders changed from the untrained model, on average, by {}{}."
             ).format(prose(readable(headline.arm)), prose(readable(arm)), Markup(" to ").join(parts), along)
         )
     return found

@@ -17,6 +17,8 @@ from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.dose import Course, area_interval, dose_curve, matched_dose
 from bystander.analysis.tables.evolution import Trajectory
 
+WITHIN = 0.9  # of the smaller dose: at the very end of a curve its slope is not known
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoseRow(DesignRow):
@@ -41,7 +43,7 @@ class MatchedDoseRow(DesignRow):
 
     other_arm: keys.ArmLabel
     n: Annotated[int, "held-out bystanders measured at every checkpoint in both"]
-    dose: Annotated[float, "the source's leakage that both reached: the smaller of the two largest"]
+    dose: Annotated[float, "the source's leakage that both reached: nine tenths of the smaller of the two largest"]
     difference: Annotated[float, "bystanders' mean leakage at that dose, less that in the other arm"]
     low: keys.Low
     high: keys.High
@@ -86,7 +88,7 @@ def _matched(one: Trajectory, other: Trajectory, settings: AnalysisSettings) -> 
         return None
     if first.source.shape[2] != second.source.shape[2]:
         return None
-    dose = min(float(dose_curve(*course.means).dose[-1]) for course in (first, second))
+    dose = WITHIN * min(float(dose_curve(*course.means).dose[-1]) for course in (first, second))
     if not dose > 0:
         return None
     found, last = matched_dose(first, second, dose), one.last
