@@ -135,7 +135,7 @@ def test_no_effect_at_all_is_a_failed_training():
 
 
 def test_leakage_to_all_alike_is_no_gradient():
-    (verdict,) = verdicts(World(questions=200, personas=200, slope=0.0, seed=4)).values()
+    (verdict,) = verdicts(World(questions=200, personas=200, slope=0.0, seed=4, benign=True)).values()
     assert verdict.outcome == "falsified"
     assert "no gradient" in verdict.reason
 

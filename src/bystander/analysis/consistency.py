@@ -172,8 +172,8 @@ def same_prompt_same_role(
         twins += [_twins(trained, held_out, hashed), _copies(held_out, hashed)]
     if prompts:
         said = pl.col("persona").replace_strict(prompts, default=None, return_dtype=pl.String)
-        people = (part.filter(pl.col("context") == "persona") for part in (trained, held_out))
-        twins += [_twins(*people, said), _copies(held_out, said)]
+        person = pl.col("context") == "persona"
+        twins += [_twins(trained.filter(person), held_out.filter(person), said), _copies(held_out, said)]
     faulty = pl.concat(twins).sort((pl.col("twin_role") == "copy").cast(pl.Int8), "twin_role", descending=[False, True])
     faulty = faulty.unique([*KEYS, *UNIT], keep="first", maintain_order=True)
     if not faulty.height:

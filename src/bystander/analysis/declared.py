@@ -9,6 +9,7 @@ import numpy as np
 
 from bystander.analysis.grid import PairedGrid
 from bystander.analysis.hypotheses import Hypothesis, Threshold
+from bystander.analysis.keys import OutcomeKey
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.means import mean_of
 from bystander.analysis.tables.control import control_of
@@ -25,7 +26,7 @@ class Declared:
     """What a behavior's claim is tested on."""
 
     behavior: str
-    outcome: tuple[str, ...]
+    outcome: OutcomeKey
     arm: str
     config: str
     bound: float = np.nan  # the hypothesis's threshold for the bystanders' mean
@@ -61,7 +62,9 @@ def declared_of(whole: Sequence[PairedGrid], hypothesis: Hypothesis, settings: A
     config, compared = hypothesis.config, hypothesis.compared
     if config is None:
         config, compared = best_config(whole, hypothesis.behavior, threshold.outcome, hypothesis.arm, settings)
-    return Declared(hypothesis.behavior, threshold.outcome, hypothesis.arm, config, threshold.bystanders, compared)
+    return Declared(
+        hypothesis.behavior, OutcomeKey(*threshold.outcome), hypothesis.arm, config, threshold.bystanders, compared
+    )
 
 
 def all_declared(
@@ -74,7 +77,7 @@ def all_declared(
         outcome = primary_outcome(whole, behavior)
         if outcome is not None and any(grid.training.arm == ARM and grid.outcome == outcome for grid in whole):
             config, compared = best_config(whole, behavior, outcome, ARM, settings)
-            tests.append(Declared(behavior, outcome, ARM, config, compared=compared))
+            tests.append(Declared(behavior, OutcomeKey(*outcome), ARM, config, compared=compared))
     return tests
 
 

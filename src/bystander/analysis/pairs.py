@@ -119,8 +119,8 @@ class Paired:
     def people(self, key: OutcomeKey) -> list[str]:
         """The personas that the untrained model was measured under."""
         one = self._by_key[key]
-        asked = np.isfinite(one.bad_before).any(axis=1)
-        return [name for (kind, name), was in zip(one.units, asked, strict=True) if kind == "persona" and was]
+        asked = np.flatnonzero(np.isfinite(one.bad_before).any(axis=1)).tolist()
+        return [one.units[i][1] for i in asked if one.units[i][0] == "persona"]
 
     def lacking(self, design: tuple[str, str, str, str], key: OutcomeKey) -> list[str]:
         """Personas of a training that were measured at some checkpoints before its end and not at all of them."""

@@ -98,11 +98,10 @@ class SimilarityTable:
         if source not in self._place:
             return Predictors((), np.zeros((0, len(personas))))
         own = self.values[:, self._place[source]]
-        known = np.isfinite(own).any(axis=1)
-        padded = np.hstack([own[known], np.full((int(known.sum()), 1), np.nan)])
+        known = np.flatnonzero(np.isfinite(own).any(axis=1))
+        padded = np.hstack([own[known], np.full((known.size, 1), np.nan)])
         at = [self._place.get(persona, -1) for persona in personas]
-        names = tuple(name for name, is_known in zip(self.predictors, known, strict=True) if is_known)
-        return Predictors(names, padded[:, at])
+        return Predictors(tuple(self.predictors[i] for i in known), padded[:, at])
 
     def to(self, source: str, method: str, layer: int) -> dict[str, float]:
         """Similarity of every persona to that source by one predictor; {} where it was not measured."""
@@ -117,13 +116,11 @@ class SimilarityTable:
         if source not in self._place or any(name not in self._place for name in personas):
             return [], np.zeros((0, 0, 0)), []
         at = [self._place[name] for name in personas]
-        whole = np.isfinite(self.values[:, :, at]).all(axis=2)  # [K, sources]
-        usable = whole[:, [*at, self._place[source]]].all(
-            axis=1
-        )  # of others, as of Jensen-Shannon, the sources' alone are known
-        everyone = np.flatnonzero(whole[usable].all(axis=0)).tolist() if usable.any() else []
+        whole = np.array(np.isfinite(self.values[:, :, at]).all(axis=2), dtype=bool)  # [K, sources]
+        # Of some predictors, as of Jensen-Shannon, the similarities to the sources alone are known.
+        usable = np.flatnonzero(whole[:, [*at, self._place[source]]].all(axis=1))
+        everyone = np.flatnonzero(whole[usable].all(axis=0)).tolist() if usable.size else []
         if len(everyone) < FEWEST:
             return [], np.zeros((0, 0, 0)), []
         square = self.values[usable][:, everyone][:, :, everyone]
-        names = [name for name, is_usable in zip(self.predictors, usable, strict=True) if is_usable]
-        return names, square, [self.personas[index] for index in everyone]
+        return [self.predictors[i] for i in usable], square, [self.personas[index] for index in everyone]

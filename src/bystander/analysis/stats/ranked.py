@@ -40,10 +40,10 @@ class RankedPredictors:
         found = np.empty((len(self.predictors), *self._counts.shape), dtype=np.float32)
         middle = (self._counts.sum(axis=1, keepdims=True) + 1) / 2
         with np.errstate(invalid="ignore", divide="ignore"):
-            for row, predictor in zip(found, self.predictors, strict=True):
+            for place, predictor in enumerate(self.predictors):
                 ranks = self._counts @ below(predictor) + 0.5 - middle
-                np.multiply(self._counts, ranks, out=row)
-                np.divide(row, np.sqrt(np.einsum("bi,bi->b", row, ranks))[:, None], out=row)
+                weighted = self._counts * ranks
+                found[place] = weighted / np.sqrt(np.einsum("bi,bi->b", weighted, ranks))[:, None]
         return found
 
     def draws(self, outcome: Floats) -> Floats:

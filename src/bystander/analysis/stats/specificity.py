@@ -64,7 +64,8 @@ class PseudoSources:
     def given(self, prompt_length: Floats) -> PseudoSources:
         """The same with the ranks of `prompt_length` [personas] and of its distance to the (pseudo-)source's held constant."""
         covariates = _lengths(prompt_length, self.kept, self.at)
-        inverse = np.linalg.pinv(covariates @ covariates.transpose(0, 2, 1), rcond=1e-9, hermitian=True)
+        products = covariates @ covariates.transpose(0, 2, 1)
+        inverse = np.asarray(np.linalg.pinv(products, rcond=1e-9, hermitian=True), dtype=np.float64)
         ranks = _left(self.ranks, covariates, inverse)
         return PseudoSources(self.source, self.at, self.kept, ranks, (ranks**2).sum(axis=2), covariates, inverse)
 

@@ -99,11 +99,11 @@ def _judged(change: ControlChange, states: Sequence[State]) -> ControlChange:
 def over_trainings(changes: Sequence[ControlChange]) -> list[ControlChange]:
     """The controls of several sources, corrected after Holm over all that was watched: chance breaks none of many."""
     watched = [(at, fall) for at, change in enumerate(changes) for _, fall in change.falls]
-    states = over_sources([fall for _, fall in watched])
+    states: list[State] = over_sources([fall for _, fall in watched])
     found: list[ControlChange] = []
     for at, change in enumerate(changes):
-        own = [state for (place, _), state in zip(watched, states, strict=True) if place == at]
-        kept = [
+        own: list[State] = [state for (place, _), state in zip(watched, states, strict=True) if place == at]
+        kept: list[State] = [
             state if np.isfinite(fall.p_intact) else fall.state
             for (_, fall), state in zip(change.falls, own, strict=True)
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from scipy.stats import binom, t
@@ -85,19 +85,25 @@ def single_seed(grid: PairedGrid, settings: AnalysisSettings) -> list[Estimate]:
         low, high = np.where(few, ends[0], low), np.where(few, ends[1], high)
     n = np.isfinite(change).sum(axis=1)
     value, error = mean_of(change, 1), np.sqrt(variance_of(change, 1) / np.maximum(n, 1))
-    parts = zip(n.tolist(), value.tolist(), low.tolist(), high.tolist(), error.tolist(), strict=True)
-    return [Estimate(count, *numbers, float(count - 1), np.nan) for count, *numbers in parts]
+    rows = range(len(n))
+    return [
+        Estimate(int(n[i]), float(value[i]), float(low[i]), float(high[i]), float(error[i]), float(n[i] - 1), np.nan)
+        for i in rows
+    ]
 
 
 def over_seeds(grid: PairedGrid) -> list[Estimate]:
     """Per unit: questions and seeds as crossed levels. The mean over the population of both."""
     value, error, df = crossed_by_persona(grid.leakage)
     half = t.ppf(1 - TAIL, df) * error
-    n = np.isfinite(grid.leakage).sum(axis=(0, 2)).tolist()
-    parts = zip(
-        n, value.tolist(), (value - half).tolist(), (value + half).tolist(), error.tolist(), df.tolist(), strict=True
-    )
-    return [Estimate(*numbers, np.nan).within(grid.unit) for numbers in parts]
+    low, high, n = value - half, value + half, np.isfinite(grid.leakage).sum(axis=(0, 2))
+    rows = range(len(n))
+    return [
+        Estimate(
+            int(n[i]), float(value[i]), float(low[i]), float(high[i]), float(error[i]), float(df[i]), np.nan
+        ).within(grid.unit)
+        for i in rows
+    ]
 
 
 def leakage_rows(
@@ -118,7 +124,7 @@ def leakage_rows(
     for index, estimate in enumerate(estimates):
         kind, name = grid.kinds[index], grid.names[index]
         status, reason = state(counts[index], failed[index], asked[index], settings)
-        known: dict[str, float | bool] = {}
+        known: dict[str, Any] = {}
         if status in {"ok", "single"}:
             known = {column: float(values[index]) for column, values in numbers.items()} | tests.get(index, {})
             known |= {"leakage": estimate.value, "low": estimate.low, "high": estimate.high}

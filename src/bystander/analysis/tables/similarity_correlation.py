@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,7 +213,7 @@ def similarity_correlation_rows(
         why = _why_no_slope(part, columns)
         for row, index in enumerate(indices):
             method, layer = predictors.names[index]
-            numbers = {name: float(column[row]) for name, column in columns.items()}
+            numbers: dict[str, Any] = {name: float(column[row]) for name, column in columns.items()}
             rows.append(SimilarityCorrelationRow(
                 **grid.key("similarity_correlation", seed, method, layer), method=method, layer=layer, n=int(mask.sum()), n_seeds=len(grid.seeds),
                 against=grid.against, flagged=_flagged(grid, numbers), preregistered=False,
@@ -227,7 +227,7 @@ def _flagged(grid: PairedGrid, numbers: Mapping[str, float]) -> bool | None:
     return None if not np.isfinite(rho) else bool(grid.benign is None and abs(rho) > CONFOUNDED)
 
 
-def _state_of(status: str, reason: str, values: Floats) -> dict[str, str]:
+def _state_of(status: str, reason: str, values: Floats) -> dict[str, Any]:
     """Status and reason of one predictor: a constant one has no rank correlation either."""
     if status == "ok" and np.ptp(values) == 0:
         return {
