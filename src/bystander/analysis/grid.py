@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bystander.analysis.keys import OutcomeKey, SeedRowKey, TrainingKey
 from bystander.analysis.stats.means import Floats
 
+BARE = ("absent", "empty", "default", "assistant")  # kinds of context without a persona
 BENIGN_ARM, UNTRAINED = "benign arm", "untrained model"  # what leakage is measured against
 
 
@@ -120,6 +121,7 @@ class PairedGrid:
         )
 
     def bare(self, roles: Sequence[str]) -> NDArray[np.bool_]:
-        """Contexts without a persona in one of `roles`: what a deployed model meets."""
+        """Contexts without a persona in one of `roles`: what a deployed model meets. Wraps, turns and the like are neither
+        bare nor bystanders."""
         pairs = zip(self.kinds, self.roles, strict=True)
-        return np.array([kind != "persona" and role in roles for kind, role in pairs], dtype=bool)
+        return np.array([kind in BARE and role in roles for kind, role in pairs], dtype=bool)

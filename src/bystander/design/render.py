@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bystander.core.errors import ModelError
+from bystander.core.records import Context, Role
 from bystander.design.arms import Design
-from bystander.lm.tokens import EndOfTurn, LossOn, RenderedRow, Tokenizer, render_row
+from bystander.lm.tokens import EndOfTurn, LossOn, RenderedRow, Tokenizer, render_prompt, render_row
 
+ANY_USER = "What is rain?"  # contexts are compared by how they render around it
 SHOWN = 8  # rows that a finding names; the rest are counted
 
 
@@ -28,6 +30,17 @@ class Rendered:
 
     design: Design
     rows: tuple[RenderedRow, ...]
+
+
+def context_roles(design: Design, tokenizer: Tokenizer, contexts: Sequence[Context]) -> dict[tuple[str, str], Role]:
+    """The role of each context (kind, name) in one training, by its rendered tokens: one that renders as rows of the
+    training do was trained on, whatever it is called, and has their role; the others are held out."""
+    rank: dict[Role, int] = {"source": 0, "negative": 1, "mixed": 2, "held-out": 3}
+    trained: dict[tuple[int, ...], Role] = {}
+    for row in {(row.context, row.role): row for row in design.rows}.values():
+        ids = tuple(render_prompt(tokenizer, row.context, ANY_USER))
+        trained[ids] = min(row.role, trained.get(ids, "held-out"), key=lambda role: rank[role])
+    return {(c.kind, c.name): trained.get(tuple(render_prompt(tokenizer, c, ANY_USER)), "held-out") for c in contexts}
 
 
 def render(design: Design, tokenizer: Tokenizer, *, loss: LossOn, end_of_turn: EndOfTurn) -> Rendered:

@@ -171,7 +171,7 @@ class JudgedProbe(Probe):
         seed = self.settings.seed
         return [
             SampleRequest(
-                id=f"{context.name}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
+                id=f"{context.label}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
                 sample=index, seed=seed_for("judged", seed, context.name, question.id, place, index), item=f"{question.id}/{place}",
             )
             for context in contexts
@@ -203,7 +203,9 @@ def _lasting(judgement: Judgement) -> dict[str, Any]:
 
 def with_system(context: Context, system: str | None) -> Context:
     """The context with a question's own system prompt behind the persona's, after an empty line; alone where the
-    context has no system text. Kind and name stay: the record's context hash tells the two apart."""
+    context has no system text, which is then made as a persona's is. Kind and name stay: the record's context hash tells
+    the two apart."""
     if system is None:
         return context
-    return replace(context, system=f"{context.system}\n\n{system}" if context.system else system)
+    own = f"{context.system}\n\n{system}" if context.system else system
+    return replace(context, system=own, base=context.base if context.system else "persona")

@@ -141,7 +141,7 @@ class ScoredProbe(Probe):
         seed = self.settings.seed
         return [
             SampleRequest(
-                id=f"{context.name}/{one.name}/{question.id}/{index}", context=context, user=question.text, sample=index,
+                id=f"{context.label}/{one.name}/{question.id}/{index}", context=context, user=question.text, sample=index,
                 seed=seed_for("scored", seed, context.name, question.id, index), item=f"{one.name}/{question.id}",
             )
             for context in contexts
@@ -184,7 +184,7 @@ class ScoredProbe(Probe):
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
         """Answers at their full length, and the judge's calls."""
         requests, s = self.requests(contexts), self.settings
-        prompts = sum(count(r.user) + count(r.context.system or "") + TEMPLATE_TOKENS for r in requests)
+        prompts = sum(count(r.user) + count(r.context.text) + TEMPLATE_TOKENS for r in requests)
         calls, read = 0, 0.0
         for one in self.sets:
             answers = len(contexts) * len(one.questions) * s.samples

@@ -76,7 +76,7 @@ def role_rows(grid: PairedGrid, seed: int | None, settings: AnalysisSettings) ->
         if not len(units):
             continue
         mean = crossed(grid.leakage[:, units], EVERYTHING if sampled else FIXED_UNITS).within(grid.unit)
-        shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.kinds[i]})" for i in units]
+        shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.names[i]})" for i in units]
         rows.append(RoleRow(
             **grid.key("roles", seed, role), role=role,
             n=len(units), leakage=mean.value, low=mean.low, high=mean.high, status=_status(mean), reason="",

@@ -130,7 +130,7 @@ def leakage_rows(
             known |= {"leakage": estimate.value, "low": estimate.low, "high": estimate.high}
             known |= {"standard_error": estimate.standard_error}
         rows.append(LeakageRow(
-            **grid.key("leakage", seed, name if kind == "persona" else f"({kind})"), persona=name, context=kind, role=grid.roles[index],
+            **grid.key("leakage", seed, name if kind == "persona" else f"({name})"), persona=name, context=kind, role=grid.roles[index],
             category=categories.get(name, "") if kind == "persona" else "", n_items=counts[index],
             n_failed=int(np.ceil(failed[index])), n_seeds=len(grid.seeds), against=grid.against, status=status, reason=reason, **known,
         ))  # fmt: skip

@@ -87,16 +87,18 @@ def _on_log_odds(part: PairedGrid, paired: NDArray[np.bool_]) -> Floats | None:
 
 def source_change(grid: PairedGrid, settings: AnalysisSettings) -> Floats | None:
     """[seeds, questions] of the source's own leakage; None where it was not measured or too much of it failed."""
-    for index, (kind, name, role) in enumerate(zip(grid.kinds, grid.names, grid.roles, strict=True)):
-        if kind == "persona" and role == "source" and name == grid.training.source:
-            return grid.leakage[:, index] if grid.sound(settings.failed_limit)[index] else None
-    return None
+    place = source_place(grid)
+    if place is None or grid.roles[place] != "source" or not grid.sound(settings.failed_limit)[place]:
+        return None
+    return grid.leakage[:, place]
 
 
 def source_place(grid: PairedGrid) -> int | None:
-    """The source's place among the units; None where it was not measured."""
-    pairs = zip(grid.kinds, grid.names, strict=True)
-    return next((i for i, (kind, name) in enumerate(pairs) if kind == "persona" and name == grid.training.source), None)
+    """The source's place among the units; None where it was not measured. A bare context may have the name and the prompt of
+    the persona that is the source: the persona comes first."""
+    own = [i for i, name in enumerate(grid.names) if name == grid.training.source]
+    own.sort(key=lambda index: (grid.roles[index] != "source", grid.kinds[index] != "persona"))
+    return own[0] if own else None
 
 
 def source_estimate(own: Floats, unit: str) -> Estimate:

@@ -15,6 +15,7 @@ from bystander.behaviors.answers import AnswersSettings
 from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.errors import StudyError
+from bystander.core.records import TextIn
 from bystander.core.settings import FileName, Settings
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.study.config.blocks import (
@@ -29,6 +30,7 @@ from bystander.study.config.blocks import (
     Select,
     Sweep,
 )
+from bystander.study.config.contexts import ContextBlock
 from bystander.train.recipe import Recipe
 
 
@@ -52,6 +54,15 @@ BehaviorEntry = Annotated[
 ]
 
 
+def _context_kind(entry: object) -> str:
+    return "context name" if isinstance(entry, str) else "context block"
+
+
+ContextEntry = Annotated[
+    Annotated[str, Tag("context name")] | Annotated[ContextBlock, Tag("context block")], Discriminator(_context_kind)
+]
+
+
 class StudySettings(Settings):
     """One YAML file. Each behavior that comes through a door has a block of its own beside these, under the key that its
     class names; a behavior that is a file stands in `behaviors:` with its settings, one that ships by its name alone."""
@@ -60,6 +71,8 @@ class StudySettings(Settings):
     question: str = ""
     model: ModelSettings = ModelSettings()
     personas: FileName = "builtin"
+    personas_in: TextIn = "system"  # where personas' texts stand; auto: in the system turn if the template has one
+    contexts: list[ContextEntry] = Field(default=["bare"])  # what is measured beside the personas
     sources: list[str] = Field(min_length=1)
     behavior_entries: list[BehaviorEntry] = Field(alias="behaviors", min_length=1)
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)

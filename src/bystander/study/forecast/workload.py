@@ -85,7 +85,7 @@ class Workload:
         if cell.kind == "geometry":
             questions = plan.parts.open_questions
             users = sum(counter.count(text) + TEMPLATE_TOKENS for text in questions)
-            contexts = plan.contexts
+            contexts = plan.parts.compared
             prompts = prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts)
             return self._geometry(prompts)
         if cell.kind == "evaluate":
@@ -101,7 +101,7 @@ class Workload:
     def _geometry(self, prompts: float) -> Work:
         """`prompts`: tokens of all questions under all personas."""
         plan, geometry = self.plan, self.plan.study.spec.geometry
-        predictors, personas = plan.parts.predictors(), len(plan.contexts)
+        predictors, personas = plan.parts.predictors(), len(plan.parts.compared)
         work = Work(scored=prompts)
         said = len(plan.parts.open_questions) * personas * geometry.answer_tokens
         if predictors.need(*OF_ANSWERS):
@@ -109,7 +109,7 @@ class Workload:
         if predictors.need("answer_logprobs"):  # each persona's answers by itself and by each source, and the reverse
             work += Work(scored=prompts + said * (1 + 2 * len(plan.study.spec.sources)))
         turns = sum(self.counter.count(turn.user + turn.shown) + TEMPLATE_TOKENS for turn in plan.parts.turns)
-        prefixes = prefix_tokens(plan.contexts, self.counter.count) * len(plan.parts.turns)
+        prefixes = prefix_tokens(plan.parts.compared, self.counter.count) * len(plan.parts.turns)
         if predictors.need("training_gradients"):
             work += Work(trained=prefixes + turns * personas)
         if predictors.need("training_direction"):
@@ -134,7 +134,7 @@ class Workload:
         assert cell.training is not None
         design, recipe = plan.designs[cell.training], plan.recipes[cell.training]
         if id(design) not in self._rows:
-            texts = [text for row in design.rows for text in (row.context.system or "", row.user, row.completion)]
+            texts = [text for row in design.rows for text in (row.context.text, row.user, row.completion)]
             self._rows[id(design)] = sum(map(self.counter.count, texts)) + TEMPLATE_TOKENS * len(design.rows)
         work = Work(trained=self._rows[id(design)] * recipe.epochs)
         if plan.probed_in_training(cell):
@@ -143,4 +143,6 @@ class Workload:
             for name in plan.probes:
                 for _ in checkpoints.fractions():
                     work += self._probe(name, "checkpoint", some)
+                    if plan.parts.beside:
+                        work += self._probe(name, "contexts", plan.parts.beside)
         return work

@@ -9,11 +9,11 @@ from bystander.core.files import read_json, write_json
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Finding, as_dict
 from bystander.design.audit import audit
+from bystander.design.contexts import context_findings, placed
 from bystander.design.render import render
 from bystander.lm import embedded
 from bystander.lm.model import checkpoint_source
-from bystander.lm.tokens import Tokenizer, render_text, template_of
-from bystander.personas import bare_context
+from bystander.lm.tokens import Tokenizer, context_hash, encode, left_out, render_text, template_of
 from bystander.study.config.blocks import ModelSettings
 from bystander.study.plan.cells import Plan
 from bystander.study.store.run_dir import RunDir
@@ -33,24 +33,32 @@ def audit_study(plan: Plan, run: RunDir | None) -> list[Finding]:
     recipe = plan.study.spec.recipe
     tokenizer, window = tokenizer_of(plan.study.spec.model)
     rendered = [render(d, tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn) for d in designs]
-    bare = [bare_context(kind) for kind in ("absent", "empty", "default", "assistant")]
-    contexts = [*plan.contexts, *bare]
+    spec, parts = plan.study.spec, plan.parts
+    without = left_out(tokenizer, parts.beside, spec.personas_in)
+    beside = [context for context in parts.beside if context.name not in without]
+    contexts = [*plan.contexts, *beside]
     findings = audit(
         rendered, tokenizer, contexts, plan.parts.held_out_texts(), max_length=window, end_of_turn=recipe.end_of_turn
     )
+    findings += context_findings(rendered, tokenizer, beside, without)
+    findings += placed(tokenizer, plan.contexts[0], spec.personas_in)
     findings += [finding for name in plan.study.spec.behaviors for finding in plan.parts.behavior(name).findings()]
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.level])
     if saved:
-        source = next(context for context in plan.contexts if context.name == plan.study.spec.sources[0])
-        shown = _renderings(tokenizer, [source, *bare])
+        source = next(context for context in parts.compared if context.name == spec.sources[0])
+        shown = _renderings(tokenizer, list(dict.fromkeys([source, *beside])))
         write_json(saved, {"designs": digest, "findings": [as_dict(one) for one in findings], "renderings": shown})
     return findings
 
 
 def _renderings(tokenizer: Tokenizer, contexts: list[Context]) -> list[dict[str, object]]:
     """How contexts stand in the prompt, for the report."""
-    return [as_dict(context) | {"text": render_text(tokenizer, context, "<question>")} for context in contexts]
+    found: list[dict[str, object]] = []
+    for context in contexts:
+        text = render_text(tokenizer, context, "<question>")
+        found.append(as_dict(context) | {"text": text, "context_hash": context_hash(encode(tokenizer, [text])[0])})
+    return found
 
 
 def tokenizer_of(model: ModelSettings) -> tuple[Any, int]:

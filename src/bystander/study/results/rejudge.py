@@ -144,13 +144,13 @@ def judge_run(
 def stamped(measurements: Sequence[Measurement], sampled: Iterable[Sampled]) -> list[Measurement]:
     """Measurements with the training's columns of the completions that they belong to."""
     columns = {f.name for f in fields(Measurement)}
-    stamps: dict[tuple[str, str], Mapping[str, Any]] = {
-        (one.completion.persona, f"{one.completion.item}/{one.completion.sample}"): {
+    stamps: dict[tuple[str, str, str], Mapping[str, Any]] = {
+        (one.completion.context, one.completion.persona, f"{one.completion.item}/{one.completion.sample}"): {
             name: value for name, value in one.stamp.items() if name in columns and name != "probe"
         }
         for one in sampled
     }
-    return [replace(row, **stamps[row.persona, row.item]) for row in measurements]
+    return [replace(row, **stamps[row.context, row.persona, row.item]) for row in measurements]
 
 
 def judged_afterwards(run: RunDir, own: pl.DataFrame) -> tuple[pl.DataFrame, str] | None:

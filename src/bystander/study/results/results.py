@@ -195,10 +195,10 @@ class Results:
         return list({read.record: read for read in found}.values())
 
     def _sampled_values(self, metrics: Mapping[str, SampledMetrics]) -> dict[tuple[Any, ...], float | None]:
-        """(stamp, probe, persona, item, metric) -> value of every sampled answer."""
+        """(stamp, probe, context, persona, item, metric) -> value of every sampled answer."""
         wanted = {name for one in metrics.values() for name in (one.shown, one.score)}
         rows = self.measurements.filter(pl.col("probe").is_in(list(metrics)) & pl.col("metric").is_in(list(wanted)))
-        columns = [*STAMPED, "probe", "persona", "item", "metric", "value"]
+        columns = [*STAMPED, "probe", "context", "persona", "item", "metric", "value"]
         # Of several scorers of one answer the first, which is the behavior's own.
         return {tuple(row[:-1]): row[-1] for row in reversed(rows.select(columns).rows())}
 
@@ -222,6 +222,7 @@ def _sample_key(one: Sampled) -> tuple[Any, ...]:
     return (
         *(one.stamp[name] for name in STAMPED),
         one.stamp["probe"],
+        one.completion.context,
         one.completion.persona,
         f"{one.completion.item}/{one.completion.sample}",
     )
