@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
 from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Similarity, as_dict
+from bystander.core.records import Context
 from bystander.design.audit import refuse
 from bystander.design.render import context_roles
-from bystander.geometry.measure import Geometry, see, similarities
+from bystander.geometry.measure import Geometry, SimilarityBlock, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, load
 from bystander.lm.tokens import left_out
@@ -257,6 +258,19 @@ def _named(training: Training) -> TrainingName:
     )
 
 
-def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
+def similarity_table(blocks: Iterable[SimilarityBlock]) -> pl.DataFrame:
     """Similarities as a table."""
-    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)
+    frames = [
+        pl.DataFrame(
+            {
+                "source": np.repeat(block.sources, len(block.personas)),
+                "persona": np.tile(block.personas, len(block.sources)),
+                "method": [block.method] * block.values.size,
+                "layer": [block.layer] * block.values.size,
+                "value": block.values.ravel(),
+            },
+            schema=SIMILARITY_SCHEMA,
+        )
+        for block in blocks
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=SIMILARITY_SCHEMA)
