@@ -306,6 +306,7 @@ class Trivial:
     """A runner whose cells do nothing but say that they are complete. `hours`: what each pretends to have taken."""
 
     hours = 0.0
+    seconds_loading = 0.0
 
     def __init__(self, plan, run: RunDir, bar) -> None:
         self.plan, self.run = plan, run

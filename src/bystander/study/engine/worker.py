@@ -41,6 +41,7 @@ class Worker:
     run: RunDir
     bar: Bar
     shrink: int = 0
+    seconds_loading: float = 0.0
     _loaded: LoadedModel | None = None
     _looked: float = 0.0
     _stopping: bool = False
@@ -49,12 +50,13 @@ class Worker:
     def loaded(self) -> LoadedModel:
         """The resident base model."""
         if self._loaded is None:
-            model = self.plan.study.spec.model
+            model, begun = self.plan.study.spec.model, time.monotonic()
             self._loaded = load(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
             if model.engine == "vllm":
                 from bystander.lm.engine_vllm import VllmSampler
 
                 self._loaded.sampler = VllmSampler(self.plan.study.spec.recipe.lora.rank)
+            self.seconds_loading += time.monotonic() - begun
         return self._loaded
 
     def cell_dir(self, cell: Cell) -> CellDir:

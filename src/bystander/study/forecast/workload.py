@@ -87,17 +87,22 @@ class Workload:
             users = sum(counter.count(text) + TEMPLATE_TOKENS for text in questions)
             contexts = plan.contexts
             read = prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts)
+            prompts = len(questions) * len(contexts)
             if not Predictors(plan.parts.predictors()).need("answer_states"):
-                return Work(scored=read)
-            said = len(questions) * len(contexts) * plan.study.spec.geometry.answer_tokens
-            return Work(scored=2 * read + said, sampled=said)
+                return Work(scored=read, distributions=prompts)
+            said = prompts * plan.study.spec.geometry.answer_tokens
+            return Work(scored=2 * read + said, sampled=said, distributions=prompts)
         if cell.kind == "evaluate":
             return self._probe(cell.probe or "", cell.group, plan.contexts_of(cell))
         if cell.kind == "mode check":
             probe = plan.probes[cell.probe or ""]
             assert isinstance(probe, CheckedProbe)
             return probe.check_work(plan.contexts, counter.count)
-        return self._training(cell) if cell.kind == "train" else Work()
+        if cell.kind == "data":
+            return Work(designed=sum(len(design.rows) for design in plan.parts.designs()))
+        if cell.kind == "gate":
+            return Work(gathered=sum(self.of(plan.by_key[need]).measurements for need in cell.needs))
+        return self._training(cell)
 
     def _probe(self, name: str, group: str, contexts: Sequence[Context]) -> Work:
         if (name, group) not in self._probed:
@@ -111,7 +116,7 @@ class Workload:
         if id(design) not in self._rows:
             texts = [text for row in design.rows for text in (row.context.system or "", row.user, row.completion)]
             self._rows[id(design)] = sum(map(self.counter.count, texts)) + TEMPLATE_TOKENS * len(design.rows)
-        work = Work(trained=self._rows[id(design)] * recipe.epochs)
+        work = Work(trained=self._rows[id(design)] * recipe.epochs, steps=recipe.steps(len(design.rows)))
         if plan.probed_in_training(cell):
             checkpoints = plan.study.spec.checkpoints
             some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost
