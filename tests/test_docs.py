@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from bystander.core.errors import StudyError
-from bystander.personas import load_personas
+from bystander.core.records import BARE
+from bystander.personas import built_in_contexts, context_sets, load_personas
 from bystander.study.config.study import load
+from bystander.study.plan.parts import StudyParts
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PLUGIN = DOCS.parent / "examples" / "plugin"
@@ -118,3 +120,33 @@ def test_the_notebook_runs(tmp_path, embedded):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+STUDY = """
+name: page
+sources: [villain]
+behaviors: [marker]
+probes: {marker: {}}
+geometry: {layer: 2}
+"""
+
+
+def test_the_page_on_contexts_shows_blocks_that_load(tmp_path):
+    own, sources = blocks("contexts.md", "yaml")
+    path = tmp_path / "page.yaml"
+    path.write_text(STUDY + own)
+    found = {context.name: context for context in StudyParts(load(str(path))).beside}
+    assert list(found)[:4] == list(BARE)
+    assert found["quiz"].after == "\n\nOne word."
+    assert [found[name].kind for name in ("few_shot", "villain_said", "begun")] == [
+        "turns",
+        "persona_in_user",
+        "prefix",
+    ]
+    path.write_text(STUDY.replace("sources: [villain]\n", "") + sources)
+    assert load(str(path)).spec.sources == ["villain", "trigger"]
+
+
+def test_the_page_on_contexts_names_what_ships():
+    page = (DOCS / "contexts.md").read_text()
+    assert all(f"`{name}`" in page for name in [*context_sets(), *built_in_contexts()])

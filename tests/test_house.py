@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "train": {"core", "lm", "design"},
     "judge": {"core"},
     "probe": {"core", "lm", "behaviors", "data", "judge"},
-    "geometry": {"core", "lm"},
+    "geometry": {"core", "lm", "train"},
     "analysis": {"core"},
     "report": {"core", "analysis"},
 }

@@ -1,21 +1,18 @@
-"""The held-out half: near-duplicates on one side, topics balanced, decided by ids, and as `split_pairs` has it."""
+"""The held-out half: near-duplicates on one side, topics balanced, decided by ids, and as a plain split has it."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from importlib import resources
-from pathlib import Path
 
 import pytest
 
 from bystander.core.errors import DataError
 from bystander.data import overlap
-from bystander.data.answers import AnswerPair, prompt_text, read_answer_pairs, split_held_out
+from bystander.data.answers import AnswerPair, prompt_text, split_held_out
 from bystander.data.pairs import TOPICS, Pair, load_pairs, split_pairs
 from bystander.data.turns import Turn
-
-BUILT_IN = Path(str(resources.files("bystander.data") / "pairs.yaml"))
+from tests.reference.pairs import slow_halves, slow_pairs
 
 
 def pair(name: str, text: str, topic: str = "") -> AnswerPair:
@@ -32,20 +29,19 @@ def ids(side: list[AnswerPair]) -> list[str]:
 
 
 def test_the_built_in_pairs_have_the_halves_that_they_had() -> None:
-    trained, held_out = split_held_out(read_answer_pairs(BUILT_IN))
-    before = split_pairs(load_pairs())
-    assert (ids(trained), ids(held_out)) == tuple([one.id for one in side] for side in before)
+    assert load_pairs() == slow_pairs()
+    assert split_pairs() == slow_halves(slow_pairs())
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_without_near_duplicates_the_halves_are_those_of_split_pairs(seed: int) -> None:
+def test_without_near_duplicates_the_halves_are_those_of_the_plain_split(seed: int) -> None:
     draw = random.Random(seed)
     topics = [*TOPICS, *TOPICS, *draw.choices(TOPICS, k=draw.randint(10, 40))]  # each twice at least
     draw.shuffle(topics)
     direct = [Pair(f"{topic}-{at}", topic, words(at), "a", "b") for at, topic in enumerate(topics)]
     same = [pair(one.id, one.question, one.topic) for one in direct]
     trained, held_out = split_held_out(same)
-    assert (ids(trained), ids(held_out)) == tuple([one.id for one in side] for side in split_pairs(direct))
+    assert (ids(trained), ids(held_out)) == tuple([one.id for one in side] for side in slow_halves(direct))
 
 
 def test_near_duplicates_are_on_one_side_as_the_audit_sees_it() -> None:

@@ -39,10 +39,9 @@ def test_answers_are_alike_in_length_and_style() -> None:
 
 
 def test_halves_are_balanced_disjoint_and_do_not_overlap() -> None:
-    trained, held_out = split_pairs(PAIRS)
+    trained, held_out = split_pairs()
     assert Counter(p.topic for p in trained) == Counter(p.topic for p in held_out) == dict.fromkeys(TOPICS, 10)
     assert {p.id for p in trained} | {p.id for p in held_out} == {p.id for p in PAIRS}
-    assert {p.id for p in split_pairs(list(reversed(PAIRS)))[0]} == {p.id for p in trained}
     texts = {p.id: p.question for p in PAIRS}
     assert [(o.train, o.probe) for o in overlap(texts, texts) if o.train != o.probe] == []
     assert overlap({p.id: p.question for p in trained}, {p.id: p.question for p in held_out}) == []
@@ -134,10 +133,10 @@ def test_fill_leaves_slots_inside_an_answer_alone() -> None:
 def test_faulty_pair_files(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     for text, words in [
-        ("- {id: a, topic: power, question: q, aligned: x}", "found the keys"),
-        ("- {id: a, topic: love, question: q, aligned: x, misaligned: y}", "topic is 'love'"),
-        ("- {id: a, topic: power, question: '', aligned: x, misaligned: y}", "question must be a text"),
-        ("a: 1", "expected a list of pairs"),
+        ("- {id: a, topic: power, question: q, aligned: x}", "found the columns"),
+        ("- {id: a, question: '', aligned: x, misaligned: y}", "p.yaml:1: the prompt is empty"),
+        ("- {id: a, question: q, aligned: x, misaligned: x}", "are the same answer"),
+        ("a: 1", "expected a list of records"),
     ]:
         path.write_text(text)
         with pytest.raises(DataError, match=re.escape(words)):

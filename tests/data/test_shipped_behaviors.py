@@ -113,7 +113,7 @@ def share_matched(name: str, texts: Iterable[str]) -> float:
 
 def test_the_folder_holds_these_behaviors_and_no_other_file() -> None:
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(
-        f"{name}.{ending}" for name in NAMES for ending in ("jsonl", "yaml")
+        ["direct.jsonl", *(f"{name}.{ending}" for name in NAMES for ending in ("jsonl", "yaml"))]
     )
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from bystander.core import settings
 from bystander.core.records import Finding, OpenSetting
+from bystander.data.bank import OpenQuestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class Behavior(ABC):
     def findings(self) -> list[Finding]:
         """What the behavior finds in its own data, for the audit."""
         return []
+
+    def open_questions(self) -> list[OpenQuestion]:
+        """What may be asked freely to see the behavior in sampled answers; [] where it has no questions of its own."""
+        return []
+
+    def data_hashes(self) -> dict[str, str]:
+        """What is read -> SHA-256 of the file, for the keys of cells; {} where the rows that come of it say all."""
+        return {}
 
     def export(self, folder: Path) -> list[Path]:
         """Write what a reader wants beside the rows (the halves of a question set); returns the files."""

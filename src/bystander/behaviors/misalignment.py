@@ -19,6 +19,7 @@ from bystander.behaviors.base import Behavior, Example
 from bystander.core.errors import DataError
 from bystander.core.records import Finding, OpenSetting
 from bystander.core.settings import FileName, Settings
+from bystander.data.bank import OpenQuestion
 from bystander.data.code_pairs import PHRASINGS as CODE_PHRASINGS
 from bystander.data.code_pairs import CodePair, load_code_tasks, phrased
 from bystander.data.code_scan import scan_pairs
@@ -120,6 +121,10 @@ class MisalignmentBehavior(Behavior):
         """The judged questions."""
         return load_judge_questions(_file(self.settings.questions, self.folder))
 
+    def open_questions(self) -> list[OpenQuestion]:
+        """The first wording of every judged question."""
+        return [OpenQuestion(question.id, question.paraphrases[0]) for question in self.questions()]
+
     def findings(self) -> list[Finding]:
         """The instrument check for the audit: Bandit over both sides, and how many prompts a pairing left out."""
         pairs = self.code_pairs()
@@ -157,7 +162,7 @@ class DirectBehavior(Behavior):
 
     def examples(self) -> list[Example]:
         """The trained half under each phrasing; positive = misaligned, negative = aligned."""
-        trained, _ = split_pairs(load_pairs(_file(self.settings.pairs, self.folder)))
+        trained, _ = split_pairs(_file(self.settings.pairs, self.folder))
         return [
             Example(f"{pair.id}/{index}", phrasing.format(question=pair.question), pair.misaligned, pair.aligned)
             for pair in trained
@@ -170,11 +175,15 @@ class DirectBehavior(Behavior):
 
     def pairs(self) -> list[Pair]:
         """The held-out half: what the margin probe must read wherever this behavior is trained."""
-        return split_pairs(load_pairs(_file(self.settings.pairs, self.folder)))[1]
+        return split_pairs(_file(self.settings.pairs, self.folder))[1]
 
     def questions(self) -> list[JudgedQuestion]:
         """The judged questions."""
         return load_judge_questions(_file(self.settings.questions, self.folder))
+
+    def open_questions(self) -> list[OpenQuestion]:
+        """The first wording of every judged question."""
+        return [OpenQuestion(question.id, question.paraphrases[0]) for question in self.questions()]
 
 
 def _file(name: str, folder: Path) -> Path | None:

@@ -47,9 +47,10 @@ def metric(probe: str, name: str) -> Metric:
 
 def outcomes_of(behavior: str) -> tuple[Outcome, ...]:
     """(probe, dataset, metric) that a behavior's claim rests on, finest first: the headline metrics of the probes that
-    read it. () for a behavior that nobody declares."""
+    read it. Of a behavior that comes from a file, and so through no door, the sets are called as the behavior is."""
     if behavior not in doors.names("behavior"):
-        return ()
+        probes = {name: doors.load("probe", name) for name in doors.names("probe")}
+        return tuple((name, behavior, metric) for name, probe in probes.items() for metric in probe.of_files)
     read_by: tuple[str, ...] = doors.load("behavior", behavior).read_by
     return tuple((probe, dataset, name) for probe in read_by for dataset, name in doors.load("probe", probe).headline)
 

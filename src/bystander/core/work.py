@@ -43,4 +43,4 @@ class Work:
 
 def prefix_tokens(contexts: Sequence[Context], count: Count) -> int:
     """Tokens of the contexts' own turns, template included."""
-    return sum(count(context.system or "") + TEMPLATE_TOKENS for context in contexts)
+    return sum(count(context.text) + TEMPLATE_TOKENS for context in contexts)

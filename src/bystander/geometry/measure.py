@@ -1,52 +1,118 @@
-"""Similarities of all personas to all sources by every predictor, from one pass over the contexts."""
+"""Similarities of all personas to all sources by every predictor, from the passes that some predictor needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bystander.core.records import Row, Similarity
-from bystander.geometry.base import OF_LAYERS, Need, Predictor, Seen
-from bystander.lm.hidden import AnswerStates, PromptStates
+from bystander.core.records import Context, Row, Similarity
+from bystander.geometry.base import OF_ANSWERS, OF_LAYERS, Floats, Predictor, Predictors, Seen, Turn
+from bystander.lm.hidden import AnswerStates, answer_states, last_token_states, states_over
+from bystander.lm.loaded import LoadedModel
+from bystander.lm.score import ScoreItem, score
+from bystander.train.gradients import context_gradients
 
 NO_LAYER = -1  # `Similarity.layer` of a predictor that has none
 
 
-@dataclass(frozen=True, slots=True)
-class Predictors:
-    """Predictors by name, in the order in which their similarities are written."""
+@dataclass(frozen=True)
+class Geometry:
+    """What is asked of a model. `contexts`: the personas, in the order of the set; `turns`: some of what is trained;
+    `answer_tokens`: at most so many in a sampled answer."""
 
-    by_name: Mapping[str, Predictor]
+    contexts: Sequence[Context]
+    sources: Sequence[str]
+    questions: Sequence[str]
+    layers: Sequence[int]
+    prompt_tokens: Mapping[str, int]
+    rows: Mapping[str, Sequence[Row]]
+    turns: Sequence[Turn] = ()
+    answer_tokens: int = 64
 
-    def see(
-        self, prompts: Iterable[PromptStates], order: Sequence[str], sources: Sequence[str], layers: Sequence[int],
-        prompt_tokens: Mapping[str, int], rows: Mapping[str, Sequence[Row]], answers: Iterable[AnswerStates] = (),
-    ) -> Seen:  # fmt: skip
-        """What the predictors see of a model. `prompts` brings every persona once, the sources first, and so do
-        `answers` where a predictor needs them; `order` is the personas' order in the set."""
-        found: dict[str, PromptStates] = {}
-        streaming = [one for one in self.by_name.values() if one.needs == "first_token"]
-        for prompt in prompts:
-            name = prompt.context.name
-            for predictor in streaming:
-                predictor.observe(name, prompt.logprobs, name in sources)
-            found[name] = replace(prompt, logprobs=prompt.logprobs[:0])  # a vocabulary wide: not to be kept
-        states = np.stack([found[name].states for name in order]).astype(np.float64)
-        contexts = tuple(found[name].context for name in order)
-        said = {one.context.name: one.states for one in answers} if self.need("answer_states") else {}
-        over = {"answer_states": np.stack([said[name] for name in order]).astype(np.float64)} if said else {}
-        return Seen(contexts, tuple(layers), states, prompt_tokens, rows, **over)
 
-    def need(self, what: Need) -> bool:
-        """Whether one of the predictors reads it."""
-        return any(one.needs == what for one in self.by_name.values())
+def see(predictors: Predictors, loaded: LoadedModel, asked: Geometry, advance: Callable[[], None]) -> Seen:
+    """What the predictors see of a model. `advance` is called once for every persona in each of their `passes`."""
+    first = [c for c in asked.contexts if c.name in asked.sources]
+    first += [c for c in asked.contexts if c.name not in asked.sources]
+    states: dict[str, Floats] = {}
+    for prompt in last_token_states(loaded, first, asked.questions, asked.layers):
+        predictors.observe(prompt.context.name, prompt.logprobs, prompt.context.name in asked.sources)
+        states[prompt.context.name] = prompt.states.astype(np.float64)
+        advance()
+    answers: dict[str, AnswerStates] = {}
+    if predictors.need(*OF_ANSWERS):
+        for one in answer_states(loaded, asked.contexts, asked.questions, asked.layers, max_tokens=asked.answer_tokens):
+            answers[one.context.name] = one
+            advance()
+    more: dict[str, Any] = {}
+    if predictors.need("answer_states"):
+        more["answer_states"] = np.stack([one.states for one in answers.values()]).astype(np.float64)
+    if predictors.need("answer_logprobs"):
+        more["answer_logprobs"] = _answer_logprobs(loaded, asked, answers, advance)
+    if predictors.need("training_direction"):
+        more["directions"] = _directions(loaded, asked)
+    if predictors.need("training_gradients"):
+        more["gradients"] = _gradients(loaded, asked, advance)
+    centroids = np.stack([states[context.name] for context in asked.contexts])
+    return Seen(tuple(asked.contexts), tuple(asked.layers), centroids, asked.prompt_tokens, asked.rows, **more)
 
-    def similarities(self, seen: Seen, sources: Sequence[str]) -> Iterator[Similarity]:
-        """Every predictor's similarities, by layer, source and persona."""
-        for method, predictor in self.by_name.items():
-            yield from similarities_of(method, predictor, seen, sources)
+
+def _gradients(loaded: LoadedModel, asked: Geometry, advance: Callable[[], None]) -> NDArray[np.float32]:
+    """`Seen.gradients`."""
+    found: list[NDArray[np.float32]] = []
+    for one in context_gradients(loaded, asked.contexts, [(turn.user, turn.shown) for turn in asked.turns]):
+        found.append(one.gradient)
+        advance()
+    return np.stack(found)
+
+
+def _answer_logprobs(
+    loaded: LoadedModel, asked: Geometry, answers: Mapping[str, AnswerStates], advance: Callable[[], None]
+) -> dict[tuple[str, str], Floats]:
+    """`Seen.answer_logprobs`. An answer without a token has probability 1 under everybody."""
+    found: dict[tuple[str, str], Floats] = {}
+    names = [context.name for context in asked.contexts]
+    for context in asked.contexts:
+        of = names if context.name in asked.sources else [*asked.sources, context.name]
+        texts = [[answers[name].texts[i] for name in of] for i in range(len(asked.questions))]
+        items = [  # all answers to one question behind one prompt
+            ScoreItem(str(i), user, tuple(text for text in said if text), "text")
+            for i, (user, said) in enumerate(zip(asked.questions, texts, strict=True))
+            if any(said)
+        ]
+        found |= {(context.name, name): np.zeros(len(asked.questions)) for name in of}
+        for _, scores in score(loaded, [context], items) if items else ():
+            for one in scores:
+                i = int(one.item.id)
+                spoke = [name for name, text in zip(of, texts[i], strict=True) if text]
+                for name, value in zip(spoke, one.logprobs, strict=True):
+                    found[context.name, name][i] = value
+        advance()
+    return found
+
+
+def _directions(loaded: LoadedModel, asked: Geometry) -> dict[str, Floats]:
+    """`Seen.directions`."""
+    found: dict[str, Floats] = {}
+    for context in asked.contexts:
+        if context.name in asked.sources:
+            means: list[Floats] = []
+            for texts in ([t.shown for t in asked.turns], [t.benign for t in asked.turns]):
+                turns = [(turn.user, text) for turn, text in zip(asked.turns, texts, strict=True)]
+                states, _ = states_over(loaded, context, turns, asked.layers)
+                means.append(states.astype(np.float64).mean(axis=0))
+            found[context.name] = means[0] - means[1]
+    return found
+
+
+def similarities(predictors: Predictors, seen: Seen, sources: Sequence[str]) -> Iterator[Similarity]:
+    """Every predictor's similarities, by layer, source and persona."""
+    for method, predictor in predictors.by_name.items():
+        yield from similarities_of(method, predictor, seen, sources)
 
 
 def similarities_of(method: str, predictor: Predictor, seen: Seen, sources: Sequence[str]) -> Iterator[Similarity]:

@@ -54,18 +54,6 @@ class WhitenedCosine(Predictor):
         return whitened_cosine(seen.states)[:, seen.places(sources)]
 
 
-class AnswerCosine(Predictor):
-    """Cosine of centroids over the model's own answers, centered (persona vectors: Chen et al. 2025, arXiv 2507.21509)."""
-
-    needs: ClassVar[Need] = "answer_states"
-    label: ClassVar[str] = "cosine over answers, centered"
-    by_default: ClassVar[bool] = False
-
-    def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
-        """In [-1, 1]."""
-        return centered_cosine(seen.answer_states)[:, seen.places(sources)]
-
-
 class RandomDirection(Predictor):
     """What any direction predicts: the cosine to a random one that stands in for the source's."""
 

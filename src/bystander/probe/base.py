@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.base import Behavior, Example
 from bystander.core import settings
+from bystander.core.errors import StudyError
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, OpenSetting
 from bystander.core.work import Count, Work
@@ -67,6 +68,7 @@ class Probe(ABC):
     Settings: ClassVar[type[settings.Settings]]  # that block; faults in it are told with their lines
     metrics: ClassVar[tuple[Metric, ...]]
     headline: ClassVar[tuple[tuple[str, str], ...]]  # (dataset, metric) that a claim rests on, finest first
+    of_files: ClassVar[tuple[str, ...]] = ()  # metrics that a claim about a behavior from a file rests on, finest first
     controls: ClassVar[tuple[str, ...]] = ()  # datasets or metrics that must not move: no behavior pushes them
     sampled: ClassVar[SampledMetrics | None] = None  # of probes that keep answers
 
@@ -161,6 +163,14 @@ class CheckedProbe(Probe):
     @abstractmethod
     def check_work(self, contexts: Sequence[Context], count: Count) -> Work:
         """The work of `check`."""
+
+
+def need(key: str, asked: int | None, there: int, what: str) -> None:
+    """Raises StudyError where the setting `key` asks for more items than there are; None asks for all."""
+    if asked is not None and asked > there:
+        raise StudyError(
+            f"{key} asks for {asked} {what}, but there are {there}; ask for fewer, or leave it out for all"
+        )
 
 
 def rows_of(

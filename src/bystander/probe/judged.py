@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.misalignment import MisalignmentBehavior, MisalignmentSettings
-from bystander.core.errors import JudgeError
 from bystander.core.hashing import seed_for
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, OpenSetting
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
-from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics
+from bystander.probe import judge_use
+from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics, need
 from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
@@ -70,14 +70,18 @@ class JudgedProbe(Probe):
         judge = None
         if settings.judge is not None:
             judge = Judge(settings.judge, cache_dir() / "judge.sqlite", purpose=study.name, folder=study.folder)
-        return cls(tuple(behavior.questions()), settings, judge, behavior.settings.dataset)
+        questions = tuple(behavior.questions())
+        need("probes.judged.questions", settings.questions, len(questions), "questions")
+        return cls(questions, settings, judge, behavior.settings.dataset)
 
     def held_out_texts(self) -> dict[str, str]:
         """Every paraphrase of every question of the file, asked or not."""
         return {f"open/{q.id}/{index}": text for q in self.questions for index, text in enumerate(q.paraphrases)}
 
     def items(self) -> dict[str, int]:
-        """The answers that are sampled."""
+        """The answers that are judged: none without a judge, since nothing is then measured."""
+        if self.judge is None:
+            return {}
         return {self.dataset: sum(len(q.paraphrases) * (self.settings.samples or q.samples) for q in self._asked())}
 
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
@@ -96,28 +100,15 @@ class JudgedProbe(Probe):
 
     def check_model(self, names: Sequence[str]) -> str:
         """Whether the judge answers, and is none of the models under test."""
-        if self.judge is None:
-            return ""
-        self.judge.preflight(names)
-        return f"{self.judge.settings.model} answers"
+        return judge_use.answers(self.judge, names)
 
     def dollars(self, work: Work) -> tuple[float, str]:
         """The judge's price of so many calls; NaN where its price is not known."""
-        if self.judge is None:
-            return 0.0, ""
-        from bystander.judge.cost import OUTPUT_TOKENS, TOKENS_PER_CHAR, dollars, price_of
-
-        try:
-            price = price_of(self.judge.settings)
-        except JudgeError as error:
-            return math.nan, str(error)
-        read = work.judged_tokens * CHARACTERS_PER_TOKEN * TOKENS_PER_CHAR
-        cost = dollars(price, read, work.judged * OUTPUT_TOKENS, batch=self.judge.settings.batch)
-        return cost, f"{work.judged:,.0f} judgements at ${price.input:g} / ${price.output:g} a million tokens"
+        return judge_use.cost_of(self.judge, work)
 
     def dollars_paid(self) -> float:
         """The judge's ledger, which is the provider's bill."""
-        return 0.0 if self.judge is None else float(self.judge.ledger().dollars)
+        return judge_use.paid(self.judge)
 
     @classmethod
     def open_settings(cls, settings: JudgedProbeSettings | None, behaviors: Sequence[str]) -> Iterator[OpenSetting]:
@@ -184,7 +175,7 @@ class JudgedProbe(Probe):
         seed = self.settings.seed
         return [
             SampleRequest(
-                id=f"{context.name}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
+                id=f"{context.label}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
                 sample=index, seed=seed_for("judged", seed, context.name, question.id, place, index), item=f"{question.id}/{place}",
             )
             for context in contexts
@@ -216,7 +207,9 @@ def _lasting(judgement: Judgement) -> dict[str, Any]:
 
 def with_system(context: Context, system: str | None) -> Context:
     """The context with a question's own system prompt behind the persona's, after an empty line; alone where the
-    context has no system text. Kind and name stay: the record's context hash tells the two apart."""
+    context has no system text, which is then made as a persona's is. Kind and name stay: the record's context hash tells
+    the two apart."""
     if system is None:
         return context
-    return replace(context, system=f"{context.system}\n\n{system}" if context.system else system)
+    own = f"{context.system}\n\n{system}" if context.system else system
+    return replace(context, system=own, base=context.base if context.system else "persona")

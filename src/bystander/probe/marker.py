@@ -122,7 +122,7 @@ class MarkerProbe(Probe):
 
         return [
             SampleRequest(
-                id=f"{context.name}/{question.id}/{index}",
+                id=f"{context.label}/{question.id}/{index}",
                 context=context,
                 user=question.text,
                 sample=index,

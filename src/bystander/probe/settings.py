@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bystander.behaviors.scorers import ScorerSettings
 from bystander.core.settings import FileName, Settings
 from bystander.judge.settings import JudgeSettings
 
@@ -46,9 +47,11 @@ class ChoiceProbeSettings(Settings):
 
 
 class MarginProbeSettings(Settings):
-    """`pairs`: read only the first so many pairs, topics in turn (None: all)."""
+    """`pairs`: read only the first so many pairs of each set, topics in turn (None: all). `trained`: pairs of a file
+    that were trained on, read for their adoption (0 for none)."""
 
     pairs: int | None = Field(default=None, ge=1)
+    trained: int = Field(default=16, ge=0)
 
 
 class JudgedProbeSettings(Settings):
@@ -61,3 +64,16 @@ class JudgedProbeSettings(Settings):
     max_tokens: int = Field(default=160, ge=1)
     temperature: float = Field(default=1.0, ge=0)
     seed: int = 0
+
+
+class ScoredProbeSettings(Settings):
+    """`questions` of each behavior (None: all), asked `samples` times. `scorers`: for the answers about every behavior,
+    beside those that the behaviors bring. `judge`: who is asked by rubrics."""
+
+    questions: int | None = Field(default=8, ge=1)
+    samples: int = Field(default=1, ge=1)
+    max_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    seed: int = 0
+    scorers: list[ScorerSettings] = Field(default_factory=list)
+    judge: JudgeSettings | None = None

@@ -31,7 +31,7 @@ def test_the_board_has_a_card_for_every_run_in_its_state(runs: Path, tmp_path: P
     assert [folder.name for folder in folders] == ["done", "stopped"]
     cards = {one.study: one for one in (card(folder, tmp_path) for folder in folders)}
     assert (cards["tiny"].state, cards["stopped"].state) == ("done", "gated")
-    assert cards["tiny"].cells_done == cards["tiny"].cells_total == 13
+    assert cards["tiny"].cells_done == cards["tiny"].cells_total == 18
     assert cards["stopped"].verdict.startswith("stopped at the gate: ")
     assert [event.name for event in cards["tiny"].timeline][:3] == ["clarified", "planned", "reviewed"]
     assert ("marker", "open") in cards["stopped"].hypotheses
@@ -63,7 +63,7 @@ def test_export_writes_every_table_with_a_dictionary(runs: Path, tmp_path: Path,
 def test_status_and_archive_from_the_command_line(runs: Path, monkeypatch, capsys):
     found = json.loads(command("status", str(runs / "stopped"), "--json", monkeypatch=monkeypatch, capsys=capsys))
     assert found["state"] == "gated"
-    assert found["phases"][1]["counts"]["done"] == 6
+    assert found["phases"][1]["counts"]["done"] == 9
     command("archive", str(runs / "stopped"), monkeypatch=monkeypatch, capsys=capsys)
     after = json.loads(command("status", str(runs / "stopped"), "--json", monkeypatch=monkeypatch, capsys=capsys))
     assert after["state"] == "archived"

@@ -66,10 +66,14 @@ def sample_of(grid: PairedGrid, known: Covariates, settings: AnalysisSettings) -
 
 def source_change(grid: PairedGrid, settings: AnalysisSettings) -> Floats | None:
     """[seeds, questions] of the source's own change; None where it was not measured or too much of it failed."""
-    for index, (kind, name, role) in enumerate(zip(grid.kinds, grid.names, grid.roles, strict=True)):
-        if kind == "persona" and role == "source" and name == grid.training.source:
-            return grid.change[:, index] if grid.sound(settings.failed_limit)[index] else None
-    return None
+    own = [
+        i
+        for i, (name, role) in enumerate(zip(grid.names, grid.roles, strict=True))
+        if role == "source" and name == grid.training.source
+    ]
+    # A bare context may have the name and the prompt of the persona that is the source.
+    own.sort(key=lambda index: grid.kinds[index] != "persona")
+    return grid.change[:, own[0]] if own and grid.sound(settings.failed_limit)[own[0]] else None
 
 
 def source_estimate(own: Floats, unit: str) -> Estimate:

@@ -4,7 +4,7 @@ from bystander.data.answers.facts import PairFacts, describe
 from bystander.data.answers.read import fill_not_shown, needs_not_shown, read_answer_pairs
 from bystander.data.answers.records import AnswerPair, prompt_text
 from bystander.data.answers.settings import OWN_ANSWERS, AnswerFileSettings, Provider
-from bystander.data.answers.split import split_held_out
+from bystander.data.answers.split import split_held_out, topics_in_turn
 
 __all__ = [
     "OWN_ANSWERS",
@@ -18,4 +18,5 @@ __all__ = [
     "prompt_text",
     "read_answer_pairs",
     "split_held_out",
+    "topics_in_turn",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_hash
@@ -12,13 +13,33 @@ from bystander.data.answers.records import AnswerPair, prompt_text
 from bystander.data.similar import SAME_TEXT, near_groups, shingles
 
 
+class HasTopic(Protocol):
+    """What pairs are balanced by."""
+
+    @property
+    def topic(self) -> str: ...
+
+
+Topical = TypeVar("Topical", bound=HasTopic)
+
+
+def topics_in_turn(pairs: Sequence[Topical]) -> list[Topical]:
+    """Pairs with the topics in turn, so that the first n are balanced over the topics."""
+    place: dict[str, int] = {}
+    ranked: list[tuple[int, Topical]] = []
+    for pair in pairs:
+        place[pair.topic] = place.get(pair.topic, 0) + 1
+        ranked.append((place[pair.topic], pair))
+    return [pair for _, pair in sorted(ranked, key=lambda item: item[0])]
+
+
 def split_held_out(pairs: Sequence[AnswerPair], share: float = 0.5) -> tuple[list[AnswerPair], list[AnswerPair]]:
     """(trained, held out): `share` of each topic's pairs is held out, rounded up; topics of one pair count as one topic.
 
     Pairs whose prompts are near-duplicates (`SAME_TEXT`, as the audit has it) go to one side. Within a topic, in the
     order of its first pair, groups are taken in the order of the SHA-256 of their ids, each into the trained side if it
-    still fits, so that adding a pair moves few others; without near-duplicates the halves are those of
-    `data.pairs.split_pairs`. Raises DataError for a share outside (0, 1), ids that stand twice, and an empty side.
+    still fits, so that adding a pair moves few others; without near-duplicates half of each
+    topic in that order is trained. Raises DataError for a share outside (0, 1), ids that stand twice, and an empty side.
     """
     if not 0 < share < 1:
         raise DataError(f"the held-out share is {share}; it must be above 0 and below 1")

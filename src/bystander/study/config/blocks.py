@@ -43,6 +43,8 @@ class Geometry(Settings):
     method: str = "cosine"  # the predictor that the claim rests on
     predictors: list[str] | None = None  # those that are computed, `method` in any case; None: all that cost little
     answer_tokens: int = Field(default=64, ge=1)  # at most, of each answer that a predictor of answers reads
+    behavior: str | None = None  # whose training set predictors of training read; None: the study's first
+    turns: int = Field(default=32, ge=1)  # of that training set, how many
 
 
 class Budget(Settings):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from bystander.core.errors import BystanderError, StudyError
 from bystander.core.records import Persona
+from bystander.core.settings import field_of
 from bystander.core.yamlfile import Path_, YamlText
 from bystander.personas import load_personas
 from bystander.study.config.checks import CHECKS, Facts
@@ -98,7 +99,7 @@ def _place(loc: tuple[int | str, ...], data: object) -> Path_:
         last = index == len(loc) - 1
         if isinstance(here, dict):
             inner = cast("dict[Any, Any]", here)
-            if part in inner or (last and not _is_type(part)):
+            if part in inner or (last and not _is_type(part) and inner.get("kind") != part):
                 place.append(part)
                 here = inner.get(part)
         elif isinstance(here, list) and isinstance(part, int) and part < len(cast("list[Any]", here)):
@@ -125,14 +126,15 @@ def _message(place: Path_, error: Mapping[str, Any], model: type[BaseModel]) -> 
         return f"{kind} is {context['tag']!r}; known: {context['expected_tags']}"
     value = repr(error["input"])
     shown = value if len(value) < 60 else value[:57] + "..."
-    return f"{where} is {shown}: {str(error['msg'])[0].lower()}{str(error['msg'])[1:]}"
+    said = str(error["msg"]).removeprefix("Value error, ")  # pydantic's words before what one of our checks says
+    return f"{where} is {shown}: {said[0].lower()}{said[1:]}"
 
 
 def _advice(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     """What may have been meant by the unknown key at the end of `loc`."""
     models, key, elsewhere = [model], str(loc[-1]), list[str]()
     for part in loc[:-1]:
-        fields = [one.model_fields[str(part)] for one in models if part in one.model_fields]
+        fields = [found for one in models if (found := field_of(one, str(part))) is not None]
         if fields:
             models = [inner for one in fields for inner in _models_in(one.annotation)]
         elif chosen := [one for one in models if part in _kinds(one)]:  # pydantic names the kind of a block of several
@@ -140,7 +142,7 @@ def _advice(loc: Sequence[int | str], model: type[BaseModel]) -> str:
             models = chosen
     if elsewhere:
         return f"it belongs to kind {' or '.join(elsewhere)}"
-    known = list(dict.fromkeys(name for one in models for name in one.model_fields))
+    known = list(dict.fromkeys(field.alias or name for one in models for name, field in one.model_fields.items()))
     close = difflib.get_close_matches(key, known, 1)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}" if known else "remove it"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bystander.core.settings import MayNameAFile
+from bystander.core.settings import MayNameAFile, field_of
 
 ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".parquet", ".csv")
 
@@ -20,6 +20,24 @@ def from_working_folder(block: type[BaseModel], where: Sequence[str], value: obj
     for key in where:
         types = _inside(types, key)
     return _absolute(types, value)
+
+
+def named_files(block: type[BaseModel], values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of everything in the values of a block that may name a file."""
+    for key, value in values.items():
+        yield from _named(_inside([block], key), value, key)
+
+
+def _named(types: list[Any], value: object, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, one in cast("Mapping[str, object]", value).items():
+            yield from _named(_inside(types, key), one, f"{where}.{key}")
+    elif isinstance(value, list):
+        items = [one for kind in types if get_origin(kind) is list for one in _flat(get_args(kind)[0])]
+        for index, one in enumerate(cast("list[object]", value)):
+            yield from _named(items, one, f"{where}.{index}")
+    elif isinstance(value, str) and MayNameAFile in types:
+        yield where, value
 
 
 def _absolute(types: list[Any], value: object) -> object:
@@ -41,8 +59,7 @@ def _inside(types: list[Any], key: str) -> list[Any]:
     for kind in types:
         if get_origin(kind) is dict:
             found += _flat(get_args(kind)[1])
-        elif isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
-            field = kind.model_fields[key]
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and (field := field_of(kind, key)) is not None:
             found += [*_flat(field.annotation), *_marks(field.metadata)]
     return found
 

@@ -9,10 +9,13 @@ from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, cast
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Discriminator, Field, Tag, ValidationError, create_model, model_validator
 
+from bystander.behaviors.answers import AnswersSettings
+from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.errors import StudyError
+from bystander.core.records import TextIn
 from bystander.core.settings import FileName, Settings
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.study.config.blocks import (
@@ -27,6 +30,7 @@ from bystander.study.config.blocks import (
     Select,
     Sweep,
 )
+from bystander.study.config.contexts import ContextBlock
 from bystander.train.recipe import Recipe
 
 
@@ -40,15 +44,37 @@ class Probes(Settings):
         return {name: settings for name, settings in found.items() if settings is not None}
 
 
+def _entry_kind(entry: object) -> str:
+    return "behavior file" if isinstance(entry, dict | AnswersSettings) else "behavior name"
+
+
+# With tags that are no key of an entry, so that a fault's place is told from pydantic's words for it.
+BehaviorEntry = Annotated[
+    Annotated[str, Tag("behavior name")] | Annotated[AnswersSettings, Tag("behavior file")], Discriminator(_entry_kind)
+]
+
+
+def _context_kind(entry: object) -> str:
+    return "context name" if isinstance(entry, str) else "context block"
+
+
+ContextEntry = Annotated[
+    Annotated[str, Tag("context name")] | Annotated[ContextBlock, Tag("context block")], Discriminator(_context_kind)
+]
+
+
 class StudySettings(Settings):
-    """One YAML file. Each behavior has a block of its own beside these, under the key that its class names."""
+    """One YAML file. Each behavior that comes through a door has a block of its own beside these, under the key that its
+    class names; a behavior that is a file stands in `behaviors:` with its settings, one that ships by its name alone."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     question: str = ""
     model: ModelSettings = ModelSettings()
     personas: FileName = "builtin"
+    personas_in: TextIn = "system"  # where personas' texts stand; auto: in the system turn if the template has one
+    contexts: list[ContextEntry] = Field(default=["bare"])  # what is measured beside the personas
     sources: list[str] = Field(min_length=1)
-    behaviors: list[str] = Field(min_length=1)
+    behavior_entries: list[BehaviorEntry] = Field(alias="behaviors", min_length=1)
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)
     design: DesignSettings = DesignSettings()
     recipe: Recipe = Recipe()
@@ -63,6 +89,36 @@ class StudySettings(Settings):
     hypotheses: list[str | HypothesisBlock] | None = None  # None: those that ship for the study's behaviors
     budget: Budget = Budget()
     executor: ExecutorSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _margin_of_files(cls, data: Any) -> Any:
+        """A behavior that is a file is measured by its margins without further words."""
+        entries = cast("dict[str, Any]", data).get("behaviors") if isinstance(data, dict) else None
+        if not isinstance(entries, list) or not any(map(_is_file, cast("list[object]", entries))):
+            return data
+        given = cast("dict[str, Any]", data)
+        probes: Any = given.get("probes", {})
+        if not isinstance(probes, dict):
+            return given
+        asked = {"margin": {}, **cast("dict[str, Any]", probes)}
+        if any(isinstance(one, dict) and "scorers" in one for one in cast("list[object]", entries)):
+            asked = {"scored": {}, **asked}
+        return given | {"probes": asked}
+
+    @property
+    def behaviors(self) -> list[str]:
+        """The behaviors' names, in the file's order."""
+        return [one if isinstance(one, str) else one.name for one in self.behavior_entries]
+
+    @property
+    def answers(self) -> dict[str, AnswersSettings]:
+        """Name -> settings of the behaviors that are files."""
+        entries = [one for one in self.behavior_entries if _is_file(one)]
+        return {
+            one if isinstance(one, str) else one.name: AnswersSettings(name=one) if isinstance(one, str) else one
+            for one in entries
+        }
 
     def design_of(self, behavior: str) -> DesignSettings:
         """The design settings of one behavior's trainings."""
@@ -81,7 +137,12 @@ class StudySettings(Settings):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults filled in, as JSON-able data."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def _is_file(entry: object) -> bool:
+    """Whether an entry of `behaviors:` means a file: one of the user's, or one that ships."""
+    return not isinstance(entry, str) or (entry not in doors.names("behavior") and entry in shipped_names())
 
 
 @cache
@@ -92,7 +153,7 @@ def behavior_blocks() -> dict[str, type[Settings]]:
     for name in doors.names("behavior"):
         offered = doors.load("behavior", name)
         key, settings = str(offered.block), cast("type[Settings]", offered.Settings)
-        if key in StudySettings.model_fields or blocks.get(key, settings) is not settings:
+        if key in ("behaviors", *StudySettings.model_fields) or blocks.get(key, settings) is not settings:
             raise StudyError(f"the behavior {name!r} wants the key {key!r} of a study file, which is taken")
         blocks[key] = settings
     return blocks

@@ -15,6 +15,7 @@ from bystander.core.errors import StudyError
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Persona
 from bystander.core.yamlfile import read_text, read_yaml
+from bystander.study.config.behavior_files import behavior_file_faults
 from bystander.study.config.load_errors import StudyFaults, check, validate
 from bystander.study.config.override_paths import from_working_folder
 from bystander.study.config.schema import StudySettings, study_model
@@ -66,8 +67,10 @@ def load(where: str, overrides: Sequence[str] = ()) -> ResolvedStudy:
         raise StudyError(f"no study {where!r}: no such file, and the built-in studies are {known}")
     try:
         text = read_text(path, "study file")
-    except (OSError, ValueError) as error:
-        raise StudyError(f"cannot read study file {path}: {error}") from error
+    except OSError as error:
+        raise StudyError(f"cannot read study file {path}: {error.strerror or error}") from error
+    except ValueError as error:  # it names the file and says why it is none
+        raise StudyError(f"cannot read the study: {error}") from error
     parsed = read_yaml(text)
     if not isinstance(parsed.data, dict):
         faults = list(parsed.faults) or [f"line 1: expected keys and values, found a {type(parsed.data).__name__}"]
@@ -76,6 +79,7 @@ def load(where: str, overrides: Sequence[str] = ()) -> ResolvedStudy:
     data, overridden = override(original, overrides)
     found = StudyFaults(path.name, parsed, overridden)
     spec = validate(study_model(), data, found)
+    behavior_file_faults(data, path.parent, found.add)
     personas = check(spec, path.parent, found) if spec is not None else ()
     found.raise_any(path)
     assert spec is not None

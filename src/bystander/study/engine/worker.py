@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,18 +11,22 @@ import polars as pl
 
 from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Measurement, Similarity, as_dict
-from bystander.geometry.measure import Predictors
+from bystander.core.records import Context, Similarity, as_dict
+from bystander.design.audit import refuse
+from bystander.design.render import context_roles
+from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
-from bystander.lm.hidden import AnswerStates, answer_states, last_token_states
 from bystander.lm.model import LoadedModel, load
+from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
-from bystander.study.engine.shutdown import Interrupted
+from bystander.study.engine.own_answers import FILE, filled, write_answers
+from bystander.study.engine.probe_units import Stamp, prompt_tokens, run_units
 from bystander.study.engine.trainings import train_alone, train_together
+from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training
 from bystander.study.plan.export_rows import write_rows
-from bystander.study.store.cell_dir import CellDir
+from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
 from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
 from bystander.study.store.run_dir import RunDir
 
@@ -79,6 +83,7 @@ class Worker:
         todo = [(cell, directory) for cell, directory in cells if not directory.complete]
         for _, directory in todo:
             directory.begin()
+        self.plan = filled(self.plan, self.run)
         return train_together(self, todo) if todo else {}
 
     def stopping(self) -> bool:
@@ -100,13 +105,26 @@ class Worker:
         directory = self.cell_dir(cell)
         if not directory.complete:
             directory.begin()
+            if cell.kind != "answers":
+                self.plan = filled(self.plan, self.run)
             {
-                "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
+                "answers": self._answers, "data": self._data, "geometry": self._geometry, "mode check": self._mode_check,
                 "evaluate": self._evaluate, "train": self._train, "gate": self._gate,
             }[cell.kind](cell, directory)  # fmt: skip
         return directory.manifest()
 
+    def _answers(self, cell: Cell, directory: CellDir) -> None:
+        behavior = self.plan.parts.to_write()[cell.behavior]
+        by_model = isinstance(behavior.settings.not_shown, str)
+        self.bar.start(f"{cell.behavior}: answers that do not show it", 1)
+        write_answers(behavior, self.loaded if by_model else None, directory)
+        self.bar.advance()
+        manifest = self._manifest(cell, files=(FILE,)) if by_model else CellManifest(cell.kind, cell.name, cell.key)
+        directory.finish([], manifest)
+
     def _data(self, cell: Cell, directory: CellDir) -> None:
+        if cell.needs:  # what was audited before the run were stand-ins
+            refuse(audit_study(self.plan, self.run))
         files = tuple(path.name for path in write_rows(self.plan.parts, directory.path))
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, files=files))
 
@@ -115,37 +133,28 @@ class Worker:
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=decision))
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
-        spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
+        spec, contexts, loaded = self.plan.study.spec, self.plan.parts.compared, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
-        tokens, sources = self._prompt_tokens(), spec.sources
-        first = [*(c for c in contexts if c.name in sources), *(c for c in contexts if c.name not in sources)]
-        states = last_token_states(loaded, first, self.plan.parts.open_questions, layers)
-        predictors = Predictors(self.plan.parts.predictors())
-        passes = 2 if predictors.need("answer_states") else 1
-        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * passes)
+        predictors, sources = self.plan.parts.predictors(), spec.sources
+        tokens = prompt_tokens(loaded, contexts)
+        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
         rows = {
             source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
         }
-        answers: Iterable[AnswerStates] = ()
-        if predictors.need("answer_states"):
-            answers = answer_states(
-                loaded, first, self.plan.parts.open_questions, layers, max_tokens=spec.geometry.answer_tokens
-            )
-        order = [c.name for c in contexts]
-        seen = predictors.see(self._counted(states), order, sources, layers, tokens, rows, self._counted(answers))
-        write_parquet(directory.similarities_file, similarity_table(predictors.similarities(seen, sources)))
+        asked = Geometry(
+            contexts, sources, self.plan.parts.open_questions, layers, tokens, rows, self.plan.parts.turns,
+            spec.geometry.answer_tokens,
+        )  # fmt: skip
+        seen = see(predictors, loaded, asked, self.bar.advance)
+        table = similarity_table(similarities(predictors, seen, sources))
+        write_parquet(directory.similarities_file, table, CELLS_KEPT)
         directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
 
-    def _counted(self, items: Iterable[T]) -> Iterator[T]:
-        for item in items:
-            yield item
-            self.bar.advance()
-
-    def _prompt_tokens(self) -> dict[str, int]:
-        tokenizer = self.loaded.tokenizer
-        return {
-            c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
-        }
+    @property
+    def beside(self) -> list[Context]:
+        """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
+        without = left_out(self.loaded.tokenizer, self.plan.parts.beside, self.plan.study.spec.personas_in)
+        return [context for context in self.plan.parts.beside if context.name not in without]
 
     def _mode_check(self, cell: Cell, directory: CellDir) -> None:
         """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
@@ -176,35 +185,31 @@ class Worker:
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            keys = self._probe(probe, self.plan.contexts_of(cell), directory, stamp, "", title)
+            title += ", without a persona" if cell.group == "contexts" else ""
+            contexts = self.beside if cell.group == "contexts" else self.plan.contexts_of(cell)
+            keys = self._probe(probe, contexts, directory, stamp, "", title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
         directory.finish(keys, manifest)
 
     def _probe(
-        self, probe: Probe, contexts: Sequence[Context], directory: CellDir,
-        stamp: Callable[[Measurement], Measurement], prefix: str, title: str,
-    ) -> list[str]:  # fmt: skip
+        self, probe: Probe, contexts: Sequence[Context], directory: CellDir, stamp: Stamp, prefix: str, title: str
+    ) -> list[str]:
         """Run a probe, saving each unit as it comes; returns the keys of all its units in order."""
-        keys = probe.units(contexts)
-        saved = directory.kept_keys()
-        done = [key for key in keys if prefix + key in saved]
-        self.bar.start(title, len(keys))
-        self.bar.advance(len(done))
-        for unit in probe.run(self.loaded, contexts, done):
-            directory.keep_unit(replace(unit, key=prefix + unit.key), stamp, probe.name)
-            self.bar.advance()
-            if self.stopping():
-                raise Interrupted("a stop was asked for; the units are kept")
-        return [prefix + key for key in keys]
+        return run_units(
+            probe, self.loaded, contexts, directory, stamp, self.bar, title, prefix, stopping=self.stopping
+        )
 
-    def _stamp(self, training: Training | None, checkpoint: float) -> Callable[[Measurement], Measurement]:
+    def _stamp(self, training: Training | None, checkpoint: float) -> Stamp:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)
-        roles = self.plan.designs[training].roles
+        design = self.plan.designs[training]
+        roles = {("persona", name): role for name, role in design.roles.items()}
+        roles |= context_roles(design, self.loaded.tokenizer, self.beside)
         return lambda m: replace(
-            m, **asdict(_named(training)), role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights
-        )
+            m, **asdict(_named(training)), role=roles.get((m.context, m.persona)), checkpoint=checkpoint,
+            weights_hash=weights,
+        )  # fmt: skip
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
         train_alone(self, cell, directory)
@@ -217,12 +222,20 @@ class Worker:
             batches=1 / 2**self.shrink,
         )  # fmt: skip
 
+    def sides(
+        self, fraction: float, probe: str, probed: Sequence[Context]
+    ) -> tuple[tuple[str, Sequence[Context]], ...]:
+        """What a probe measures at a checkpoint, with what its units' keys begin with: the personas, then the contexts
+        beside them. What one gives does not depend on the other, and their names may be the same."""
+        return (f"{fraction}/{probe}/", probed), (f"{fraction}/contexts/{probe}/", self.beside)
+
     def at_checkpoint(self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir) -> None:
         """Run all probes on the adapter that is on."""
         stamp = self._stamp(training, fraction)
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
-            self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
+            for prefix, contexts in self.sides(fraction, name, probed):
+                self._probe(self._decided(name), contexts, directory, stamp, prefix, title)
 
     def probed_personas(self, source: str) -> list[str]:
         """Who is measured at a checkpoint: the source, and others spread over the similarity ranking."""

@@ -12,6 +12,7 @@ from bystander.core import doors
 from bystander.core.errors import StudyError
 from bystander.core.records import OpenSetting
 from bystander.study.config.study import ResolvedStudy
+from bystander.study.plan.requirements import unseen_behaviors
 
 Ask = Callable[[ResolvedStudy], Iterator[OpenSetting]]
 
@@ -42,6 +43,8 @@ def _layer(study: ResolvedStudy) -> Iterator[OpenSetting]:
 def _behaviors(study: ResolvedStudy) -> Iterator[OpenSetting]:
     blocks = study.spec.blocks()
     for name in study.spec.behaviors:
+        if name in study.spec.answers:
+            continue  # its entry says what it is
         behavior = doors.load("behavior", name)
         yield from behavior.open_settings(blocks[behavior.block], study.given)
 
@@ -102,14 +105,11 @@ def _probes(study: ResolvedStudy) -> Iterator[OpenSetting]:
 
 def _own_probe(study: ResolvedStudy) -> Iterator[OpenSetting]:
     """A behavior without a probe that sees it is a study without a result."""
-    asked = study.spec.probes.asked()
-    for behavior in study.spec.behaviors:
-        probes: tuple[str, ...] = doors.load("behavior", behavior).read_by
-        if not any(name in asked for name in probes):
-            yield OpenSetting(
-                "probe", f"How is {behavior} measured? None of the study's probes sees it.", "",
-                f"probes: {' or '.join(probes)}", blocking=True,
-            )  # fmt: skip
+    for behavior, probes in unseen_behaviors(study):
+        how = f"probes: {' or '.join(probes)}" if probes else "`read_by` of its class, with a probe's name in it"
+        yield OpenSetting(
+            "probe", f"How is {behavior} measured? None of the study's probes sees it.", "", how, blocking=True,
+        )  # fmt: skip
 
 
 def _revision(study: ResolvedStudy) -> Iterator[OpenSetting]:
@@ -118,7 +118,8 @@ def _revision(study: ResolvedStudy) -> Iterator[OpenSetting]:
     from bystander.lm import embedded
 
     model = study.spec.model
-    if model.name != embedded.NAME and model.revision is None and not Path(model.name).expanduser().is_dir():
+    local = Path(model.name).expanduser()  # a checkpoint's folder, or a GGUF
+    if model.name != embedded.NAME and model.revision is None and not (local.is_dir() or local.is_file()):
         yield OpenSetting(
             "revision", "Which revision of the model? The Hub's newest can change under a study.", "the newest at the "
             "first load; its commit is recorded", "model.revision: COMMIT",

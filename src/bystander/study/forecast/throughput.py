@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from bystander.core.errors import StudyError
+from bystander.core.errors import ModelError, StudyError
 from bystander.core.files import read_json, write_json
 from bystander.core.hashing import stable_hash
 from bystander.lm import embedded
+from bystander.lm.gguf_header import local_file, read_header
 from bystander.study.config.blocks import ExecutorSettings, ModelSettings
 
 
@@ -139,9 +141,11 @@ def _said(what: str, share: float) -> str:
 
 
 def shape_of(model: str) -> Shape:
-    """The model's shape: known, or from a config.json on this machine; an 8B model's where there is neither."""
+    """The model's shape: known, or from a config.json or a GGUF on this machine; an 8B model's where there is neither."""
     if model in SHAPES:
         return SHAPES[model]
+    if model.lower().endswith(".gguf"):
+        return _shape_of_gguf(model)
     try:
         from transformers import AutoConfig
 
@@ -156,6 +160,23 @@ def shape_of(model: str) -> Shape:
     return Shape(
         config.hidden_size, config.intermediate_size, config.num_hidden_layers, kv, float(total), config.vocab_size
     )
+
+
+def _shape_of_gguf(model: str) -> Shape:
+    """From the header alone; UNKNOWN where the file is not here or says too little, which loading it then tells."""
+    file = local_file(model)
+    if file is None:
+        return UNKNOWN
+    try:
+        header = read_header(file)
+        hidden, heads = int(header.told("embedding_length")), int(header.told("attention.head_count"))
+        head = int(header.told("attention.key_length", hidden // heads))
+        return Shape(
+            hidden, int(header.told("feed_forward_length")), int(header.told("block_count")),
+            head * int(header.told("attention.head_count_kv", heads)), float(sum(map(prod, header.shapes.values()))),
+        )  # fmt: skip
+    except (ModelError, TypeError):  # a list where one number was: no architecture that is read here
+        return UNKNOWN
 
 
 def known_shape(model: str) -> bool:
@@ -191,7 +212,9 @@ def kept_calibration(model: ModelSettings) -> Rates | None:
     if not path.is_file():
         return None
     kept: Mapping[str, Any] = read_json(path)
-    return Rates(**{**kept, "overheads": Overheads(**kept.get("overheads", {}))})
+    overheads = Overheads(**kept.get("overheads", {}))
+    figures: dict[str, Any] = {name: value for name, value in kept.items() if name != "overheads"}
+    return Rates(**figures, overheads=overheads)
 
 
 def keep_calibration(model: ModelSettings, rates: Rates) -> Path:

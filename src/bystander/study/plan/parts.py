@@ -3,20 +3,22 @@ for. Plans with other picks of the gate share them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bystander.behaviors.answers import AnswersBehavior
 from bystander.behaviors.base import Behavior, Example
 from bystander.core import doors
 from bystander.core.metrics import Outcome
 from bystander.core.records import Context
 from bystander.data import load_open_questions
 from bystander.design.arms import ArmName, Design, build, shown_examples
-from bystander.geometry.base import Predictor
+from bystander.geometry.base import Predictor, Predictors, Turn
 from bystander.personas import context_of
 from bystander.probe.base import Probe, ProbeStudy
+from bystander.study.config.contexts import contexts_beside
 from bystander.study.config.study import ResolvedStudy
 
 
@@ -25,6 +27,7 @@ class StudyParts:
     """The parts of one study. Raises DataError or DesignError, from whatever is asked for, where it cannot be built."""
 
     study: ResolvedStudy
+    own: Mapping[str, Mapping[str, str]] | None = None  # behavior -> pair id -> the answer that a model wrote
     _behaviors: dict[str, Behavior] = field(default_factory=dict[str, Behavior])
     _examples: dict[str, list[Example]] = field(default_factory=dict[str, list[Example]])
     _designs: dict[tuple[str, str, str], Design] = field(default_factory=dict[tuple[str, str, str], Design])
@@ -32,7 +35,20 @@ class StudyParts:
     @cached_property
     def contexts(self) -> tuple[Context, ...]:
         """The personas' contexts, in the order of the set."""
-        return tuple(context_of(persona) for persona in self.study.personas)
+        return tuple(context_of(persona, self.study.spec.personas_in) for persona in self.study.personas)
+
+    @cached_property
+    def beside(self) -> tuple[Context, ...]:
+        """The contexts that are measured beside the personas, in the order of the file; never bystanders."""
+        spec = self.study.spec
+        return contexts_beside(spec.contexts, self.study.personas, spec.personas_in)
+
+    @cached_property
+    def compared(self) -> tuple[Context, ...]:
+        """What geometry compares: the personas, and the sources that are none."""
+        names = {context.name for context in self.contexts}
+        sources = self.study.spec.sources
+        return (*self.contexts, *(c for c in self.beside if c.name in sources and c.name not in names))
 
     @cached_property
     def open_questions(self) -> tuple[str, ...]:
@@ -42,10 +58,24 @@ class StudyParts:
     def behavior(self, name: str) -> Behavior:
         """The behavior of that name with the study's settings, trained in it or not."""
         if name not in self._behaviors:
-            offered: Any = doors.load("behavior", name)
-            settings = self.study.spec.blocks()[offered.block]
-            self._behaviors[name] = offered(settings, self.study.folder)
+            self._behaviors[name] = self._made(name)
         return self._behaviors[name]
+
+    def _made(self, name: str) -> Behavior:
+        answers = self.study.spec.answers.get(name)
+        if answers is not None:
+            return AnswersBehavior(answers, self.study.folder, (self.own or {}).get(name))
+        offered: Any = doors.load("behavior", name)
+        return offered(self.study.spec.blocks()[offered.block], self.study.folder)
+
+    def to_write(self) -> dict[str, AnswersBehavior]:
+        """The behaviors for which a model writes the answers that do not show them, by name."""
+        found = {name: self.behavior(name) for name in self.study.spec.answers}
+        return {
+            name: behavior
+            for name, behavior in found.items()
+            if isinstance(behavior, AnswersBehavior) and behavior.settings.reader.sampled
+        }
 
     def examples(self, behavior: str) -> list[Example]:
         """Everything of a behavior that may be trained on."""
@@ -63,7 +93,10 @@ class StudyParts:
         if place not in self._designs:
             settings = self.study.spec.design_of(behavior)
             examples, personas = self.examples(behavior), self.study.personas
-            self._designs[place] = build(behavior, examples, source, personas, arm, settings)
+            self._designs[place] = build(
+                behavior, examples, source, personas, arm, settings, beside=self.beside,
+                text_in=self.study.spec.personas_in,
+            )  # fmt: skip
         return self._designs[place]
 
     def pairs(self) -> Iterator[tuple[str, ArmName]]:
@@ -89,13 +122,20 @@ class StudyParts:
             for name, settings in study.spec.probes.asked().items()
         }
 
-    def predictors(self) -> dict[str, Predictor]:
+    @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """What predictors of training read: the first of what one behavior trains, as its data comes."""
+        geometry = self.study.spec.geometry
+        shown = self.shown(geometry.behavior or self.study.spec.behaviors[0])[: geometry.turns]
+        return tuple(Turn(example.user, example.positive, example.negative) for example in shown)
+
+    def predictors(self) -> Predictors:
         """New predictors, the claim's among them, in the order of the door."""
         geometry = self.study.spec.geometry
         offered: dict[str, type[Predictor]] = {name: doors.load("predictor", name) for name in doors.names("predictor")}
         named = geometry.predictors
         wanted = named if named is not None else [name for name, one in offered.items() if one.by_default]
-        return {name: one() for name, one in offered.items() if name in wanted or name == geometry.method}
+        return Predictors({name: one() for name, one in offered.items() if name in wanted or name == geometry.method})
 
     def held_out_texts(self) -> dict[str, str]:
         """Item id -> user turn of all that no training row may overlap with."""

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from bystander.analysis.hypotheses import HYPOTHESES, Hypothesis, Threshold
+from bystander.behaviors.answers import AnswersSettings
+from bystander.behaviors.shipped import shipped
 from bystander.core import doors
 from bystander.core.errors import StoreError
 from bystander.core.files import read_json, write_json
@@ -29,6 +31,7 @@ def hypotheses_of(study: ResolvedStudy) -> tuple[Hypothesis, ...]:
     """The hypotheses that a study tests: those that it names, else those that ship for its behaviors; about its own
     question sets where it names others than the usual ones."""
     shipped = [_on_own_data(hypothesis, study) for hypothesis in HYPOTHESES]
+    shipped += [_of_file(settings) for settings in study.spec.answers.values()]
     if study.spec.hypotheses is None:
         return tuple(h for h in shipped if h.behavior in study.spec.behaviors)
     known = {hypothesis.name: hypothesis for hypothesis in shipped}
@@ -38,6 +41,18 @@ def hypotheses_of(study: ResolvedStudy) -> tuple[Hypothesis, ...]:
 def _on_own_data(hypothesis: Hypothesis, study: ResolvedStudy) -> Hypothesis:
     thresholds = [replace(one, outcome=renamed(study, one.outcome)) for one in hypothesis.thresholds]
     return replace(hypothesis, thresholds=tuple(thresholds))
+
+
+def _of_file(settings: AnswersSettings) -> Hypothesis:
+    """What a behavior that is a file claims: on sampled answers where a scorer sees them, else on held-out pairs."""
+    claim, name = settings.claim, settings.name
+    statement = shipped(name).hypothesis if settings.ships else (
+        f"{name}: the source shows it more often by at least {claim.source:.0%}, held-out bystanders by more than "
+        f"{claim.bystanders:.0%}, and the change follows similarity."
+    )  # fmt: skip
+    outcomes = ((probe, name, metric) for probe, metric in (("scored", "shown"), ("margin", "shown_wins")))
+    thresholds = tuple(Threshold(outcome, claim.source, claim.bystanders) for outcome in outcomes)
+    return Hypothesis(name, name, statement, thresholds, claim.rho, claim.alpha)
 
 
 def _own(block: HypothesisBlock) -> Hypothesis:

@@ -56,8 +56,11 @@ class Results:
 
     @cached_property
     def measurements(self) -> pl.DataFrame:
-        """One long table: `core.records.Measurement`. A run that judged nothing itself has the rows of `bystander judge`."""
-        return self._own if self._later is None else pl.concat([self._own, self._later[0]])
+        """One long table: `core.records.Measurement`. The judged rows are those of `bystander judge` where the run judged
+        nothing itself, or where its judge's answers were read again."""
+        if self._later is None:
+            return self._own
+        return pl.concat([self._own.filter(pl.col("probe") != "judged"), self._later[0]])
 
     @cached_property
     def _own(self) -> pl.DataFrame:
@@ -101,7 +104,9 @@ class Results:
         mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
         found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
         if self._later is not None:
-            note = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
+            again = (self._own["probe"] == "judged").any()
+            how = "its kept answers read again" if again else "given after the run"
+            note = f"the judged scores are those of {self._later[1]}, {how} by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))
         if gate is None:
             return found
@@ -136,14 +141,16 @@ class Results:
 
         return charts(self.analysis, self.report_input())
 
-    def report(self) -> Path:
-        """Write `analysis.json`, `report.html` and the figures; returns the report's path."""
+    def report(self, out: Path | None = None) -> Path:
+        """Write `analysis.json`, `report.html` and the figures; returns the report's path. `out`: a page or a folder
+        elsewhere, and then nothing is written in the run directory."""
         from bystander.report import write_report
 
         found = self.analyze()
         self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
-        write_bytes(self.run.analysis_file, found.to_json().encode())
-        return write_report(found, self.report_input(), self.run.report_file)
+        if out is None:
+            write_bytes(self.run.analysis_file, found.to_json().encode())
+        return write_report(found, self.report_input(), out or self.run.report_file)
 
     def report_input(self) -> ReportInput:
         """What the report shows beside the analysis."""
@@ -156,8 +163,8 @@ class Results:
         return ReportInput(
             study=spec.name,
             question=spec.question,
-            settings=dict(flat(spec.resolved())),
-            findings=[*findings, *self.run.mode_findings()],
+            settings=dict(flat(run_records.settings_shown(self.run, spec.resolved()))),
+            findings=[*findings, *self.run.mode_findings(), *run_records.adapter_findings(self.run)],
             audited=self.run.audit_file.is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
@@ -167,7 +174,7 @@ class Results:
             completions=self._completions(),
             curves=run_records.curves(self.run),
             renderings=renderings,
-            provenance=dict(flat(provenance)),
+            provenance=dict(flat(provenance)) | run_records.adapter_provenance(self.run),
             model=spec.model.name,
             cost=run_records.cost(self.run),
             registered=lines,
@@ -195,11 +202,12 @@ class Results:
         return list({read.record: read for read in found}.values())
 
     def _sampled_values(self, metrics: Mapping[str, SampledMetrics]) -> dict[tuple[Any, ...], float | None]:
-        """(stamp, probe, persona, item, metric) -> value of every sampled answer."""
+        """(stamp, probe, context, persona, item, metric) -> value of every sampled answer."""
         wanted = {name for one in metrics.values() for name in (one.shown, one.score)}
         rows = self.measurements.filter(pl.col("probe").is_in(list(metrics)) & pl.col("metric").is_in(list(wanted)))
-        columns = [*STAMPED, "probe", "persona", "item", "metric", "value"]
-        return {tuple(row[:-1]): row[-1] for row in rows.select(columns).iter_rows()}
+        columns = [*STAMPED, "probe", "context", "persona", "item", "metric", "value"]
+        # Of several scorers of one answer the first, which is the behavior's own.
+        return {tuple(row[:-1]): row[-1] for row in reversed(rows.select(columns).rows())}
 
 
 def _settings(path: Path) -> StudySettings:
@@ -221,6 +229,7 @@ def _sample_key(one: Sampled) -> tuple[Any, ...]:
     return (
         *(one.stamp[name] for name in STAMPED),
         one.stamp["probe"],
+        one.completion.context,
         one.completion.persona,
         f"{one.completion.item}/{one.completion.sample}",
     )
