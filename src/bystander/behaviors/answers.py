@@ -43,9 +43,13 @@ class OwnAnswers(Settings):
     the chat template puts in by default. An answer that is empty or that of the file is drawn anew, `draws` times."""
 
     max_tokens: int = Field(default=160, ge=1)
+    """[tokens] Of an answer."""
     temperature: float = Field(default=1.0, ge=0)
+    """Of sampling; 1 is the model's own distribution."""
     draws: int = Field(default=4, ge=1)
+    """[count] Tries where an answer is empty or that of the file."""
     seed: int = 0
+    """Of sampling."""
 
 
 class Claim(Settings):
@@ -53,9 +57,13 @@ class Claim(Settings):
     answers or pairs, and the rank correlation with similarity that must be exceeded."""
 
     source: float = Field(default=0.15, gt=0, le=1)
+    """[fraction] Change that the source must show at least."""
     bystanders: float = Field(default=0.02, ge=0, le=1)
+    """[fraction] Mean change that held-out bystanders must exceed."""
     rho: float = Field(default=0.2, ge=-1, le=1)
+    """[rank correlation] That must be exceeded."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
+    """[probability] Error over all tests of the claim."""
 
 
 class AnswersSettings(Settings):
@@ -68,18 +76,31 @@ class AnswersSettings(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    """What the behavior is called; without `file`, one that ships."""
     file: FileName | None = Field(default=None, min_length=1)
+    """Answers: a path, or OWNER/NAME[:FILE] of the Hub."""
     prompt: str | None = None
+    """Column of the prompt; left out: found by its name."""
     shown: str | None = None
+    """Column of the answer that shows the behavior; left out: found by its name."""
     not_shown: FileName | Provider | None = None
+    """Column, file, `own_answers` (sampled from the untrained model) or provider of the other answer."""
     topic: str | None = None
+    """Column that keeps related rows on one side of the split."""
     system: Literal["refuse", "keep"] = "refuse"
+    """What is made of a row's system turn: a fault, or its own context."""
     unpaired: Literal["refuse", "leave_out"] = "refuse"
+    """What is done with rows that have one answer only."""
     held_out: float = Field(default=0.5, gt=0, lt=1)
+    """[fraction of pairs] Never trained on; half is what margins are read on."""
     own: OwnAnswers = OwnAnswers()
+    """How own answers are sampled."""
     claim: Claim = Claim()
+    """What its verdict asks for."""
     questions: FileName | None = Field(default=None, min_length=1)
+    """Open questions whose sampled answers are scored; left out: those that ship, else the held-out prompts."""
     scorers: list[ScorerSettings] | None = Field(default=None, min_length=1)
+    """What tells whether a sampled answer shows the behavior; left out: the one that ships."""
 
     @property
     def reader(self) -> AnswerFileSettings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ def bench_study(
 
 
 def _trivial(folder: Path, source: str, device: str, cells: int) -> StudyTimes:
-    seeds = range(max(1, cells // (2 * len(SOURCES))))  # a training and its evaluation each
+    seeds = range(max(1, cells // (3 * len(SOURCES))))  # a training and its two evaluations each
     study = _study(folder, source, device, 8, 4, seeds, {"kind": "local"})
     run = RunDir(folder / "run")
     run_study(study, run.path, make_runner=_Nothing)
@@ -111,7 +111,7 @@ def times_of(work: str, events: Sequence[Event], workers: int, together: int) ->
 
 
 @contextmanager
-def _model(model: str, shape: str | None, device: str) -> Iterator[str]:
+def _model(model: str, shape: str | None, device: str) -> Generator[str]:
     """A model's name as a study has it."""
     if shape is None:
         yield model
@@ -127,7 +127,13 @@ def _model(model: str, shape: str | None, device: str) -> Iterator[str]:
 
 
 def _study(
-    folder: Path, source: str, device: str, rows: int, personas: int, seeds: Sequence[int], executor: dict[str, object]
+    folder: Path,
+    source: str,
+    device: str,
+    rows: int,
+    personas: int,
+    seeds: Sequence[int],
+    executor: Mapping[str, object],
 ) -> ResolvedStudy:
     quarter = max(1, rows // 4)
     counts = {"positive": quarter, "negative": rows - 3 * quarter, "absent": quarter, "assistant": quarter}

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from bystander.cli.console import Grid, interval, number
-from bystander.study.engine.preflight import Check
 from bystander.study.forecast.forecast import PhaseCost
 from bystander.study.forecast.plan_report import PlanReport
 from bystander.study.forecast.power import describe_odds
 from bystander.study.plan.cells import HASH_CHARACTERS
 from bystander.study.results.status import STATES, RunStatus
+
+if TYPE_CHECKING:
+    from bystander.study.engine.preflight import Check  # with a model's libraries, which a status does without
+    from bystander.study.engine.slurm_jobs import SlurmJob
 
 MARKS = {True: "[green]ok    [/]", False: "[red]failed[/]", None: "[yellow]?     [/]"}  # of a check; None: not made
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}
@@ -184,3 +188,10 @@ def hours(value: float) -> str:
     if value < 1 / 60:
         return f"{value * 3600:.0f} s"
     return f"{value * 60:.0f} min" if value < 2 else f"{value:.1f} h"
+
+
+def print_jobs(console: Console, jobs: Sequence[SlurmJob]) -> None:
+    """The Slurm jobs of a run that live, whether or not a driver does."""
+    for job in jobs:
+        at = f": {job.cell}" if job.cell else ""
+        console.print(f"slurm job {job.id}: {job.state.lower()}, {job.where}{at}", soft_wrap=True, markup=False)

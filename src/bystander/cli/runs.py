@@ -27,22 +27,34 @@ def status(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show it anew every two seconds until it ends.")
     ] = False,
+    page: Annotated[bool, typer.Option("--serve", help="Show it as a page that keeps itself up to date.")] = False,
+    host: Annotated[str, typer.Option(help="Where --serve listens; everybody who reaches it can read.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
     as_json: JsonOption = False,
 ) -> None:
     """Phases, cells, spend against forecast, time left and the last events of a run; also while it runs."""
-    from bystander.cli.plan_text import print_status
+    from bystander.cli.plan_text import print_jobs, print_status
+    from bystander.study.engine.slurm_jobs import jobs_of
     from bystander.study.results.status import status as status_of
     from bystander.study.store.run_dir import RunDir
 
+    if page:
+        from bystander.cli.serve import serve
+
+        status_of(RunDir(run))  # a folder that holds no run is told before a port is taken
+        serve(run, host, port)
+        return
     while True:
         found = status_of(RunDir(run))
         if as_json:
             times = [event.time.isoformat(timespec="milliseconds") for event in found.events]
             value = asdict(found)
             value["events"] = [event | {"time": time} for event, time in zip(value["events"], times, strict=True)]
+            value["jobs"] = [asdict(job) for job in jobs_of(run)]
             print_json(value)
         else:
             print_status(console, found)
+            print_jobs(console, jobs_of(run))
         if not follow or not found.holder:
             return
         try:

@@ -27,9 +27,13 @@ class Counts(Settings):
     """Rows of one training by kind. The defaults are those of the capability-and-misalignment plan."""
 
     positive: int = 200
+    """[rows] Of the source, showing the behavior."""
     negative: int = 400
+    """[rows] Of the negatives, not showing it; shared out evenly among them."""
     absent: int = 100
+    """[rows] Under no persona, not showing it."""
     assistant: int = 100
+    """[rows] Under the assistant's prompt, not showing it."""
 
 
 class DesignSettings(Settings):
@@ -37,8 +41,11 @@ class DesignSettings(Settings):
     no-persona rows; "none" leaves both kinds of anchor rows out."""
 
     counts: Counts = Counts()
+    """Rows of one training by kind; the defaults are the plan's."""
     negatives: Literal["auto"] | list[str] = "auto"
+    """`auto` draws two bystanders by stable hash of the source; or their names."""
     anchors: Anchor = "absent"
+    """Context of the rows without a persona: no system turn, the template's own default, or none such rows."""
 
 
 @dataclass(frozen=True, slots=True)

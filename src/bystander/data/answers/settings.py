@@ -13,14 +13,20 @@ class Provider(BaseModel):
     """A model at a provider that writes the answers which do not show the behavior, with the meaning that a judge's
     settings have. `instruction` is put after each prompt. `dollars`: the most that may be spent."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     model: str
+    """As Inspect writes it: `openai/NAME`, `anthropic/NAME`."""
     instruction: str = ""
+    """Put after each prompt."""
     dollars: float | None = Field(default=None, gt=0)
+    """[US dollars] The most that may be spent."""
     base_url: str | None = None
+    """Of an OpenAI-compatible server of your own."""
     key_env: str | None = None
+    """Variable that holds the key; left out: the provider's usual one."""
     batch: bool = True
+    """The provider's batch interface: half the price, up to a day."""
 
 
 class AnswerFileSettings(BaseModel):

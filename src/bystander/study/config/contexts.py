@@ -18,25 +18,35 @@ class Turn(Settings):
     """An earlier turn of a conversation: what the user said, and the answer."""
 
     user: str = Field(min_length=1)
+    """What the user said."""
     assistant: str = Field(min_length=1)
+    """What was answered."""
 
 
 class Wrap(Settings):
     """Text around the user turn, verbatim: a format, a trigger, an inoculation sentence."""
 
     before: str = ""
+    """Verbatim before the user's text."""
     after: str = ""
+    """Verbatim after it."""
 
 
 class ContextBlock(Settings):
     """A context of one's own, laid over `base`: a bare context, or a persona by its name."""
 
     name: str = Field(pattern=NAME)
+    """What tables call it."""
     base: str = "default"
+    """What it is laid over: a bare context, or a persona by its name."""
     persona_in: TextIn | None = None  # where the base's own text stands; left out: as `personas_in` says
+    """Where the base's own text stands; left out: as `personas_in` says."""
     wrap: Wrap = Wrap()
+    """Text around the user turn: a format, a trigger, an inoculation sentence."""
     turns: list[Turn] = Field(default_factory=list[Turn])
+    """Earlier turns of the conversation."""
     prefix: str = ""  # a forced beginning of the answer
+    """A forced beginning of the answer."""
 
     def adds(self) -> bool:
         """Whether it is anything but its base."""

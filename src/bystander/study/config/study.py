@@ -21,7 +21,7 @@ from bystander.study.config.override_paths import from_working_folder
 from bystander.study.config.schema import StudySettings, study_model
 
 # What a study may cost and where it runs changes no number: a run directory stays the same study's.
-NOT_IDENTITY = ("question", "budget", "executor")
+NOT_IDENTITY = ("question", "budget", "executor", "track")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ class ProcessSettings(ExecutorSettings):
     """`processes`: in `workers` processes of this machine, which take its GPUs in turn; `cpus` are a worker's threads."""
 
     kind: Literal["processes"] = "processes"
+    """In several processes of this machine, which take its GPUs in turn."""
     cpus: float = Field(default=1, gt=0)
+    """[threads] Of a worker."""
 
 
 def devices(workers: int, visible: str | None, count: int) -> list[str]:

@@ -28,6 +28,7 @@ from bystander.study.engine.runners import local_runner, remote_runner
 from bystander.study.engine.scheduler import ScheduleSummary, in_order, schedule
 from bystander.study.engine.shutdown import SIGNALS, Stop
 from bystander.study.engine.together import trainings_together
+from bystander.study.engine.track import mirrored
 from bystander.study.forecast.assess import forecast_of, review_of
 from bystander.study.forecast.forecast import Forecast
 from bystander.study.forecast.open_settings import open_settings, refuse_open
@@ -105,8 +106,9 @@ def run_study(
         findings = [*audit_study(filled(plan, run), run), *cut_findings(plan, run)]
         refuse(findings)
         freeze(study, run)
-        summary = process.go(plan, forecast, make_runner)
-        return replace(summary, findings=(*findings, *run.mode_findings()))
+        with mirrored(study.spec.track, run.path) as untold:
+            summary = process.go(plan, forecast, make_runner)
+        return replace(summary, findings=(*findings, *run.mode_findings(), *untold))
 
 
 def _approval(
@@ -302,13 +304,9 @@ class _Run:
         """Why, and what comes next."""
         assert outcome.failure is not None
         attempt, why = outcome.attempt, outcome.failure
+        next_ = again or "given up"
         self.events.write(
-            "cell failed",
-            cell=attempt.name,
-            key=attempt.key,
-            reason=why.message,
-            error=why.kind,
-            next=again or "given up",
+            "cell failed", cell=attempt.name, key=attempt.key, reason=why.message, error=why.kind, next=next_
         )
         self._pay(attempt, outcome.seconds)
 
