@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 SCRIPTS := $(wildcard tools/*.sh tools/*/*.sh) .ci/run
 QUIET := -q --disable-pip-version-check
 
-.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser slurm generated docs wheel clean
+.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser slurm generated docs wheel wheel-light clean
 
 install: $(VENV)/.installed
 
@@ -50,6 +50,9 @@ format: install
 
 wheel: install ## the package outside its checkout: built, installed into an empty environment, tried from elsewhere
 	PYTHON=$(PYTHON) TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" bash tools/wheel.sh
+
+wheel-light: install ## the same for tables alone, in half a minute
+	PYTHON=$(PYTHON) bash tools/wheel.sh light
 
 generated: install ## what is made of the settings, after a change of them
 	$(BIN)/bystander schema --out src/bystander/studies/study.schema.json

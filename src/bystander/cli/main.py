@@ -44,6 +44,10 @@ def main() -> None:
     except BystanderError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None
+    except OSError as error:  # a path that the system refuses: too long, a file where a folder should be, a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}{error.strerror or error}; give another path, or free what is needed there\n")
+        raise SystemExit(2) from None
     except ModuleNotFoundError as error:
         if (error.name or "bystander").partition(".")[0] == "bystander":
             raise

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bystander.study.engine.preflight import Check  # with a model's libraries, which a status does without
     from bystander.study.engine.slurm_jobs import SlurmJob
 
+MARKS = {True: "[green]ok    [/]", False: "[red]failed[/]", None: "[yellow]?     [/]"}  # of a check; None: not made
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}
 
 
@@ -74,13 +75,18 @@ def _power(console: Console, plan: PlanReport) -> None:
     columns = ("n", "asks for", "finds at 80 % power", "width of 95 % interval")
     grid = Grid(("hypothesis", "test", "over"), columns, title="Power")
     for row in plan.power:
-        finds, width = (("none" if math.isnan(v) else f"{v:.3g}") for v in (row.smallest, row.width))
-        grid.add(row.hypothesis, row.test, row.unit, str(row.n), f"{row.threshold:g}", finds, width)
+        asks, finds, width = ("none" if math.isnan(v) else f"{v:.3g}" for v in (row.threshold, row.smallest, row.width))
+        grid.add(row.hypothesis, row.test, row.unit, str(row.n), asks, finds, width)
     if plan.power:
         console.print()
         grid.print(console)
-        assumed = "; ".join(dict.fromkeys(row.assumed for row in plan.power))
+        assumed = "; ".join(dict.fromkeys(row.assumed for row in plan.power if row.assumed))
         console.print(f"  [dim]assumed: {escape(assumed)}[/]", soft_wrap=True)
+    for row in plan.power:
+        if row.out_of_reach:
+            console.print(f"  [red]out of reach[/]: {escape(row.out_of_reach)}", soft_wrap=True)
+        elif row.weak:
+            console.print(f"  [yellow]weak[/]: {escape(row.weak)}", soft_wrap=True)
     if plan.gate is not None:
         console.print(f"  [bold]gate[/]: {describe_odds(plan.gate)}", soft_wrap=True)
         goes = ", ".join(f"{chance:.0%} at {rho:g}" for rho, chance in plan.gate.goes_on.items())
@@ -132,7 +138,7 @@ def _next(console: Console, plan: PlanReport, run: str) -> None:
 def print_checks(console: Console, checks: Sequence[Check]) -> None:
     """Preflight, one line a check."""
     for check in checks:
-        mark = "[green]ok    [/]" if check.ok else "[red]failed[/]"
+        mark = MARKS[check.ok]
         console.print(f"{mark} [bold]{check.name:13}[/] {escape(check.message)}", soft_wrap=True)
 
 

@@ -63,7 +63,7 @@ def refuse(findings: Iterable[Finding]) -> None:
             f"  - {e.check}: {e.message}" + (f" [{', '.join(e.rows[:3])}]" if e.rows else "") for e in errors
         )
         raise DesignError(
-            f"the audit refuses this design ({len(errors)} errors):\n{lines}\n`bystander audit` shows all findings"
+            f"the audit refuses this design ({len(errors)} error{'s' * (len(errors) != 1)}):\n{lines}\n`bystander audit` shows all findings"
         )
 
 

@@ -32,7 +32,7 @@ PREFLIGHT = "Reply with the number 50 and nothing else."
 class Judgement:
     """One template's verdict on one completion. `score` 0-100 exactly where `label` is "number"; `status` "failed" where
     there is neither number nor class, and `reason` says why. `text` is the raw answer; `key` its key in the cache;
-    `cached`: it was paid for earlier."""
+    `cached`: it was paid for earlier; `decorated`: marks around the answer were taken off."""
 
     completion: str
     template: str
@@ -46,6 +46,7 @@ class Judgement:
     key: str
     attempts: int
     cached: bool
+    decorated: bool = False
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _judgement(
         completion=completion.id, template=template, status="ok" if parsed.label else "failed", label=parsed.label,
         score=parsed.score, weighted=parsed.weighted, reason=hide(parsed.reason),
         text=None if answer.text is None else hide(answer.text), judge=judge.settings.model, key=answer.key,
-        attempts=answer.attempts, cached=answer.cached,
+        attempts=answer.attempts, cached=answer.cached, decorated=parsed.decorated,
     )  # fmt: skip
 
 

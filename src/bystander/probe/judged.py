@@ -16,7 +16,7 @@ from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Wo
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
 from bystander.probe import judge_use
-from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics
+from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics, need
 from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
@@ -70,14 +70,18 @@ class JudgedProbe(Probe):
         judge = None
         if settings.judge is not None:
             judge = Judge(settings.judge, cache_dir() / "judge.sqlite", purpose=study.name, folder=study.folder)
-        return cls(tuple(behavior.questions()), settings, judge, behavior.settings.dataset)
+        questions = tuple(behavior.questions())
+        need("probes.judged.questions", settings.questions, len(questions), "questions")
+        return cls(questions, settings, judge, behavior.settings.dataset)
 
     def held_out_texts(self) -> dict[str, str]:
         """Every paraphrase of every question of the file, asked or not."""
         return {f"open/{q.id}/{index}": text for q in self.questions for index, text in enumerate(q.paraphrases)}
 
     def items(self) -> dict[str, int]:
-        """The answers that are sampled."""
+        """The answers that are judged: none without a judge, since nothing is then measured."""
+        if self.judge is None:
+            return {}
         return {self.dataset: sum(len(q.paraphrases) * (self.settings.samples or q.samples) for q in self._asked())}
 
     def work(self, contexts: Sequence[Context], count: Count) -> Work:

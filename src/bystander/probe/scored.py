@@ -142,7 +142,7 @@ class ScoredProbe(Probe):
         return [
             SampleRequest(
                 id=f"{context.label}/{one.name}/{question.id}/{index}", context=context, user=question.text, sample=index,
-                seed=seed_for("scored", seed, context.name, question.id, index), item=f"{one.name}/{question.id}",
+                seed=seed_for("scored", seed, context.label, question.id, index), item=f"{one.name}/{question.id}",
             )
             for context in contexts
             for one in self.sets

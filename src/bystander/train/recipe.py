@@ -86,3 +86,8 @@ def checkpoint_steps(fractions: Sequence[float], total: int) -> dict[int, float]
     for fraction in sorted(fractions):
         at[max(1, round(fraction * total))] = fraction
     return at
+
+
+def inner_checkpoints(fractions: Sequence[float], total: int) -> list[float]:
+    """The checkpoints of `checkpoint_steps` before the end, which is measured by itself."""
+    return [fraction for step, fraction in checkpoint_steps(fractions, total).items() if step < total]

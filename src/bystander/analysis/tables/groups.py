@@ -14,6 +14,7 @@ from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import Estimate, crossed
+from bystander.analysis.tables.leakage import unit_estimates
 from bystander.analysis.tables.sample import EVERYTHING, sample_of
 
 FIXED_UNITS = (0, 2)  # these very personas or contexts: seeds, questions
@@ -52,10 +53,13 @@ def category_rows(
 ) -> list[CategoryRow]:
     """Mean leakage of the held-out bystanders of each category. n = 1: the interval is about that persona alone."""
     sample, names, _ = sample_of(grid, known, settings)
+    alone = dict(zip(grid.names, unit_estimates(grid, settings), strict=True))
     rows: list[CategoryRow] = []
     for category in sorted({category for category in sample.categories if category}):
         chosen = np.array([own == category for own in sample.categories])
         mean = crossed(sample.changes[:, chosen], EVERYTHING).within(grid.unit)
+        if chosen.sum() == 1:
+            mean = alone[names[int(np.flatnonzero(chosen)[0])]]
         rows.append(CategoryRow(
             **grid.key("categories", seed, category),
             category=category, n=int(chosen.sum()), leakage=mean.value, low=mean.low, high=mean.high, status=_status(mean),
@@ -67,7 +71,7 @@ def category_rows(
 def role_rows(grid: PairedGrid, seed: int | None, settings: AnalysisSettings) -> list[RoleRow]:
     """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample."""
     rows: list[RoleRow] = []
-    sound = grid.sound(settings.failed_limit)
+    sound, alone = grid.sound(settings.failed_limit), unit_estimates(grid, settings)
     persona = np.array([kind == "persona" for kind in grid.kinds])
     for role in ("source", "negative", "held-out", "mixed"):
         sampled = role in {"held-out", "mixed"}
@@ -76,6 +80,8 @@ def role_rows(grid: PairedGrid, seed: int | None, settings: AnalysisSettings) ->
         if not len(units):
             continue
         mean = crossed(grid.change[:, units], EVERYTHING if sampled else FIXED_UNITS).within(grid.unit)
+        if len(units) == 1 and not sampled:
+            mean = alone[units[0]]
         shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.names[i]})" for i in units]
         rows.append(RoleRow(
             **grid.key("roles", seed, role), role=role,

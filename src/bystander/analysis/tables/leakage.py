@@ -14,6 +14,7 @@ from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import Estimate, bca, bounded, crossed, few_changes
 from bystander.analysis.stats.means import Floats
+from bystander.analysis.tables.sample import source_change, source_estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +79,22 @@ def over_seeds(grid: PairedGrid) -> list[Estimate]:
     return [crossed(grid.change[:, unit], (0, 1)).within(grid.unit) for unit in range(len(grid.names))]
 
 
+def unit_estimates(grid: PairedGrid, settings: AnalysisSettings) -> list[Estimate]:
+    """Each unit's mean change with its interval, in the grid's order: the one that every table shows of that unit."""
+    estimates = over_seeds(grid) if len(grid.seeds) > 1 else single_seed(grid, settings)
+    own = source_change(grid, settings)
+    if own is not None:
+        at = next(i for i, r in enumerate(grid.roles) if r == "source" and grid.names[i] == grid.training.source)
+        estimates[at] = source_estimate(own, grid.unit)
+    return estimates
+
+
 def leakage_rows(
     grid: PairedGrid, seed: int | None, categories: dict[str, str], settings: AnalysisSettings
 ) -> list[LeakageRow]:
     """One row per persona and context of this grid (of one seed, or pooled over its seeds)."""
     several = len(grid.seeds) > 1
-    estimates = over_seeds(grid) if several else single_seed(grid, settings)
+    estimates = unit_estimates(grid, settings)
     p = mcnemar(grid.before[0], grid.after[0]) if grid.binary and not several else np.full(len(grid.names), np.nan)
     paired = np.isfinite(grid.change)
     rows: list[LeakageRow] = []

@@ -32,7 +32,9 @@ def check_tokenizer(tokenizer: Tokenizer, contexts: Sequence[Context], window: i
     faults = tokenizer_faults(tokenizer, contexts, window)
     if faults:
         lines = "\n".join(f"  - {fault}" for fault in faults)
-        raise ModelError(f"this model's tokenizer cannot serve the study ({len(faults)} faults):\n{lines}")
+        raise ModelError(
+            f"this model's tokenizer cannot serve the study ({len(faults)} fault{'s' * (len(faults) != 1)}):\n{lines}"
+        )
 
 
 def tokenizer_faults(tokenizer: Tokenizer, contexts: Sequence[Context], window: int | None = None) -> list[str]:

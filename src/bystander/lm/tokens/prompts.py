@@ -90,7 +90,10 @@ def _checked_system(template: Template, context: Context) -> str | None:
         )
     if kind == "empty":
         if template.empty_fault:
-            raise ModelError(f"context `empty` cannot be rendered with this model's template: {template.empty_fault}.")
+            raise ModelError(
+                f"context `empty` cannot be rendered with this model's template: {template.empty_fault}. Leave it out of "
+                "the contexts."
+            )
         return ""
     if context.system is None:
         raise ModelError(f"context {context.name!r} of kind {context.kind} has no system text. Give it one.")

@@ -40,7 +40,9 @@ def before_after(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence
     color = shared.role_color(frame)
     x = alt.X("after:Q", title=title if single else None, axis=shared.value_axis(5))
     line = base.mark_rule(strokeWidth=2, tooltip=None).encode(x="before:Q", x2="after:Q", y=y, color=color)
-    ring = base.mark_point(size=44, filled=False, opacity=1, tooltip=None).encode(x="before:Q", y=y, color=color)
+    ring = base.mark_point(size=44, filled=False, strokeWidth=2, opacity=1, tooltip=None).encode(
+        x="before:Q", y=y, color=color
+    )
     dot = base.mark_point(size=60, filled=True, opacity=1, tooltip=True).encode(x=x, y=y, color=color, tooltip=tooltip)
     chart = shared.layered(line, ring, dot, width=420 if single else 150, height=alt.Step(ROW))
     return shared.switchable_panels(chart, frame, names, title, gutter=190, least=120, widest=620)

@@ -15,6 +15,7 @@ from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_
+from bystander.data import load_open_questions
 from bystander.personas import built_in_contexts, context_sets
 from bystander.study.config.contexts import check_contexts, names_of
 
@@ -162,6 +163,9 @@ def geometry(it: Facts, add: Add) -> None:
         if layer is not None and layer not in layers:
             add(("geometry", "layer"), f"geometry.layer {layer} is not among geometry.layers {layers}")
         _twice(layers, ("geometry", "layers"), "layer", add)
+    asked, there = it.spec.geometry.questions, len(load_open_questions())
+    if asked > there:
+        add(("geometry", "questions"), f"geometry.questions is {asked}, but there are {there} open questions")
     known = doors.names("predictor")
     if it.spec.geometry.method not in known:
         add(("geometry", "method"), _unknown(it.spec.geometry.method, known, "predictor"))

@@ -102,6 +102,12 @@ class Executor(ABC):
         del settings
         yield from ()
 
+    @classmethod
+    def elsewhere(cls, settings: Any) -> bool:
+        """Whether cells may run on other machines than this one, whose devices cannot be looked at from here."""
+        del settings
+        return False
+
 
 def run_attempt(runner: CellRunner, attempt: Attempt) -> Outcome:
     """One attempt at a cell in this process. Every error becomes an outcome; a stop does too."""

@@ -58,6 +58,11 @@ class RayExecutor(Executor):
         "RayActorError", "ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError",
     )  # fmt: skip
 
+    @classmethod
+    def elsewhere(cls, settings: RaySettings) -> bool:
+        """A cluster that exists has its own machines."""
+        return bool(settings.address or os.environ.get("RAY_ADDRESS"))
+
     def __init__(self, settings: RaySettings, make: Callable[[], CellRunner]) -> None:
         super().__init__(settings, make)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this program reports to nobody

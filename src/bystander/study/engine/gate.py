@@ -101,8 +101,10 @@ def select(rows: Sequence[Mapping[str, Any]], spec: StudySettings) -> tuple[Mapp
         return next((row for row in rows if row["config"] == name), None), "given in the study file"
     sound = [row for row in rows if row["control_change"] is None or row["control_change"] >= -spec.select.within]
     measured = [row for row in sound if row["source_effect"] is not None]
+    if not sound:
+        return None, f"in every configuration the control fell by more than the {spec.select.within:g} of select.within"
     if not measured:
-        return None, f"every configuration lowered the control by more than {spec.select.within:g}: it broke the model"
+        return None, f"the source's change was not measured in any of {len(sound)} sound configurations"
     best = max(measured, key=lambda row: row["source_effect"])  # the first of equals
     return best, f"the largest source effect ({best['source_effect']:.3g}) of {len(measured)} sound configurations"
 

@@ -23,7 +23,7 @@ from bystander.study.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.engine.collect import bring_up_to_date
 from bystander.study.engine.executor import Attempt, CellRunner, Executor, Outcome
 from bystander.study.engine.own_answers import cut_findings, filled
-from bystander.study.engine.preflight import preflight, refuse_failed
+from bystander.study.engine.preflight import passed, preflight, refuse_failed
 from bystander.study.engine.scheduler import ScheduleSummary, in_order, schedule
 from bystander.study.engine.shutdown import SIGNALS, Stop
 from bystander.study.engine.together import trainings_together
@@ -67,8 +67,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the user says beyond the study: the hash of the plan that is approved, and why a stop (of the review or of the
-    gate) is overridden."""
+    """The hash of the plan that the user approves, and why a stop (of the review or of the gate) is overridden."""
 
     approve: str = ""
     override: str = ""
@@ -163,7 +162,7 @@ class _Run:
         self.write_plan(plan, forecast)
         if forecast.todo:
             checks = preflight(plan, self.run, forecast)
-            self.events.write("preflight", ok=all(c.ok for c in checks), checks={c.name: c.message for c in checks})
+            self.events.write("preflight", ok=passed(checks), checks={c.name: c.message for c in checks})
             refuse_failed(checks)
         took = {"took_over_from": dead} if dead else {}
         self.events.write("launched", cells=len(plan.cells), todo=len(forecast.todo), pid=os.getpid(), **took)

@@ -26,7 +26,7 @@ from bystander.study.store.records import CellManifest
 from bystander.train.loop import Checkpoint, Event, TrainState, micro_tokens_of, train
 from bystander.train.many import Failed, Finished, train_many
 from bystander.train.many_slots import Job
-from bystander.train.recipe import checkpoint_steps
+from bystander.train.recipe import inner_checkpoints
 
 
 class Worker(Protocol):
@@ -91,9 +91,7 @@ class TrainingCell:
         ).rows  # fmt: skip
         self.total = self.recipe.steps(len(self.rows))
         wanted = plan.study.spec.checkpoints.fractions() if plan.probed_in_training(cell) else []
-        # What would fall on the last step is the end, which a cell of its own measures.
-        fractions = checkpoint_steps([*wanted, 1.0], self.total).values()
-        self.fractions = [fraction for fraction in fractions if fraction in wanted]
+        self.fractions = inner_checkpoints(wanted, self.total)
         personas = worker.probed_personas(self.training.source) if self.fractions else []
         self.probed = at_checkpoint(plan.contexts, personas)
         self.state, self.steps = resume_state(directory.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Measurement, Similarity, as_dict
+from bystander.core.records import Context, Similarity, as_dict
 from bystander.design.audit import refuse
 from bystander.design.render import context_roles
 from bystander.geometry.measure import Geometry, see, similarities
@@ -21,12 +21,12 @@ from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
-from bystander.study.engine.shutdown import Interrupted
+from bystander.study.engine.probe_units import Stamp, prompt_tokens, run_units
 from bystander.study.engine.trainings import train_alone, train_together
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training
 from bystander.study.plan.export_rows import write_rows
-from bystander.study.store.cell_dir import CellDir
+from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
 from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
 from bystander.study.store.run_dir import RunDir
 
@@ -133,7 +133,8 @@ class Worker:
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
         spec, contexts, loaded = self.plan.study.spec, self.plan.parts.compared, self.loaded
         layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
-        predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
+        predictors, sources = self.plan.parts.predictors(), spec.sources
+        tokens = prompt_tokens(loaded, contexts)
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
         rows = {
             source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
@@ -143,12 +144,9 @@ class Worker:
             spec.geometry.answer_tokens,
         )  # fmt: skip
         seen = see(predictors, loaded, asked, self.bar.advance)
-        write_parquet(directory.similarities_file, similarity_table(similarities(predictors, seen, sources)))
+        table = similarity_table(similarities(predictors, seen, sources))
+        write_parquet(directory.similarities_file, table, CELLS_KEPT)
         directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
-
-    def _prompt_tokens(self) -> dict[str, int]:
-        tokenizer = self.loaded.tokenizer
-        return {c.name: len(tokenizer(c.text, add_special_tokens=False)["input_ids"]) for c in self.plan.parts.compared}
 
     @property
     def beside(self) -> list[Context]:
@@ -192,23 +190,14 @@ class Worker:
         directory.finish(keys, manifest)
 
     def _probe(
-        self, probe: Probe, contexts: Sequence[Context], directory: CellDir,
-        stamp: Callable[[Measurement], Measurement], prefix: str, title: str,
-    ) -> list[str]:  # fmt: skip
+        self, probe: Probe, contexts: Sequence[Context], directory: CellDir, stamp: Stamp, prefix: str, title: str
+    ) -> list[str]:
         """Run a probe, saving each unit as it comes; returns the keys of all its units in order."""
-        keys = probe.units(contexts)
-        saved = directory.kept_keys()
-        done = [key for key in keys if prefix + key in saved]
-        self.bar.start(title, len(keys))
-        self.bar.advance(len(done))
-        for unit in probe.run(self.loaded, contexts, done):
-            directory.keep_unit(replace(unit, key=prefix + unit.key), stamp, probe.name)
-            self.bar.advance()
-            if self.stopping():
-                raise Interrupted("a stop was asked for; the units are kept")
-        return [prefix + key for key in keys]
+        return run_units(
+            probe, self.loaded, contexts, directory, stamp, self.bar, title, prefix, stopping=self.stopping
+        )
 
-    def _stamp(self, training: Training | None, checkpoint: float) -> Callable[[Measurement], Measurement]:
+    def _stamp(self, training: Training | None, checkpoint: float) -> Stamp:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)

@@ -9,11 +9,13 @@ from bystander.core.work import Work
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.forecast.forecast import Forecast, forecast
 from bystander.study.forecast.open_settings import open_settings
+from bystander.study.forecast.power import TestPower, power_of_tests
 from bystander.study.forecast.prior_results import prior_files
 from bystander.study.forecast.review import Review, ReviewInputs, review
 from bystander.study.forecast.throughput import rates_for, shape_of
 from bystander.study.forecast.workload import Workload, counter_for
 from bystander.study.plan.cells import Plan
+from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.store.run_dir import RunDir
 
 
@@ -50,6 +52,12 @@ def held_out(plan: Plan) -> int:
     return min(counts, default=0)
 
 
+def power_of(plan: Plan) -> list[TestPower]:
+    """What the tests of a study's hypotheses can find."""
+    items = {(name, dataset): count for name, probe in plan.probes.items() for dataset, count in probe.items().items()}
+    return power_of_tests(hypotheses_of(plan.study), held_out(plan), items, len(plan.study.spec.seeds))
+
+
 def review_of(study: ResolvedStudy, plan: Plan, cost: Forecast) -> Review:
     """The review of a plan with its forecast."""
     budget = study.spec.budget
@@ -66,5 +74,6 @@ def review_of(study: ResolvedStudy, plan: Plan, cost: Forecast) -> Review:
             prior_results=len(prior_files()),
             smallest_rho=smallest_rho(held_out(plan)),
             blocking_questions=sum(question.blocking for question in open_settings(study)),
+            out_of_reach=tuple(test.out_of_reach for test in power_of(plan) if test.out_of_reach),
         ),
     )

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from bystander.core.errors import StudyError
+from bystander.core.errors import ModelError, StudyError
 from bystander.core.files import read_json, write_json
 from bystander.core.hashing import stable_hash
 from bystander.lm import embedded
+from bystander.lm.gguf_header import local_file, read_header
 from bystander.study.config.blocks import ModelSettings
 
 
@@ -100,9 +102,11 @@ def _said(what: str, share: float) -> str:
 
 
 def shape_of(model: str) -> Shape:
-    """The model's shape: known, or from a config.json on this machine; an 8B model's where there is neither."""
+    """The model's shape: known, or from a config.json or a GGUF on this machine; an 8B model's where there is neither."""
     if model in SHAPES:
         return SHAPES[model]
+    if model.lower().endswith(".gguf"):
+        return _shape_of_gguf(model)
     try:
         from transformers import AutoConfig
 
@@ -115,6 +119,23 @@ def shape_of(model: str) -> Shape:
     per_layer = 2 * config.hidden_size * (config.hidden_size + kv) + 3 * config.hidden_size * config.intermediate_size
     total = config.num_hidden_layers * per_layer + config.vocab_size * config.hidden_size
     return Shape(config.hidden_size, config.intermediate_size, config.num_hidden_layers, kv, float(total))
+
+
+def _shape_of_gguf(model: str) -> Shape:
+    """From the header alone; UNKNOWN where the file is not here or says too little, which loading it then tells."""
+    file = local_file(model)
+    if file is None:
+        return UNKNOWN
+    try:
+        header = read_header(file)
+        hidden, heads = int(header.told("embedding_length")), int(header.told("attention.head_count"))
+        head = int(header.told("attention.key_length", hidden // heads))
+        return Shape(
+            hidden, int(header.told("feed_forward_length")), int(header.told("block_count")),
+            head * int(header.told("attention.head_count_kv", heads)), float(sum(map(prod, header.shapes.values()))),
+        )  # fmt: skip
+    except (ModelError, TypeError):  # a list where one number was: no architecture that is read here
+        return UNKNOWN
 
 
 def known_shape(model: str) -> bool:

@@ -12,6 +12,7 @@ from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Wo
 from bystander.geometry.base import OF_ANSWERS
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.cells import Cell, Plan
+from bystander.train.recipe import inner_checkpoints
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def counter_for(model: str) -> Counter:
         tokenizer = None
     if tokenizer is None:
         per = CHARACTERS_PER_TOKEN
-        how = f"estimated at {per} characters a token: the tokenizer of {model} is not on this machine"
+        how = f"estimated at {per} characters a token: no tokenizer file of {model} is at hand"
         return Counter(lambda text: max(1, round(len(text) / per)) if text else 0, False, how)
     counted: dict[str, int] = {}
 
@@ -49,8 +50,8 @@ def _tokenizer(model: str) -> Callable[[str], int] | None:
     has no other use for transformers, which takes seconds to import."""
     from bystander.lm import embedded
 
-    if model.lower().endswith(".gguf"):  # it has a tokenizer once it is converted
-        return None
+    if model.lower().endswith(".gguf"):
+        return _tokenizer_of_gguf(model)
     folder = embedded.cache_dir() / "models" / embedded.DIRECTORY if model == embedded.NAME else Path(model)
     if model == embedded.NAME and not folder.is_dir():
         return None
@@ -69,6 +70,19 @@ def _tokenizer(model: str) -> Callable[[str], int] | None:
 
     slow = AutoTokenizer.from_pretrained(model, local_files_only=True)
     return lambda text: len(slow(text, add_special_tokens=False)["input_ids"])
+
+
+def _tokenizer_of_gguf(model: str) -> Callable[[str], int] | None:
+    """From the header alone: the weights are not read for it."""
+    from bystander.lm.gguf_header import local_file, read_header
+
+    file = local_file(model)
+    if file is None:
+        return None
+    from bystander.lm.gguf_tokenizer import tokenizer_of
+
+    rebuilt = tokenizer_of(read_header(file).fields)
+    return lambda text: len(rebuilt(text, add_special_tokens=False)["input_ids"])
 
 
 class Workload:
@@ -140,8 +154,9 @@ class Workload:
         if plan.probed_in_training(cell):
             checkpoints = plan.study.spec.checkpoints
             some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost
+            probed = inner_checkpoints(checkpoints.fractions(), recipe.steps(len(design.rows)))
             for name in plan.probes:
-                for _ in checkpoints.fractions():
+                for _ in probed:
                     work += self._probe(name, "checkpoint", some)
                     if plan.parts.beside:
                         work += self._probe(name, "contexts", plan.parts.beside)

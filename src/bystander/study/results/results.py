@@ -56,8 +56,11 @@ class Results:
 
     @cached_property
     def measurements(self) -> pl.DataFrame:
-        """One long table: `core.records.Measurement`. A run that judged nothing itself has the rows of `bystander judge`."""
-        return self._own if self._later is None else pl.concat([self._own, self._later[0]])
+        """One long table: `core.records.Measurement`. The judged rows are those of `bystander judge` where the run judged
+        nothing itself, or where its judge's answers were read again."""
+        if self._later is None:
+            return self._own
+        return pl.concat([self._own.filter(pl.col("probe") != "judged"), self._later[0]])
 
     @cached_property
     def _own(self) -> pl.DataFrame:
@@ -101,7 +104,9 @@ class Results:
         mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
         found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
         if self._later is not None:
-            note = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
+            again = (self._own["probe"] == "judged").any()
+            how = "its kept answers read again" if again else "given after the run"
+            note = f"the judged scores are those of {self._later[1]}, {how} by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))
         if gate is None:
             return found
@@ -136,14 +141,16 @@ class Results:
 
         return charts(self.analysis, self.report_input())
 
-    def report(self) -> Path:
-        """Write `analysis.json`, `report.html` and the figures; returns the report's path."""
+    def report(self, out: Path | None = None) -> Path:
+        """Write `analysis.json`, `report.html` and the figures; returns the report's path. `out`: a page or a folder
+        elsewhere, and then nothing is written in the run directory."""
         from bystander.report import write_report
 
         found = self.analyze()
         self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
-        write_bytes(self.run.analysis_file, found.to_json().encode())
-        return write_report(found, self.report_input(), self.run.report_file)
+        if out is None:
+            write_bytes(self.run.analysis_file, found.to_json().encode())
+        return write_report(found, self.report_input(), out or self.run.report_file)
 
     def report_input(self) -> ReportInput:
         """What the report shows beside the analysis."""
@@ -156,8 +163,8 @@ class Results:
         return ReportInput(
             study=spec.name,
             question=spec.question,
-            settings=dict(flat(spec.resolved())),
-            findings=[*findings, *self.run.mode_findings()],
+            settings=dict(flat(run_records.settings_shown(self.run, spec.resolved()))),
+            findings=[*findings, *self.run.mode_findings(), *run_records.adapter_findings(self.run)],
             audited=self.run.audit_file.is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
@@ -167,7 +174,7 @@ class Results:
             completions=self._completions(),
             curves=run_records.curves(self.run),
             renderings=renderings,
-            provenance=dict(flat(provenance)),
+            provenance=dict(flat(provenance)) | run_records.adapter_provenance(self.run),
             model=spec.model.name,
             cost=run_records.cost(self.run),
             registered=lines,

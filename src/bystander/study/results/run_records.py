@@ -49,6 +49,34 @@ def audited(run: RunDir) -> tuple[list[Finding], list[ContextRendering]]:
     return findings, shown
 
 
+def adapter_findings(run: RunDir) -> list[Finding]:
+    """What a reader must know of adapters that were trained elsewhere; [] for a run that trains its own."""
+    given = run.adapters()
+    found = [Finding("warning", "base of an adapter", f"{one.label}: {note}") for one in given for note in one.notes]
+    if given:
+        said = "; ".join(f"{a.label}: source {a.source}, negatives {', '.join(a.negatives) or 'none'}" for a in given)
+        found.append(Finding("info", "roles", f"as the user says them: {said}"))
+    return found
+
+
+def adapter_provenance(run: RunDir) -> dict[str, str]:
+    """Folder and weights of each adapter that was trained elsewhere."""
+    return {f"adapter {one.label}": f"{one.path}, with its base {one.weights_hash[:16]}" for one in run.adapters()}
+
+
+# Keys of a study file that say what a training is: of adapters that were trained elsewhere they tell nothing.
+OF_TRAINING = (
+    "arms", "design", "recipe", "for_behavior", "sweep", "gate", "select", "checkpoints", "seeds", "budget", "executor",
+    "hypotheses",
+)  # fmt: skip
+
+
+def settings_shown(run: RunDir, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decided what the run measured."""
+    trained_here = not run.adapters_file.is_file()
+    return {key: value for key, value in settings.items() if trained_here or key not in OF_TRAINING}
+
+
 def curves(run: RunDir) -> list[TrainingCurve]:
     """The steps of every training of the run, in the order of its cells' folders. The configuration that the gate picked
     is trained twice, from the same seed: it is one curve."""

@@ -63,6 +63,26 @@ class TrainingName:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterGiven:
+    """An adapter that was trained elsewhere and measured here: its folder, the name that tables give it, the roles that the
+    user says its training had, the hash of base and adapter, and what is to be known of the base it was put on."""
+
+    path: str
+    label: str
+    source: str
+    negatives: tuple[str, ...]
+    weights_hash: str
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> AdapterGiven:
+        """What `asdict` wrote, read from JSON."""
+        plain = dict(value)
+        plain["negatives"], plain["notes"] = tuple(value["negatives"]), tuple(value["notes"])
+        return cls(**plain)
+
+
+@dataclass(frozen=True, slots=True)
 class CellManifest:
     """What a cell said when it was done. `base_hash`: of the base's weights, "" for a cell that loads none;
     `weights_hash`: of the base with the adapter that was measured or trained; `batches`: the share to which batches
