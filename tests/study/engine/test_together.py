@@ -125,7 +125,7 @@ def test_one_that_fails_leaves_its_mates_and_is_done_by_the_next_run(
     ran = run_study(joint, tmp_path / "run")
     assert list(ran.failed.values()) == ["the comedian is not amused"]
     assert sizes == [PHASE_2]
-    assert ran.left == 2, "the training and its evaluation"
+    assert ran.left == 3, "the training and its two evaluations, under personas and without one"
     monkeypatch.setattr(Worker, "at_checkpoint", real)
     assert run_study(joint, tmp_path / "run").left == 0
     assert_alike(tmp_path / "run", alone.folder)
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_fails_alone(tmp_path: Path, joint: ResolvedStu
     ran = run_study(joint, tmp_path / "run")
     assert len(ran.failed) == 1
     assert "the loss is" in next(iter(ran.failed.values()))
-    assert ran.left == 2
+    assert ran.left == 3
 
 
 def test_a_joint_pass_that_fails_is_nobodys_fault_and_each_is_trained_by_itself(
