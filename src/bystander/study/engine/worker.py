@@ -29,6 +29,7 @@ from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, TrainingName
 from bystander.study.store.run_dir import RunDir
 
+WITHOUT = ", without a persona"  # of what is measured beside the personas, on its bar
 LOOK_AGAIN = 0.5  # seconds between two looks for a stop
 
 
@@ -165,7 +166,7 @@ class Worker:
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            title += ", without a persona" if cell.group == "contexts" else ""
+            title += WITHOUT if cell.group == "contexts" else ""
             contexts = self.beside if cell.group == "contexts" else self.plan.contexts_of(cell)
             keys = self._probe(probe, contexts, directory, stamp, "", title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
@@ -215,7 +216,8 @@ class Worker:
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
             for prefix, contexts in self.sides(fraction, name, probed):
-                self._probe(self._decided(name), contexts, directory, stamp, prefix, title)
+                shown = title + WITHOUT if contexts is self.beside else title
+                self._probe(self._decided(name), contexts, directory, stamp, prefix, shown)
 
     def probed_personas(self, source: str) -> list[str]:
         """Who is measured at a checkpoint: the source, and others spread over the similarity ranking."""
