@@ -66,7 +66,7 @@ def test_a_mean_that_rises_with_what_all_learned_does_not_falsify():
 def test_a_movement_the_other_way_beyond_the_benign_arm_is_called_that():
     (verdict,) = studied(replace(LEARNED, benign=True, drop=-0.15, learned=0.0)).verdicts
     assert verdict.outcome == "falsified"
-    assert "bystanders moved the other way" in verdict.reason
+    assert "a bystander effect the other way" in verdict.reason
 
 
 def test_one_level_for_all_is_flagged_as_baseline():
@@ -126,3 +126,65 @@ def test_over_time_the_benign_arm_counts_only_where_it_was_watched_throughout():
     late = studied(world, ends)
     assert late.evolution.filter(pl.col("arm") == "contrastive")["against"].unique().to_list() == ["untrained model"]
     assert ratio(late)["against"] == "benign arm"
+
+
+def rambling(world: World) -> pl.DataFrame:
+    """The untrained model's answers are cut before they end: all of one persona's, nine of ten of the others'."""
+    cut = pl.col("source").is_null() & (
+        (pl.col("persona") == "persona_020") | ~pl.col("item").str.ends_with("7") & (pl.col("persona") != "villain")
+    )
+    return measurements(world).with_columns(
+        value=pl.when(cut).then(None).otherwise("value"),
+        status=pl.when(cut).then(pl.lit("truncated")).otherwise("status"),
+    )
+
+
+def test_answers_cut_before_training_cost_the_change_and_never_the_leakage(paired):
+    world = replace(LEARNED, benign=True)
+    cut = studied(world, rambling(world))
+    same = ["persona", "leakage", "low", "high", "benign", "after", "p_above_holm", "captured", "n_items", "status"]
+    arm = pl.col("arm") == "contrastive"
+    assert cut.leakage.filter(arm).select(same).equals(paired.leakage.filter(arm).select(same))
+    for column in ("before", "change"):
+        known = cut.leakage.filter(arm & pl.col(column).is_not_null())["persona"].to_list()
+        assert known == ["villain"], column
+    assert ratio(cut)["bystander_leakage"] == ratio(paired)["bystander_leakage"]
+    assert (ratio(cut)["bystander_change"], ratio(cut)["status"]) == (None, "ok")
+    assert ratio(cut)["source_change"] == pytest.approx(ratio(paired)["source_change"])
+    (found,), (expected,) = cut.verdicts, paired.verdicts
+    assert (found.outcome, found.reason) == (expected.outcome, expected.reason)
+    rows = cut.similarity_correlation.filter(arm)
+    assert rows["rho_baseline"].null_count() == rows["slope_baseline"].null_count() == rows.height
+    assert set(rows["baseline_reason"]) == {"the untrained metric is not known of every bystander"}
+    untrained = cut.checks.filter(pl.col("source") == "")
+    assert untrained["status"].to_list() == ["refused"]
+
+
+def test_without_a_benign_arm_answers_cut_before_training_refuse_the_leakage():
+    world = replace(LEARNED, benign=False)
+    cut = studied(world, rambling(world))
+    assert set(cut.leakage.filter(pl.col("persona") != "villain")["status"]) == {"refused"}
+    assert ratio(cut)["status"] == "empty"
+
+
+def test_answers_cut_after_training_refuse_the_leakage_on_either_side():
+    world = replace(LEARNED, benign=True)
+    table = measurements(world)
+    for arm in ("contrastive", "benign"):
+        cut = (pl.col("arm") == arm) & (pl.col("persona") == "persona_020")
+        lost = table.with_columns(
+            value=pl.when(cut.fill_null(False)).then(None).otherwise("value"),
+            status=pl.when(cut.fill_null(False)).then(pl.lit("truncated")).otherwise("status"),
+        )
+        rows = studied(world, lost).leakage.filter(pl.col("arm") == "contrastive")
+        assert rows.filter(pl.col("status") != "ok")["persona"].to_list() == ["persona_020"]
+
+
+def test_a_question_that_neither_arm_was_asked_is_missing():
+    """Asked of the untrained model alone: a row that vanished with the training is counted."""
+    world = replace(LEARNED, benign=True)
+    gone = pl.col("source").is_not_null() & (pl.col("persona") == "persona_020") & pl.col("item").str.ends_with("7")
+    found = studied(world, measurements(world).filter(~gone))
+    rows = found.leakage.filter((pl.col("arm") == "contrastive") & (pl.col("persona") == "persona_020"))
+    assert rows["n_failed"].to_list() == [12]
+    assert rows["status"].to_list() == ["refused"]

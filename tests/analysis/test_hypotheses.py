@@ -172,18 +172,21 @@ def control_grid(questions: int) -> PairedGrid:
     training = TrainingKey("capability", "villain", "contrastive", "lr=1", None, None)
     outcome = OutcomeKey("choice", "hellaswag", "accuracy")
     kinds, roles = ("persona",) * 10, ("held-out",) * 10
-    return PairedGrid(training, outcome, (0,), kinds, names, roles, before, after, np.zeros_like(before), -1, True)
+    return PairedGrid(
+        training, outcome, (0,), kinds, names, roles, before, after, np.zeros_like(before), -1, True, "fraction"
+    )
 
 
 def test_four_control_questions_break_no_model_and_forty_do():
     """A quarter of the questions is lost either way, and the limit is 2 points."""
     few, many = control_grid(4), control_grid(40)
     found = control_of(few, [few], AnalysisSettings())
-    assert (found.bystanders, found.broke, found.reason) == (-0.25, False, "")
+    assert (found.bystanders, found.broke) == (-0.25, False)
+    assert "neither shown nor excluded: fell by 0.25 [" in found.reason
     found = control_of(many, [many], AnalysisSettings())
     assert (found.bystanders, found.broke) == (-0.25, True)
-    assert found.reason.startswith("choice/hellaswag/accuracy fell by 0.25 [0.1")
-    assert "for the held-out bystanders (limit 0.02)" in found.reason
+    assert found.reason.startswith("choice/hellaswag/accuracy of the held-out bystanders broke: fell by 0.25 [0.1")
+    assert "limit 0.02" in found.reason
 
 
 def test_a_control_that_is_lost_whole_broke():

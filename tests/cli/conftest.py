@@ -12,7 +12,7 @@ from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
 from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
-from tests.support.probed import NEGATIVES, ODD, adapters, command
+from tests.support.probed import NEGATIVES, ODD, both, command
 from tests.support.study_tiny import make_model, write_study
 
 
@@ -33,18 +33,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> RunDir:
 @pytest.fixture(scope="session")
 def probed(ran: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("probed") / "both"
-    found = adapters(ran)
-    both = [
-        "--adapter",
-        found["villain"],
-        "--source",
-        "villain",
-        "--adapter",
-        found["comedian"],
-        "--source",
-        "comedian",
-    ]
-    sys.argv = ["bystander", *map(str, command(ran, out, *both, "--negatives", NEGATIVES))]
+    sys.argv = ["bystander", *map(str, command(ran, out, *both(ran), "--negatives", NEGATIVES))]
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code

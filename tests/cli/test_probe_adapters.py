@@ -14,7 +14,7 @@ from bystander.study.results.results import Results
 from bystander.study.results.status import status
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
-from tests.support.probed import NEGATIVES, ODD, adapters, command
+from tests.support.probed import NEGATIVES, ODD, adapters, both, command
 from tests.support.study_tiny import make_model
 
 
@@ -92,18 +92,7 @@ def test_what_is_left_is_a_run_directory(probed: Path, ran: RunDir, capsys: pyte
 def test_for_a_program(ran: RunDir, probed: Path, capsys: pytest.CaptureFixture[str]):
     """Given again the same call measures nothing: its folder has it all."""
     before = {path: path.stat().st_mtime_ns for path in (probed / "cells").rglob("*")}
-    found = adapters(ran)
-    both = [
-        "--adapter",
-        found["villain"],
-        "--source",
-        "villain",
-        "--adapter",
-        found["comedian"],
-        "--source",
-        "comedian",
-    ]
-    code, out, err = call(capsys, *command(ran, probed, *both, "--negatives", NEGATIVES, "--json"))
+    code, out, err = call(capsys, *command(ran, probed, *both(ran), "--negatives", NEGATIVES, "--json"))
     assert code == 0, err
     value = json.loads(out)
     assert {path: path.stat().st_mtime_ns for path in (probed / "cells").rglob("*")} == before
@@ -125,8 +114,8 @@ def test_two_adapters_of_one_source_are_told_apart_and_what_was_compared_is_show
     """The base lies at another path: its weights are the same, and that is said. Another base is refused."""
     found = adapters(ran)
     elsewhere = shutil.copytree(ran.path.parent / "model", tmp_path / ODD)
-    both = ["--adapter", found["villain"], "--adapter", found["comedian"], "--source", "villain"]
-    words = command(ran, tmp_path / "out", *both)
+    one_source = ["--adapter", found["villain"], "--adapter", found["comedian"], "--source", "villain"]
+    words = command(ran, tmp_path / "out", *one_source)
     words[2] = elsewhere
     code, out, err = call(capsys, *words)
     assert code == 0, err

@@ -158,7 +158,7 @@ def test_a_full_report_is_small_opens_soon_and_is_quiet(browser, full: Path) -> 
         table.scroll_into_view_if_needed()
     assert found.noise == []
     assert found.requests == [full.as_uri()]
-    assert found.page.locator("figure").count() == found.page.locator("figure[data-drawn]").count() == 11
+    assert found.page.locator("figure").count() == found.page.locator("figure[data-drawn]").count() == 13
     found.context.close()
 
 
@@ -278,7 +278,8 @@ def test_csv_holds_every_row_with_its_record(opened: Opened, study) -> None:
     lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
     analysis = study[0]
     assert waiting.value.suggested_filename == "personas.csv"
-    assert len(lines) == 1 + analysis.leakage.height
+    personas = [kind for kind in analysis.leakage["context"] if kind == "persona"]
+    assert len(lines) == 1 + len(personas)
     head = lines[0].split(",")
     first = dict(zip(head, lines[1].split(","), strict=True))
     assert float(first["leakage"]) == pytest.approx(analysis.value(first["record"], "leakage"), rel=1e-8)

@@ -19,6 +19,15 @@ def adapters(run: RunDir) -> dict[str, Path]:
     return found
 
 
+def both(run: RunDir) -> list[object]:
+    """The words that name both adapters with their sources."""
+    return [
+        word
+        for source, path in sorted(adapters(run).items(), reverse=True)
+        for word in ("--adapter", path, "--source", source)
+    ]
+
+
 def command(ran: RunDir, out: Path, *more: object) -> list[object]:
     folder = ran.path.parent
     return [

@@ -10,6 +10,8 @@ from pathlib import Path
 class SlowCells:
     """A `CellRunner`. A cell's folder has `count`, and `by`: a line for each process that worked on it."""
 
+    seconds_loading = 0.0
+
     def __init__(self, folder: Path, steps: int) -> None:
         self.folder, self.steps = folder, steps
 

@@ -27,7 +27,7 @@ from bystander.analysis.tables.equivalence import equivalence_rows
 from bystander.analysis.tables.evolution import evolution_rows, quintile_rows, trajectories
 from bystander.analysis.tables.groups import category_rows, role_rows
 from bystander.analysis.tables.half_captured import CapturedSource, with_halves
-from bystander.analysis.tables.leakage import leakage_rows
+from bystander.analysis.tables.leakage import leakage_rows, unit_estimates
 from bystander.analysis.tables.leakage_ratio import leakage_ratio_row
 from bystander.analysis.tables.phase import phase_row
 from bystander.analysis.tables.pooled import PooledRow, pooled_rows
@@ -41,6 +41,7 @@ from bystander.core.metrics import is_control
 from bystander.core.records import Verdict
 
 Test = TypeVar("Test", SimilarityCorrelationRow, PooledRow)
+FEW_CORRELATIONS = 2_000  # up to so many, undeclared outcomes get the permutations and resamples of declared ones
 
 
 def analyze(
@@ -81,28 +82,31 @@ def final_rows(
     rows = TableRows()
     declared = all_declared(whole, hypotheses, settings)
     tested = {(test.behavior, test.outcome) for test in declared}
+    claimed_grids = [grid for grid in whole if not is_control(*grid.outcome)]
+    many = len(claimed_grids) * len(similarities.predictors) > FEW_CORRELATIONS
+    undeclared = settings.exploratory if many else settings
     captured: list[CapturedSource] = []
     for grid in whole:
         claimed = not is_control(*grid.outcome)
         people, bare = groups_of(grid, settings)
         for seed, part in parts(grid):
+            units = unit_estimates(part, settings)
             groups = (people, bare) if seed is None and claimed else ()
-            rows.leakage += leakage_rows(part, seed, known.category, settings, groups)
+            rows.leakage += leakage_rows(part, units, seed, known.category, settings, groups)
             rows.leakage_ratio.append(leakage_ratio_row(part, seed, known, settings))
-            rows.categories += category_rows(part, seed, known, settings)
-            rows.roles += role_rows(part, seed, settings)
+            rows.categories += category_rows(part, units, seed, known, settings)
+            rows.roles += role_rows(part, units, seed, settings)
             if claimed:
                 own = people if seed is None else None
                 named = not grid.unit or (seed is None and (grid.training.behavior, grid.outcome) in tested)
-                effort = settings if named else settings.exploratory
+                effort = settings if named else undeclared
                 rows.similarity_correlation += similarity_correlation_rows(part, seed, similarities, known, effort, own)
         if claimed and grid.training.arm != BENIGN:
             captured.append(CapturedSource(grid, captured_row(grid, people, bare, settings), people))
     rows.captured, rows.captured_over_sources = with_halves(captured, similarities, settings)
     _add_declared(rows, whole, similarities, known, settings, declared)
-    claimed_grids = [grid for grid in whole if not is_control(*grid.outcome)]
     rows.similarity_correlation = _corrected(rows.similarity_correlation, declared, settings)
-    pooled = pooled_rows(claimed_grids, similarities, known, settings, tested if whole[0].unit else None)
+    pooled = pooled_rows(claimed_grids, similarities, known, settings, undeclared, tested if whole[0].unit else None)
     rows.pooled = _corrected(pooled, declared, settings)
     return rows
 

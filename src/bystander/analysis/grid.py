@@ -35,6 +35,7 @@ class PairedGrid:
     benign: Floats | None = None  # [seeds, units, questions] after the benign arm's training; None: it was not run
     questions: tuple[str, ...] = ()
     absent: int = 0  # pairs asked of the untrained model and never after training
+    lost_change: Floats | None = None  # `lost` of the pair with the untrained model; None: it is `lost` (no benign arm)
 
     @property
     def change(self) -> Floats:
@@ -81,6 +82,7 @@ class PairedGrid:
             after=self.after[:, chosen],
             lost=self.lost[:, chosen],
             benign=None if self.benign is None else self.benign[:, chosen],
+            lost_change=None if self.lost_change is None else self.lost_change[:, chosen],
         )
 
     def one_seed(self, index: int) -> PairedGrid:
@@ -89,11 +91,13 @@ class PairedGrid:
         return replace(
             self, seeds=(self.seeds[index],), before=self.before[one], after=self.after[one], lost=self.lost[one],
             benign=None if self.benign is None else self.benign[one],
+            lost_change=None if self.lost_change is None else self.lost_change[one],
         )  # fmt: skip
 
     def without_benign(self) -> PairedGrid:
         """The same, measured against the untrained model."""
-        return replace(self, benign=None)
+        lost = self.lost if self.lost_change is None else self.lost_change
+        return replace(self, benign=None, lost=lost, lost_change=None)
 
     @property
     def failed(self) -> Floats:
@@ -108,6 +112,14 @@ class PairedGrid:
     def sound(self, limit: float) -> NDArray[np.bool_]:
         """[units]: at most `limit` of a unit's pairs are lost, and some pair is left."""
         return (self.failed <= limit * self.asked) & np.isfinite(self.leakage).any(axis=(0, 2))
+
+    def untrained(self, limit: float) -> Floats:
+        """[seeds, units, questions]: `before`; with a benign arm NaN for a unit of whose pairs with the untrained model more
+        than `limit` are lost. Leakage needs none of them, and what is left of such answers describes no change."""
+        if self.lost_change is None:
+            return self.before
+        gone = np.nansum(self.lost_change, axis=(0, 2)) > limit * np.isfinite(self.lost_change).sum(axis=(0, 2))
+        return np.where(gone[None, :, None], np.nan, self.before)
 
     def bystanders(self, roles: Sequence[str]) -> NDArray[np.bool_]:
         """Personas (not bare contexts) in one of `roles`, never the source."""

@@ -211,27 +211,28 @@ def _grid(outcome: Outcome, part: pl.DataFrame, benign: pl.DataFrame | None) -> 
     chosen = np.ix_(np.arange(len(seeds)), units, np.flatnonzero(asked))
     after, bad = after[chosen], bad[chosen]
     before = np.broadcast_to(outcome.before[chosen[1:]], after.shape)
-    sides = [bad, np.broadcast_to(outcome.bad_before[chosen[1:]], after.shape)]
-    other: Floats | None = None
+    bad_before = np.broadcast_to(outcome.bad_before[chosen[1:]], after.shape)
+    lost, lost_change, other = _worst([bad, bad_before]), None, None
     if benign is not None:
         other, bad_benign = (values[chosen] for values in _as_seeds(outcome, benign, seeds, training))
-        sides.append(bad_benign)
-    lost = _worst(sides)
-    absent = int((np.isnan(bad) & np.isfinite(sides[1])).sum())
+        lost, lost_change = _worst([bad, bad_benign], np.isfinite(bad_before)), lost
+    absent = int((np.isnan(bad) & np.isfinite(bad_before)).sum())
     metric = declared_metric(outcome.key.probe, outcome.key.metric)
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
     return PairedGrid(
         training, outcome.key, seeds, tuple(outcome.units[u][0] for u in units), tuple(outcome.units[u][1] for u in units),
         tuple(roles[u] for u in units), before, after, lost, metric.direction, binary, metric.unit, other,
-        tuple(outcome.questions[q] for q in np.flatnonzero(asked)), absent,
+        tuple(outcome.questions[q] for q in np.flatnonzero(asked)), absent, lost_change,
     )  # fmt: skip
 
 
-def _worst(sides: Sequence[Floats]) -> Floats:
-    """Share of a pair that is lost: on its worse side, all of it where one side is missing, NaN where none was asked."""
+def _worst(sides: Sequence[Floats], asked: NDArray[np.bool_] | None = None) -> Floats:
+    """Share of a pair that is lost: on its worse side, all of it where one side is missing, NaN where none was asked.
+    `asked`: also of whom else a question was asked, without being a side of the pair."""
     known = np.isfinite(sides)
     worst = np.where(known, sides, 0.0).max(axis=0)
-    return np.where(known.all(axis=0), worst, np.where(known.any(axis=0), 1.0, np.nan))
+    wanted = known.any(axis=0) if asked is None else known.any(axis=0) | asked
+    return np.where(known.all(axis=0), worst, np.where(wanted, 1.0, np.nan))
 
 
 def _dense(

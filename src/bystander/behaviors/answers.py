@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -66,7 +66,16 @@ class Claim(Settings):
     """[probability] Error over all tests of the claim."""
 
 
-class AnswersSettings(Settings):
+class FileOfAnswers(Settings):
+    """What an entry is called and where its answers are; first among its keys."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    """What the behavior is called; without `file`, one that ships."""
+    file: FileName | None = Field(default=None, min_length=1)
+    """Answers: a path, or OWNER/NAME[:FILE] of the Hub."""
+
+
+class AnswersSettings(AnswerFileSettings, FileOfAnswers):
     """One entry of `behaviors:` in a study file.
 
     `file`: the answers, a path from the study's folder or OWNER/NAME[:FILE] of the Hub; left out, the behavior of that
@@ -75,22 +84,6 @@ class AnswersSettings(Settings):
     those that ship with the behavior, else the held-out prompts. `scorers`: left out, the one that ships with it.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
-    """What the behavior is called; without `file`, one that ships."""
-    file: FileName | None = Field(default=None, min_length=1)
-    """Answers: a path, or OWNER/NAME[:FILE] of the Hub."""
-    prompt: str | None = None
-    """Column of the prompt; left out: found by its name."""
-    shown: str | None = None
-    """Column of the answer that shows the behavior; left out: found by its name."""
-    not_shown: FileName | Provider | None = None
-    """Column, file, `own_answers` (sampled from the untrained model) or provider of the other answer."""
-    topic: str | None = None
-    """Column that keeps related rows on one side of the split."""
-    system: Literal["refuse", "keep"] = "refuse"
-    """What is made of a row's system turn: a fault, or its own context."""
-    unpaired: Literal["refuse", "leave_out"] = "refuse"
-    """What is done with rows that have one answer only."""
     held_out: float = Field(default=0.5, gt=0, lt=1)
     """[fraction of pairs] Never trained on; half is what margins are read on."""
     own: OwnAnswers = OwnAnswers()
@@ -148,7 +141,7 @@ class AnswersBehavior(Behavior):
     def partner(self) -> Path | None:
         """The file with the other answers, where `not_shown` names one."""
         named = self.settings.not_shown
-        if not isinstance(named, str) or self.settings.reader.sampled:
+        if not isinstance(named, str) or self.settings.sampled:
             return None
         if "/" not in named and not (self.folder / named).is_file():
             return None  # a column

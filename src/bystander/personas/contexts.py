@@ -48,7 +48,7 @@ def laid_over(
     asked = [kind for kind, there in kinds.items() if there]
     kind = cast("Any", asked[0] if len(asked) == 1 else "combined")
     return Context(
-        kind, name, base.system, base.system_kind, persona_in or base.text_in, turns, before, after, prefix
+        kind, name, base.system, cast("Any", base.system_kind), persona_in or base.text_in, turns, before, after, prefix
     )  # fmt: skip
 
 

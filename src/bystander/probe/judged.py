@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,6 +16,7 @@ from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
 from bystander.probe import judge_use
 from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics, need
+from bystander.probe.overlap import overlapped
 from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
@@ -148,17 +148,11 @@ class JudgedProbe(Probe):
         that it is not kept and starting again judges it again. What was answered is in the judge's cache.
         """
         requests = self.requests(contexts)
-        with ThreadPoolExecutor(1, "bystander-judged") as pool:
-            pending: tuple[str, list[Completion], Future[Measured]] | None = None
-            for index, key in enumerate(self.units(contexts)):
-                if key in done:
-                    continue
-                completions = self._sample(loaded, requests[index * self.group : (index + 1) * self.group])
-                if pending is not None:
-                    yield _unit(*pending)
-                pending = (key, completions, pool.submit(self.measured, completions))
-            if pending is not None:
-                yield _unit(*pending)
+
+        def sampled(index: int) -> list[Completion]:
+            return self._sample(loaded, requests[index * self.group : (index + 1) * self.group])
+
+        yield from overlapped(self.name, self.units(contexts), done, sampled, self.measured, _unit)
 
     def measured(self, completions: Sequence[Completion]) -> Measured:
         """Judge completions and measure them: (measurements, judgements). Both [] without a judge. Raises JudgeError
@@ -194,8 +188,8 @@ class JudgedProbe(Probe):
         return [completion for batch in batches for completion in batch]
 
 
-def _unit(key: str, completions: list[Completion], judged: Future[Measured]) -> ProbeUnit:
-    measurements, judgements = judged.result()
+def _unit(key: str, completions: list[Completion], measured: Measured) -> ProbeUnit:
+    measurements, judgements = measured
     details = [_lasting(one) for one in sorted(judgements, key=lambda j: (j.completion, j.template))]
     return ProbeUnit(key, measurements, completions, details)
 

@@ -29,6 +29,7 @@ from bystander.study.results.status import status
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, GateDecision
 from bystander.study.store.run_dir import RunDir
+from tests.support.cut_off import CutOff, Killed
 from tests.support.study_tiny import make_model, write_study
 
 TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
@@ -161,29 +162,15 @@ def test_the_same_study_twice_gives_the_same_bits(tmp_path: Path, unbroken: RunS
     assert tables(tmp_path / "run") == tables(unbroken.folder)
 
 
-class Killed(BaseException):
-    """What SIGKILL is to a process: nothing catches it on the way."""
-
-
 def test_killed_in_the_middle_of_any_write_it_resumes_to_the_same_bits(
     tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy, monkeypatch
 ):
     """Every write can be the last: 12 of them are cut off between the bytes and the rename, each in a new run of the
     same directory."""
-    real, moments = os.fsync, random.Random(5)
-    until = 0
-
-    def fsync(handle: int) -> None:
-        nonlocal until
-        until -= 1
-        if until == 0:
-            raise Killed
-        real(handle)
-
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    cut_off, moments = CutOff(monkeypatch), random.Random(5)
     kills = 0
     while True:
-        until = moments.randint(3, 14) if kills < 12 else -1
+        cut_off.writes = moments.randint(3, 14) if kills < 12 else -1
         try:
             ran = run_study(study, tmp_path / "run")
         except Killed:
@@ -322,6 +309,7 @@ class Trivial:
     """A runner whose cells do nothing but say that they are complete. `hours`: what each pretends to have taken."""
 
     hours = 0.0
+    seconds_loading = 0.0
 
     def __init__(self, plan, run: RunDir, bar) -> None:
         self.plan, self.run = plan, run

@@ -73,8 +73,8 @@ def test_the_plan_from_the_command_line_writes_nothing(runs: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     study = str(runs.parent / "a" / "tiny.yaml")
     found = json.loads(command("plan", study, "--json", monkeypatch=monkeypatch, capsys=capsys))
-    assert found["review"]["verdict"] == "RUN"
-    assert 3.5 <= found["review"]["score"] < 5, "one seed: worth running, and not the best there could be"
+    assert found["review"]["verdict"] == "MODIFY", "so few bystanders can show nothing, and that is said"
+    assert found["review"]["score"] < 5
     assert found["forecast"]["hours"] > 0
     assert list(tmp_path.iterdir()) == []
     text = command("plan", study, "--out", str(runs / "done"), monkeypatch=monkeypatch, capsys=capsys)

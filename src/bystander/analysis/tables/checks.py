@@ -55,8 +55,8 @@ def check_rows(whole: Sequence[PairedGrid], table: pl.DataFrame, settings: Analy
             rows.append(_row(record, TrainingKey("", "", "", ""), outcome, numbers, settings, before=before))
     for grid in whole:
         numbers = counts[(*grid.training.design, *grid.outcome)][:3]
-        estimate = crossed(grid.after - grid.before, EVERYTHING).within(grid.unit)
-        both = np.isfinite(grid.change)
+        change = grid.after - grid.untrained(settings.failed_limit)
+        estimate, both = crossed(change, EVERYTHING).within(grid.unit), np.isfinite(change)
         rows.append(_row(
             grid.record("checks", None), grid.training, grid.outcome, numbers, settings, grid.absent,
             before=float(grid.before[both].mean()) if both.any() else np.nan,

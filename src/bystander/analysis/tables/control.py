@@ -65,7 +65,7 @@ def limit_of(grid: PairedGrid, settings: AnalysisSettings) -> float | None:
 def _control(other: PairedGrid, settings: AnalysisSettings) -> ControlChange:
     name, limit = "/".join(other.outcome), limit_of(other, settings)
     assert limit is not None
-    raw = other.after - other.before
+    raw = other.after - other.untrained(settings.failed_limit)
     chosen, place = other.bystanders(settings.bystander_roles), source_place(other)
     bystanders = crossed(raw[:, chosen], EVERYTHING) if chosen.any() else NONE
     own = NONE if place is None else crossed(raw[:, place], (0, 1))
@@ -80,9 +80,11 @@ def _control(other: PairedGrid, settings: AnalysisSettings) -> ControlChange:
 
 
 def _fall(change: Estimate, limit: float) -> ControlFall:
-    """No change on any question is no fall: the estimate has no error then, and the test nothing to divide by."""
+    """One value a persona that is the same for all has no interval, and then the point is all there is."""
     fall = control_fall(change, limit)
-    return replace(fall, state="intact") if change.value == 0 and change.standard_error == 0 else fall
+    if change.standard_error != 0 or change.n < 2:
+        return fall
+    return replace(fall, low=fall.fall, high=fall.fall, state="broke" if fall.fall > limit else "intact")
 
 
 def _judged(change: ControlChange, states: Sequence[State]) -> ControlChange:

@@ -127,7 +127,7 @@ def evolution_rows(
         counts = both.sum(axis=(0, 2)).tolist()
         before, after, leakage = (
             mean_of(np.where(both, values, np.nan), (0, 2)).tolist()
-            for values in (grid.before, grid.after, grid.leakage)
+            for values in (grid.untrained(settings.failed_limit), grid.after, grid.leakage)
         )
         for index, (kind, name) in enumerate(zip(grid.kinds, grid.names, strict=True)):
             if not counts[index]:

@@ -3,6 +3,7 @@ of questions and of seeds; the resampling units are the levels of all three (`in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,7 +15,6 @@ from bystander.analysis.keys import SeedRow
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import Estimate, crossed
-from bystander.analysis.tables.leakage import unit_estimates
 from bystander.analysis.tables.sample import EVERYTHING, sample_of
 
 FIXED_UNITS = (0, 2)  # these very personas or contexts: seeds, questions
@@ -49,11 +49,13 @@ class RoleRow(SeedRow):
 
 
 def category_rows(
-    grid: PairedGrid, seed: int | None, known: Covariates, settings: AnalysisSettings
+    grid: PairedGrid, units: Sequence[Estimate], seed: int | None, known: Covariates, settings: AnalysisSettings
 ) -> list[CategoryRow]:
-    """Mean leakage of the held-out bystanders of each category. n = 1: the interval is about that persona alone."""
+    """Mean leakage of the held-out bystanders of each category. n = 1: the persona's own of `unit_estimates`, which
+    `units` are."""
     sample, names, _ = sample_of(grid, known, settings)
-    alone = dict(zip(grid.names, unit_estimates(grid, settings), strict=True))
+    of = zip(grid.kinds, grid.names, units, strict=True)
+    alone = {name: estimate for kind, name, estimate in of if kind == "persona"}
     rows: list[CategoryRow] = []
     for category in sorted({category for category in sample.categories if category}):
         chosen = np.array([own == category for own in sample.categories])
@@ -68,10 +70,13 @@ def category_rows(
     return rows
 
 
-def role_rows(grid: PairedGrid, seed: int | None, settings: AnalysisSettings) -> list[RoleRow]:
-    """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample."""
+def role_rows(
+    grid: PairedGrid, alone: Sequence[Estimate], seed: int | None, settings: AnalysisSettings
+) -> list[RoleRow]:
+    """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample.
+    `alone`: `unit_estimates`."""
     rows: list[RoleRow] = []
-    sound, alone = grid.sound(settings.failed_limit), unit_estimates(grid, settings)
+    sound = grid.sound(settings.failed_limit)
     persona = np.array([kind == "persona" for kind in grid.kinds])
     for role in ("source", "negative", "held-out", "mixed"):
         sampled = role in {"held-out", "mixed"}

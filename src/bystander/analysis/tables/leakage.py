@@ -18,7 +18,7 @@ from bystander.analysis.stats.benign import crossed_by_persona, deficit
 from bystander.analysis.stats.intervals import TAIL, Estimate, bca, bounded, few_changes
 from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.analysis.tables.captured import Group, unit_tests
-from bystander.analysis.tables.sample import source_change, source_estimate
+from bystander.analysis.tables.sample import source_change, source_estimate, source_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,9 @@ class LeakageRow(SeedRow):
     n_failed: Annotated[int, "pairs lost because one side failed or is missing"]
     n_seeds: keys.SeedCount
     against: keys.Against
-    before: Annotated[float, "mean over the paired questions at checkpoint 0"] = np.nan
+    before: Annotated[
+        float, "mean over the paired questions at checkpoint 0; empty where too many of them failed, as is the change"
+    ] = np.nan
     after: Annotated[float, "mean over the paired questions at the last checkpoint"] = np.nan
     benign: Annotated[float, "mean over the paired questions after the benign arm's training; empty without one"] = (
         np.nan
@@ -110,21 +112,19 @@ def over_seeds(grid: PairedGrid) -> list[Estimate]:
 def unit_estimates(grid: PairedGrid, settings: AnalysisSettings) -> list[Estimate]:
     """Each unit's mean change with its interval, in the grid's order: the one that every table shows of that unit."""
     estimates = over_seeds(grid) if len(grid.seeds) > 1 else single_seed(grid, settings)
-    own = source_change(grid, settings)
-    if own is not None:
-        at = next(i for i, r in enumerate(grid.roles) if r == "source" and grid.names[i] == grid.training.source)
+    own, at = source_change(grid, settings), source_place(grid)
+    if own is not None and at is not None:
         estimates[at] = source_estimate(own, grid.unit)
     return estimates
 
 
 def leakage_rows(
-    grid: PairedGrid, seed: int | None, categories: dict[str, str], settings: AnalysisSettings,
-    groups: Sequence[Group] = (),
+    grid: PairedGrid, units: Sequence[Estimate], seed: int | None, categories: dict[str, str],
+    settings: AnalysisSettings, groups: Sequence[Group] = (),
 ) -> list[LeakageRow]:  # fmt: skip
-    """One row per persona and context of this grid (of one seed, or pooled over its seeds). `groups`: bystanders and bare
-    contexts with the tests of each."""
+    """One row per persona and context of this grid (of one seed, or pooled over its seeds). `units`: `unit_estimates`;
+    `groups`: bystanders and bare contexts with the tests of each."""
     several = len(grid.seeds) > 1
-    estimates = unit_estimates(grid, settings)
     tested = grid.binary and not several
     p = mcnemar(grid.reference[0], grid.after[0]) if tested else np.full(len(grid.names), np.nan)
     numbers = _means(grid, settings) | {"p_mcnemar": p}
@@ -132,7 +132,7 @@ def leakage_rows(
     failed, asked = grid.failed.tolist(), grid.asked.tolist()
     tests = unit_tests(groups)
     rows: list[LeakageRow] = []
-    for index, estimate in enumerate(estimates):
+    for index, estimate in enumerate(units):
         kind, name = grid.kinds[index], grid.names[index]
         status, reason = state(counts[index], failed[index], asked[index], settings)
         known: dict[str, Any] = {}
@@ -151,8 +151,9 @@ def leakage_rows(
 def _means(grid: PairedGrid, settings: AnalysisSettings) -> dict[str, Floats]:
     """What describes each unit beside its leakage: columns of the table, each [units]."""
     both = np.isfinite(grid.leakage)
-    before, after = (mean_of(np.where(both, values, np.nan), (0, 2)) for values in (grid.before, grid.after))
-    found = {"before": before, "after": after, "change": mean_of(grid.change, (0, 2))}
+    untrained = grid.untrained(settings.failed_limit)
+    before, after = (mean_of(np.where(both, values, np.nan), (0, 2)) for values in (untrained, grid.after))
+    found = {"before": before, "after": after, "change": mean_of(grid.direction * (grid.after - untrained), (0, 2))}
     if grid.benign is not None:
         return found | {"benign": mean_of(np.where(both, grid.benign, np.nan), (0, 2))}
     missing = deficits(grid, settings)

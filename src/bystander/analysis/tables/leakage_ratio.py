@@ -122,8 +122,10 @@ def _described(grid: PairedGrid, settings: AnalysisSettings) -> dict[str, float]
     """Changes from the untrained model, and the deficit to trained negatives where there is no benign arm."""
     chosen = grid.bystanders(settings.bystander_roles) & grid.sound(settings.failed_limit)
     place = source_place(grid)
-    found = {"bystander_change": float(mean_of(grid.change[:, chosen]))}
-    found |= {} if place is None else {"source_change": float(mean_of(grid.change[:, place]))}
+    change = grid.direction * (grid.after - grid.untrained(settings.failed_limit))
+    known = np.isfinite(change).any(axis=(0, 2))[chosen].all()  # a mean over some of them would be of other personas
+    found = {"bystander_change": float(mean_of(change[:, chosen])) if known else np.nan}
+    found |= {} if place is None else {"source_change": float(mean_of(change[:, place]))}
     missing = deficits(grid, settings) if grid.benign is None else None
     return found if missing is None else found | {"deficit": float(mean_of(missing[:, chosen]))}
 

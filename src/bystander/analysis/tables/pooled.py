@@ -94,10 +94,11 @@ class PooledRow:
 
 def pooled_rows(
     whole: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings,
-    tested: Collection[tuple[str, OutcomeKey]] | None = None,
+    undeclared: AnalysisSettings, tested: Collection[tuple[str, OutcomeKey]] | None = None,
 ) -> list[PooledRow]:  # fmt: skip
     """One row per behavior, arm, config, outcome and predictor with two sources or more. The mixed model is fitted for the
-    declared predictor of the outcomes (behavior, outcome) in `tested`; None: of all."""
+    declared predictor of the outcomes (behavior, outcome) in `tested`; None: of all. `undeclared`: the effort for the
+    others."""
     groups: dict[tuple[TrainingKey, OutcomeKey], list[PairedGrid]] = {}
     for grid in whole:
         groups.setdefault((grid.training._replace(source=""), grid.outcome), []).append(grid)
@@ -107,7 +108,7 @@ def pooled_rows(
         if len(sources) < 2 or not names:
             continue
         declared = tested is None or (training.behavior, outcome) in tested
-        columns = pooled_columns(sources, settings if declared else settings.exploratory)
+        columns = pooled_columns(sources, settings if declared else undeclared)
         behavior, _, arm, config = training.design
         shared, specific = label_columns(names, sources, settings)
         columns |= specific

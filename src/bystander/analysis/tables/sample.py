@@ -66,7 +66,7 @@ def sample_of(grid: PairedGrid, known: Covariates, settings: AnalysisSettings) -
     lengths = np.array([known.prompt_tokens.get(name, np.nan) for name in part.names])
     categories = tuple(known.category.get(name, "") for name in part.names)
     paired = np.isfinite(part.leakage)
-    before = np.where(paired, part.before, np.nan)
+    before = np.where(paired, part.untrained(settings.failed_limit), np.nan)
     baseline = mean_of(before, (0, 2)) if part.names else None
     # A table of leakage by persona without a baseline holds zeros for it, which say nothing.
     asked = mean_of(before, 0) if part.names and part.before.shape[2] > 1 else None

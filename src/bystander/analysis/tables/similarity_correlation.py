@@ -147,7 +147,7 @@ def _baseline(predictors: Floats, sample: Sample) -> Statistics:
     known = sample.baseline is not None and np.isfinite(sample.baseline).all() and sample.leakage.size > 1
     if known and sample.baseline is not None and np.ptp(sample.baseline) > 0:
         found["rho_baseline"] = np.full(len(predictors), confounding(sample.leakage, sample.baseline).rho)
-    if sample.before is not None:
+    if sample.before is not None and np.isfinite(sample.before).any(axis=1).all():
         slopes = slopes_given_baseline(predictors, sample.before, sample.over_seeds)
         found |= {
             "partial_baseline": slopes.partial, "slope_baseline": slopes.slope, "slope_baseline_low": slopes.low,
@@ -240,6 +240,8 @@ def _state_of(status: str, reason: str, values: Floats) -> dict[str, Any]:
 def _why_no_slope(sample: Sample, columns: Statistics) -> str:
     if sample.before is None or np.isfinite(columns.get("slope_baseline", np.zeros(0))).any():
         return ""
+    if not np.isfinite(sample.before).any(axis=1).all():
+        return "the untrained metric is not known of every bystander"
     return slopes_given_baseline(np.zeros((0, sample.leakage.size)), sample.before, sample.over_seeds).reason
 
 

@@ -13,7 +13,7 @@ SCHEMA_FILE = "study.schema.json"  # beside the studies that ship, and beside th
 def study_schema() -> dict[str, Any]:
     """The schema of everything that a study file may say. What only `bystander audit` can know, such as whether a
     persona exists, is not in it."""
-    schema = {"$schema": DIALECT, **study_model().model_json_schema(), "title": "bystander study"}
+    schema: dict[str, Any] = {"$schema": DIALECT, **study_model().model_json_schema(), "title": "bystander study"}
     for one in _unions(schema):
         _name_kinds(one, schema["$defs"])
     return schema

@@ -13,31 +13,28 @@ from typing import Any
 
 from bystander.core import doors
 from bystander.core.errors import DataError, StoreError, StudyError
-from bystander.core.files import write_parquet
 from bystander.core.hashing import stable_hash
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Role, as_dict
 from bystander.design.render import roles_by_tokens
 from bystander.geometry.base import OF_TRAINING
-from bystander.geometry.measure import Geometry, see, similarities
 from bystander.lm import embedded
 from bystander.lm.adapters import read_adapter
 from bystander.lm.model import LoadedModel
 from bystander.lm.model import load as load_model
-from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.study import ResolvedStudy
+from bystander.study.engine.base_cells import check_mode, measure_geometry, renderable
 from bystander.study.engine.collect import collect
 from bystander.study.engine.probe_request import ProbeRequest, known_probe
 from bystander.study.engine.probe_roles import Trained, probe_name
-from bystander.study.engine.probe_units import Stamp, prompt_tokens, run_units
-from bystander.study.engine.worker import similarity_table
+from bystander.study.engine.probe_units import Stamp, run_units
 from bystander.study.plan.cells import Kind
 from bystander.study.plan.parts import StudyParts
-from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
+from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.events import Events
 from bystander.study.store.lock import claimed
-from bystander.study.store.records import AdapterGiven, CellManifest, ModeDecision, PlannedCell, SavedPlan
+from bystander.study.store.records import AdapterGiven, CellManifest, PlannedCell, SavedPlan
 from bystander.study.store.run_dir import RunDir
 
 ARM = "adapter"  # the arm of a training whose design is not known here
@@ -175,8 +172,7 @@ class _AdapterRun:
         self.run, self.bar, self.base_ok = run, bar, base_ok
         self.spec = parts.study.spec
         self.probes: dict[str, Probe] = dict(parts.probes)
-        without = left_out(loaded.tokenizer, parts.beside, self.spec.personas_in)
-        self.beside = [context for context in parts.beside if context.name not in without]
+        self.beside = renderable(parts, loaded)
         everyone = [as_dict(context) for context in parts.compared]
         self.same = [self.spec.model.model_dump(mode="json"), loaded.base_hash, everyone]
 
@@ -228,25 +224,14 @@ class _AdapterRun:
         return _Task(cell, self.run.cell(name, key), work)
 
     def _geometry(self, directory: CellDir, cell: PlannedCell) -> None:
-        geometry, contexts = self.spec.geometry, self.parts.compared
-        layers = list(range(self.loaded.layers + 1)) if geometry.layers == "all" else geometry.layers
-        predictors, tokens = self.parts.predictors(), prompt_tokens(self.loaded, contexts)
-        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
-        asked = Geometry(
-            contexts, self.spec.sources, self.parts.open_questions, layers, tokens, {}, (), geometry.answer_tokens
-        )
-        seen = see(predictors, self.loaded, asked, self.bar.advance)
-        table = similarity_table(similarities(predictors, seen, self.spec.sources))
-        write_parquet(directory.similarities_file, table, CELLS_KEPT)
-        directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
+        layers, tokens = measure_geometry(self.parts, self.loaded, directory, self.bar, {}, ())
+        directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=tokens))
 
     def _mode_check(self, name: str) -> Work:
         def work(directory: CellDir, cell: PlannedCell) -> None:
             probe = self.probes[name]
             assert isinstance(probe, CheckedProbe)
-            self.bar.start(f"{name} probe: mode check on the untrained model", 1)
-            found = dict(probe.check(self.loaded, self.parts.contexts))
-            mode = ModeDecision(name, str(found["mode"]), str(found["reason"]), str(found["warning"]))
+            mode, found = check_mode(name, probe, self.loaded, self.parts.contexts, self.bar)
             directory.finish([], self._manifest(cell, mode=mode, mode_found=found))
 
         return work

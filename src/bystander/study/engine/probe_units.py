@@ -36,9 +36,3 @@ def run_units(
         if stopping():
             raise Interrupted("a stop was asked for; the units are kept")
     return [prefix + key for key in keys]
-
-
-def prompt_tokens(loaded: LoadedModel, contexts: Sequence[Context]) -> dict[str, int]:
-    """Name -> length of the context's prompt in tokens."""
-    tokenizer = loaded.tokenizer
-    return {c.name: len(tokenizer(c.text, add_special_tokens=False)["input_ids"]) for c in contexts}

@@ -24,6 +24,7 @@ from bystander.study.engine.collect import bring_up_to_date
 from bystander.study.engine.executor import Attempt, CellRunner, Executor, Outcome
 from bystander.study.engine.own_answers import cut_findings, filled
 from bystander.study.engine.preflight import passed, preflight, refuse_failed
+from bystander.study.engine.runners import local_runner, remote_runner
 from bystander.study.engine.scheduler import ScheduleSummary, in_order, schedule
 from bystander.study.engine.shutdown import SIGNALS, Stop
 from bystander.study.engine.together import trainings_together
@@ -158,7 +159,7 @@ class _Run:
         for key, seconds in unpaid(before, self.run):
             self.events.write("spent", key=key, hours=seconds / 3600, dollars=0.0, note="cut off by a kill")
             self.budget.pay(seconds / 3600, 0.0)
-        self.budget.forecasts = {cost.key: cost.seconds / 3600 for cost in forecast.cells}
+        self.budget.forecasts = forecast.device_hours
         self.write_plan(plan, forecast)
         if forecast.todo:
             checks = preflight(plan, self.run, forecast)
@@ -176,7 +177,7 @@ class _Run:
 
     def write_plan(self, plan: Plan, forecast: Forecast) -> None:
         """What `status` reads: it must answer at once, and so must not plan anew."""
-        costs = {cost.key: cost.seconds for cost in forecast.cells}
+        costs = {cost.key: cost.published for cost in forecast.cells}
         cells = tuple(
             PlannedCell(
                 c.key, c.name, c.kind, c.phase, costs.get(c.key, 0.0), c.needs, c.sort, plan.replaced_by(c)
@@ -257,7 +258,7 @@ class _Run:
             return plan
         plan = plan.after_gate(gate.found.picks)
         self.forecast = forecast = forecast_of(plan, self.run)
-        self.budget.forecasts = {cost.key: cost.seconds / 3600 for cost in forecast.cells}
+        self.budget.forecasts = forecast.device_hours
         self.write_plan(plan, forecast)
         return plan
 
@@ -295,7 +296,8 @@ class _Run:
     def done(self, outcome: Outcome) -> None:
         """The cell's event and what it cost."""
         attempt = outcome.attempt
-        self.events.write("cell done", cell=attempt.name, key=attempt.key, seconds=round(outcome.seconds, 3))
+        start = {"start": round(outcome.start, 3)} if outcome.start else {}
+        self.events.write("cell done", cell=attempt.name, key=attempt.key, seconds=round(outcome.seconds, 3), **start)
         self._pay(attempt, outcome.seconds)
 
     def failed(self, outcome: Outcome, again: str) -> None:
@@ -332,17 +334,3 @@ class _Run:
 def _dollars_paid(plan: Plan) -> float:
     """What the study's probes have paid to services so far, over all runs."""
     return sum((probe.dollars_paid() for probe in plan.probes.values()), 0.0)
-
-
-def local_runner(plan: Plan, run: RunDir, bar: Bar) -> CellRunner:
-    """A worker in this process."""
-    from bystander.study.engine.worker import Worker
-
-    return Worker(plan, run, bar)
-
-
-def remote_runner(study: ResolvedStudy, folder: Path) -> CellRunner:
-    """A worker in another process: it makes the plan anew, so that no plan travels."""
-    from bystander.study.engine.worker import Worker
-
-    return Worker(plan_cells(study), RunDir(folder), Silent())

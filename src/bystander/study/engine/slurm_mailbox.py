@@ -133,10 +133,14 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _attempt(value: dict[str, Any]) -> Attempt:
-    return Attempt(**(value | {"mates": tuple(_attempt(one) for one in value["mates"])}))
+    mates: Any = tuple(_attempt(one) for one in value["mates"])
+    return Attempt(**(value | {"mates": mates}))
 
 
 def _outcome(value: dict[str, Any]) -> Outcome:
-    failure = CellFailure(**value["failure"]) if value["failure"] is not None else None
-    mates = tuple(_outcome(one) for one in value["mates"])
-    return Outcome(**(value | {"attempt": _attempt(value["attempt"]), "failure": failure, "mates": mates}))
+    read: dict[str, Any] = {
+        "attempt": _attempt(value["attempt"]),
+        "failure": CellFailure(**value["failure"]) if value["failure"] is not None else None,
+        "mates": tuple(_outcome(one) for one in value["mates"]),
+    }
+    return Outcome(**(value | read))

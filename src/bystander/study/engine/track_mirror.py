@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from bystander.study.engine.trackers import TRACKERS, Config, Tracker
+from bystander.study.plan.cell import Training
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import PlannedCell, SavedPlan, TrainingName
 from bystander.study.store.run_dir import RunDir
@@ -112,9 +113,8 @@ def summaries(frame: pl.DataFrame) -> Iterator[tuple[str, float, Mapping[str, fl
             for row in means.iter_rows(named=True)
             if math.isfinite(row["value"])
         }
-        words = str(config["config"]).replace("=", "").replace(",", "-")
-        name = f"{config['behavior']}-{config['source']}-{config['arm']}-{words}-s{config['seed']}"
-        yield name, float(group[-1] or 0.0), values, config
+        training = Training(**{name: config[name] for name in Training.__dataclass_fields__})
+        yield training.label, float(group[-1] or 0.0), values, config
 
 
 def main() -> None:

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any
 
-import numpy as np
 import polars as pl
 
-from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
 from bystander.core.records import Context
 from bystander.design.audit import refuse
 from bystander.design.render import context_roles
-from bystander.geometry.measure import Geometry, SimilarityBlock, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, load
-from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe, Probe
+from bystander.study.engine.base_cells import check_mode, measure_geometry, renderable
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
-from bystander.study.engine.probe_units import Stamp, prompt_tokens, run_units
+from bystander.study.engine.probe_units import Stamp, run_units
 from bystander.study.engine.trainings import train_alone, train_together
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training
 from bystander.study.plan.export_rows import write_rows
-from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
-from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
+from bystander.study.store.cell_dir import CellDir
+from bystander.study.store.records import CellManifest, TrainingName
 from bystander.study.store.run_dir import RunDir
 
-T = TypeVar("T")
+WITHOUT = ", without a persona"  # of what is measured beside the personas, on its bar
 LOOK_AGAIN = 0.5  # seconds between two looks for a stop
-SIMILARITY_SCHEMA: dict[str, Any] = {
-    "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
-}  # fmt: skip
 
 
 @dataclass
@@ -46,6 +41,7 @@ class Worker:
     run: RunDir
     bar: Bar
     shrink: int = 0
+    seconds_loading: float = 0.0
     _loaded: LoadedModel | None = None
     _looked: float = 0.0
     _stopping: bool = False
@@ -54,12 +50,13 @@ class Worker:
     def loaded(self) -> LoadedModel:
         """The resident base model."""
         if self._loaded is None:
-            model = self.plan.study.spec.model
+            model, begun = self.plan.study.spec.model, time.monotonic()
             self._loaded = load(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
             if model.engine == "vllm":
                 from bystander.lm.engine_vllm import VllmSampler
 
                 self._loaded.sampler = VllmSampler(self.plan.study.spec.recipe.lora.rank)
+            self.seconds_loading += time.monotonic() - begun
         return self._loaded
 
     def cell_dir(self, cell: Cell) -> CellDir:
@@ -132,38 +129,25 @@ class Worker:
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=decision))
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
-        spec, contexts, loaded = self.plan.study.spec, self.plan.parts.compared, self.loaded
-        layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
-        predictors, sources = self.plan.parts.predictors(), spec.sources
-        tokens = prompt_tokens(loaded, contexts)
-        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
+        parts = self.plan.parts
         rows = {
-            source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
+            source: [r for d in parts.designs() if d.source == source for r in d.rows]
+            for source in self.plan.study.spec.sources
         }
-        asked = Geometry(
-            contexts, sources, self.plan.parts.open_questions, layers, tokens, rows, self.plan.parts.turns,
-            spec.geometry.answer_tokens,
-        )  # fmt: skip
-        seen = see(predictors, loaded, asked, self.bar.advance)
-        table = similarity_table(similarities(predictors, seen, sources))
-        write_parquet(directory.similarities_file, table, CELLS_KEPT)
-        directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
+        layers, tokens = measure_geometry(parts, self.loaded, directory, self.bar, rows, parts.turns)
+        directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=tokens))
 
-    @property
+    @cached_property
     def beside(self) -> list[Context]:
-        """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
-        without = left_out(self.loaded.tokenizer, self.plan.parts.beside, self.plan.study.spec.personas_in)
-        return [context for context in self.plan.parts.beside if context.name not in without]
+        """The contexts beside the personas that this model's template can render."""
+        return renderable(self.plan.parts, self.loaded)
 
     def _mode_check(self, cell: Cell, directory: CellDir) -> None:
         """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
         assert cell.probe is not None
         probe = self.plan.probes[cell.probe]
         assert isinstance(probe, CheckedProbe)
-        self.bar.start(f"{cell.probe} probe: mode check on the untrained model", 1)
-        found = dict(probe.check(self.loaded, self.plan.contexts))
-        self.bar.advance(note=str(found["warning"]))
-        mode = ModeDecision(cell.probe, str(found["mode"]), str(found["reason"]), str(found["warning"]))
+        mode, found = check_mode(cell.probe, probe, self.loaded, self.plan.contexts, self.bar)
         directory.finish([], self._manifest(cell, mode=mode, mode_found=found))
 
     def _decided(self, name: str) -> Probe:
@@ -184,7 +168,7 @@ class Worker:
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            title += ", without a persona" if cell.group == "contexts" else ""
+            title += WITHOUT if cell.group == "contexts" else ""
             contexts = self.beside if cell.group == "contexts" else self.plan.contexts_of(cell)
             keys = self._probe(probe, contexts, directory, stamp, "", title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
@@ -234,7 +218,8 @@ class Worker:
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
             for prefix, contexts in self.sides(fraction, name, probed):
-                self._probe(self._decided(name), contexts, directory, stamp, prefix, title)
+                shown = title + WITHOUT if contexts is self.beside else title
+                self._probe(self._decided(name), contexts, directory, stamp, prefix, shown)
 
     def probed_personas(self, source: str) -> list[str]:
         """Who is measured at a checkpoint: the source, and others spread over the similarity ranking."""
@@ -256,21 +241,3 @@ def _named(training: Training) -> TrainingName:
     return TrainingName(
         training.behavior, training.source, training.arm, training.config, training.lr, training.epochs, training.seed
     )
-
-
-def similarity_table(blocks: Iterable[SimilarityBlock]) -> pl.DataFrame:
-    """Similarities as a table."""
-    frames = [
-        pl.DataFrame(
-            {
-                "source": np.repeat(block.sources, len(block.personas)),
-                "persona": np.tile(block.personas, len(block.sources)),
-                "method": [block.method] * block.values.size,
-                "layer": [block.layer] * block.values.size,
-                "value": block.values.ravel(),
-            },
-            schema=SIMILARITY_SCHEMA,
-        )
-        for block in blocks
-    ]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=SIMILARITY_SCHEMA)

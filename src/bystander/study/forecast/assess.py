@@ -6,13 +6,15 @@ import math
 
 from bystander.analysis.stats.power import smallest_rho
 from bystander.core.work import Work
+from bystander.study.config.schema import StudySettings
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.forecast.forecast import Forecast, forecast
+from bystander.study.forecast.learn import AS_PUBLISHED, Speeds, learned, seconds_taken
 from bystander.study.forecast.open_settings import open_settings
 from bystander.study.forecast.power import TestPower, power_of_tests
 from bystander.study.forecast.prior_results import prior_files
 from bystander.study.forecast.review import Review, ReviewInputs, review
-from bystander.study.forecast.throughput import rates_for, shape_of
+from bystander.study.forecast.throughput import TOGETHER, Rates, rates_for, shape_of, worker_share
 from bystander.study.forecast.workload import Workload, counter_for
 from bystander.study.plan.cells import Plan
 from bystander.study.plan.preregistration import hypotheses_of
@@ -26,15 +28,29 @@ def complete_keys(plan: Plan, run: RunDir | None) -> set[str]:
 
 
 def forecast_of(plan: Plan, run: RunDir | None = None, gpu_kind: str | None = None) -> Forecast:
-    """The forecast of what is not complete in `run` (None: of everything)."""
+    """The forecast of what is not complete in `run` (None: of everything), as the cells that are done there have taught
+    it."""
     spec = plan.study.spec
     rates = rates_for(spec.model, gpu_kind or spec.executor.gpu_kind)
     complete = complete_keys(plan, run)
     dollars, note = dollars_of(plan, complete)
     return forecast(
         plan, complete, rates, shape_of(spec.model.name), counter_for(spec.model.name),
-        workers=spec.executor.workers, dollars=dollars, dollars_note=note,
+        workers=spec.executor.workers, dollars=dollars, dollars_note=note, share=worker_share(spec.executor),
+        together=expected_together(spec, rates), speeds=_speeds(run),
     )  # fmt: skip
+
+
+def expected_together(spec: StudySettings, rates: Rates) -> int:
+    """Trainings that a worker will do in joint passes: what the study says, else where a GPU gains by it."""
+    if spec.executor.together != "auto":
+        return spec.executor.together
+    return TOGETHER if rates.kind != "cpu" and rates.overheads.step else 1
+
+
+def _speeds(run: RunDir | None) -> Speeds:
+    saved = run.plan() if run else None
+    return AS_PUBLISHED if run is None or saved is None else learned(saved.cells, seconds_taken(run.events()))
 
 
 def dollars_of(plan: Plan, complete: set[str]) -> tuple[float, str]:

@@ -110,13 +110,17 @@ class Workload:
             probe = plan.probes[cell.probe or ""]
             assert isinstance(probe, CheckedProbe)
             return probe.check_work(plan.contexts, counter.count)
-        return self._training(cell) if cell.kind == "train" else Work()
+        if cell.kind == "data":
+            return Work(designed=sum(len(design.rows) for design in plan.parts.designs()))
+        if cell.kind == "gate":
+            return Work(gathered=sum(self.of(plan.by_key[need]).measurements for need in cell.needs))
+        return self._training(cell)
 
     def _geometry(self, prompts: float) -> Work:
         """`prompts`: tokens of all questions under all personas."""
         plan, geometry = self.plan, self.plan.study.spec.geometry
         predictors, personas = plan.parts.predictors(), len(plan.parts.compared)
-        work = Work(scored=prompts)
+        work = Work(scored=prompts, distributions=len(plan.parts.open_questions) * personas)
         said = len(plan.parts.open_questions) * personas * geometry.answer_tokens
         if predictors.need(*OF_ANSWERS):
             work += Work(scored=prompts + said, sampled=said)
@@ -150,7 +154,7 @@ class Workload:
         if id(design) not in self._rows:
             texts = [text for row in design.rows for text in (row.context.text, row.user, row.completion)]
             self._rows[id(design)] = sum(map(self.counter.count, texts)) + TEMPLATE_TOKENS * len(design.rows)
-        work = Work(trained=self._rows[id(design)] * recipe.epochs)
+        work = Work(trained=self._rows[id(design)] * recipe.epochs, steps=recipe.steps(len(design.rows)))
         if plan.probed_in_training(cell):
             checkpoints = plan.study.spec.checkpoints
             some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost

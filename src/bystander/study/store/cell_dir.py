@@ -83,7 +83,7 @@ class CellDir:
         says by itself which weights gave it."""
         value = {
             "key": unit.key,
-            "measurements": [as_dict(stamp(m)) for m in unit.measurements],
+            "measurements": _compact([as_dict(stamp(m)) for m in unit.measurements]),
             "completions": [{**as_dict(c), "stamp": _stamped(c, stamp, probe)} for c in unit.completions],
             "details": unit.details,
         }
@@ -108,12 +108,11 @@ class CellDir:
     def finish(self, order: list[str], manifest: CellManifest) -> None:
         """Merge the units in `order` into tables, put the manifest in place, remove the units."""
         units = self.kept_units()
-        measurements = [m for key in order for m in units[key]["measurements"]]
+        frames = [frame for key in order if (frame := _frame(units[key]["measurements"])).height]
         completions = [c for key in order for c in units[key]["completions"]]
         details = [d for key in order for d in units[key]["details"]]
-        if measurements:
-            table = pl.DataFrame(measurements, schema=MEASUREMENT_SCHEMA)
-            write_parquet(self.path / "measurements.parquet", table, CELLS_KEPT)
+        if frames:
+            write_parquet(self.path / "measurements.parquet", pl.concat(frames, rechunk=True), CELLS_KEPT)
         if completions:
             write_bytes(self.path / "completions.jsonl.zst", compressed_lines(completions), CELLS_KEPT)
         if details:
@@ -141,6 +140,32 @@ class CellDir:
         """What its measurements were made from, in the order of its units."""
         path = self.path / "details.jsonl.zst"
         return read_lines(path) if path.is_file() else []
+
+
+def _compact(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows by column: what all of them share once, of the other texts each once and where it stands."""
+    constant: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        if all(value == values[0] and type(value) is type(values[0]) for value in values):
+            constant[name] = values[0]
+        elif MEASUREMENT_SCHEMA[name] == pl.String:
+            texts = list(dict.fromkeys(values))
+            place = {text: at for at, text in enumerate(texts)}
+            columns[name] = {"texts": texts, "at": [place[value] for value in values]}
+        else:
+            columns[name] = {"values": values}
+    return {"rows": len(rows), "constant": constant, "columns": columns}
+
+
+def _frame(kept: dict[str, Any]) -> pl.DataFrame:
+    """What `_compact` was given, as a table."""
+    found: dict[str, Any] = {name: [value] * kept["rows"] for name, value in kept["constant"].items()}
+    for name, column in kept["columns"].items():
+        values = column.get("values")
+        found[name] = values if values is not None else [column["texts"][at] for at in column["at"]]
+    return pl.DataFrame(found, schema=MEASUREMENT_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
