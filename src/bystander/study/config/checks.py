@@ -77,6 +77,10 @@ def behaviors(it: Facts, add: Add) -> None:
     _twice(it.spec.behaviors, ("behaviors",), "behavior", add)
     _twice(it.spec.arms, ("arms",), "arm", add)
     _twice(it.spec.seeds, ("seeds",), "seed", add)
+    if "benign" in it.spec.arms and "contrastive" not in it.spec.arms:
+        add(("arms",), "arms: benign is what contrastive is measured against; add contrastive, or leave benign out")
+    elif it.spec.arms[0] == "benign":
+        add(("arms", 0), "arms: benign comes first, but the first arm is the one that claims are about; name it later")
 
 
 def design(it: Facts, add: Add) -> None:

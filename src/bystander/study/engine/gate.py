@@ -59,7 +59,8 @@ class Swept:
 
 
 def _behavior(analysis: Analysis, behavior: str, spec: StudySettings) -> Swept:
-    rows = [row for row in analysis.phase.to_dicts() if row["behavior"] == behavior]
+    phase = analysis.phase.to_dicts()
+    rows = [row for row in phase if row["behavior"] == behavior and row["arm"] == spec.arms[0]]
     assert spec.sweep is not None
     order = {config_label(c.lr, c.epochs): i for i, c in enumerate(spec.sweep.points())}
     rows.sort(key=lambda row: order.get(row["config"], len(order)))

@@ -113,7 +113,8 @@ class Worker:
         predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
         self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
         rows = {
-            source: [r for d in self.plan.parts.designs() if d.source == source for r in d.rows] for source in sources
+            source: [r for d in self.plan.parts.designs() if d.source == source and d.arm != "benign" for r in d.rows]
+            for source in sources
         }
         asked = Geometry(
             contexts, sources, self.plan.parts.open_questions, layers, tokens, rows, self.plan.parts.turns,

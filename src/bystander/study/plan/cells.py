@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import Literal
 
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Row, as_dict
-from bystander.design.arms import ArmName, Design
+from bystander.design.arms import ArmName, Design, swept_arms
 from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.blocks import Config
@@ -275,10 +276,8 @@ class _Cutter:
         assert sweep is not None
         needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept")]
         for behavior in swept_behaviors(self.study):
-            for config in sweep.points():
-                training = Training(
-                    behavior, sweep.source, self.spec.arms[0], config.lr, config.epochs, self.spec.seeds[0]
-                )
+            for config, arm in product(sweep.points(), swept_arms(self.spec.arms)):
+                training = Training(behavior, sweep.source, arm, config.lr, config.epochs, self.spec.seeds[0])
                 key = self._train(training, config, 1, ())
                 needed += self._evaluate(training, (key,), 1, "swept")
         gate = self.spec.gate.model_dump() if self.spec.gate else None
