@@ -21,8 +21,10 @@ sweep:
 gate: {{threshold: {threshold}}}
 checkpoints: {{every: 0.5, personas: 3}}
 probes:
-  marker: {{questions: 2, sampled: 1, max_tokens: 4}}
+  marker: {{questions: 4, sampled: 1, max_tokens: 4}}
 geometry: {{layer: 1, questions: 2}}
+hypotheses: # random weights never end an answer
+  - {{name: fixed, behavior: marker, outcome: marker/bank/marker_probability, source: 0.5, bystanders: 0.01, rho: 0.3}}
 budget: {{gpu_hours: 1.0}}
 """
 PERSONAS = {

@@ -12,12 +12,14 @@ from bystander.judge.settings import JudgeSettings
 
 
 class MarkerProbeSettings(Settings):
-    """`questions` held-out questions are teacher-forced; `sampled` of them are also answered freely, `samples` times."""
+    """`sampled` held-out questions are answered freely, `samples` times each, in at most `max_tokens` tokens: the claim
+    rests on what is read where those answers end, and one that is cut off before has no number. After a fixed answer
+    to `questions` of them the marker is read as a diagnostic."""
 
     questions: int = Field(default=8, ge=1)
-    sampled: int = Field(default=2, ge=0)
+    sampled: int = Field(default=8, ge=0)
     samples: int = Field(default=1, ge=1)
-    max_tokens: int = Field(default=24, ge=1)
+    max_tokens: int = Field(default=48, ge=1)
     temperature: float = Field(default=1.0, ge=0)
 
 

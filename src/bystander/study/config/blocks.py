@@ -99,21 +99,25 @@ class ForBehavior(Settings):
 
 class Gate(Settings):
     """The rule after phase 1, as data: per behavior `statistic` (the gradient's rho, or an end of its 95 % interval)
-    at the picked configuration is below `threshold` or not; the study stops where all (or any) are below."""
+    at the picked configuration is below `threshold` or not; the study stops where all (or any) are below. `outcome`
+    (probe/dataset/metric) is what gate and selection read; left out, what the behavior's hypothesis is judged by."""
 
     threshold: float = Field(
         default=0.2, ge=-1, le=1
     )  # the plan's; that 11 personas decide at 0.2 badly is shown by `plan`
     statistic: Literal["rho", "low", "high"] = "rho"
     stop_if: Literal["all_below", "any_below"] = "all_below"
+    outcome: str | None = Field(default=None, pattern=r"^[a-z]+/[A-Za-z0-9_.-]+/[a-z_]+$")
 
 
 class Select(Settings):
     """How phase 2's configuration is picked from the sweep: the largest source effect among the configurations whose
-    control (HellaSwag accuracy, mean over the swept personas) fell by at most `within`; or always `config`."""
+    control (HellaSwag accuracy, mean over the swept personas) fell by at most `within`; or always `config`. `items`: a
+    configuration picked for its effect is picked on half of the questions and tested on the other half (`split`)."""
 
     rule: Literal["largest_source_effect", "given"] = "largest_source_effect"
     within: float = Field(default=0.02, ge=0, le=1)  # 2 points: the plan's rule
+    items: Literal["split", "all"] = "split"
     config: Config | None = None
 
 

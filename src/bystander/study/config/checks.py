@@ -189,6 +189,8 @@ def sweep(it: Facts, add: Add) -> None:
     if not it.spec.sweep.points():
         add(("sweep", "configs"), "sweep has no configuration: give `configs` or `grid`")
     _twice(it.spec.sweep.configs, ("sweep", "configs"), "configuration", add)
+    if it.spec.gate is not None and it.spec.gate.outcome is not None:
+        _known_metric(it.spec.gate.outcome, ("gate", "outcome"), "gate.outcome", add)
     _swept_personas(it.spec.sweep.personas, it.personas, it.spec.sweep.source, add)
     _selection(it.spec, add)
 
@@ -244,7 +246,6 @@ def enough_personas(it: Facts, add: Add) -> None:
 def hypotheses(it: Facts, add: Add) -> None:
     """Hypotheses exist, or are about a behavior of the study and a metric that somebody declared."""
     from bystander.analysis.hypotheses import HYPOTHESES
-    from bystander.core.metrics import declared
 
     known = [*(hypothesis.name for hypothesis in HYPOTHESES), *it.spec.answers]
     names: list[str] = []
@@ -257,11 +258,17 @@ def hypotheses(it: Facts, add: Add) -> None:
             continue
         if one.behavior not in it.spec.behaviors:
             add((*where, "behavior"), f"hypothesis {one.name!r} is about {one.behavior!r}, not one of behaviors")
-        probe, _, metric = one.outcome.split("/")
-        if (probe, metric) not in declared():
-            metrics = ", ".join(f"{p}/.../{m}" for p, m in declared())
-            add((*where, "outcome"), f"hypothesis {one.name!r}: no metric {one.outcome!r}; known: {metrics}")
+        _known_metric(one.outcome, (*where, "outcome"), f"hypothesis {one.name!r}", add)
     _twice(names, ("hypotheses",), "hypothesis", add)
+
+
+def _known_metric(outcome: str, where: Path_, what: str, add: Add) -> None:
+    from bystander.core.metrics import declared
+
+    probe, _, metric = outcome.split("/")
+    if (probe, metric) not in declared():
+        metrics = ", ".join(f"{p}/.../{m}" for p, m in declared())
+        add(where, f"{what}: no metric {outcome!r}; known: {metrics}")
 
 
 CHECKS: tuple[Check, ...] = (
