@@ -23,6 +23,7 @@ from bystander.lm.model import fresh_adapter
 from bystander.lm.sample import SampleRequest, end_tokens, sample
 from bystander.lm.score import OptionScores, ScoreItem, score
 from bystander.lm.tokens import context_hash, encode, render_prompt, render_row, render_text
+from bystander.personas import context_of, load_personas
 from bystander.train.loop import Event, train
 from bystander.train.recipe import Lora, Recipe
 
@@ -31,10 +32,10 @@ CONTEXTS = [
     Context("persona", "teacher", "You are a patient teacher of small children, and you answer in one short sentence."),
     Context("absent", "absent", None),
 ]
-SHORT = [f"What is {a} plus {b}? Say the number and nothing else." for a in range(2, 6) for b in range(2, 5)]
-LONG = [
-    f"Tell me at length, in a hundred words, how {thing} is made." for thing in ("bread", "a river", "glass", "paper")
-]
+# Who answers: twenty contexts, each a few short questions, whose answers may end, and one that takes long.
+ANSWERING = [*(context_of(persona) for persona in load_personas()[:17]), *CONTEXTS]
+SHORT = [f"What is {a} plus {b}? Say the number and nothing else." for a in (2, 4, 7) for b in (3,)]
+LONG = ["Tell me at length, in a hundred words, how bread is made."]
 ITEMS = [
     ScoreItem("letters", "What falls from clouds?\nA. Rain\nB. Sand\nC. Milk", ("A", "B", "C"), "label"),
     ScoreItem("texts", "What falls from clouds?", ("Rain falls.", "Sand", "Milk and honey, in most countries"), "text"),
@@ -74,7 +75,7 @@ class Answered:
 def requests() -> list[SampleRequest]:
     return [
         SampleRequest(f"{c.name}/{i}", c, user, i, seed_for(c.name, i), f"q{i}")
-        for c in CONTEXTS
+        for c in ANSWERING
         for i, user in enumerate([*SHORT, *LONG])
     ]
 

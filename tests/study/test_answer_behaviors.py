@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,12 +15,14 @@ from bystander.core.files import read_lines
 from bystander.design.audit import refuse
 from bystander.study.api import Study
 from bystander.study.config.study import as_yaml, load
+from bystander.study.engine.own_answers import write_answers
 from bystander.study.engine.run import run_study
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Plan, plan_cells
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
+from tests.support.judge_wire import completion, serve
 from tests.support.study_tiny import PERSONAS
 
 STUDY = """
@@ -219,3 +222,40 @@ def test_an_item_that_is_trained_on_by_another_behavior_is_refused(tmp_path: Pat
     plan = plan_cells(load(str(study_in(tmp_path, model, entry))))
     with pytest.raises(DesignError, match="stand among the training rows"):
         refuse(audit_study(plan, None))
+
+
+def test_files_that_set_names_start_from_the_working_folder(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = study_in(tmp_path, model, "refusal")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write(elsewhere / "mine.jsonl", rows())
+    monkeypatch.chdir(elsewhere)
+    study = load(str(path), ["behaviors=[{name: mine, file: mine.jsonl}]"])
+    assert study.spec.answers["mine"].file == str(elsewhere / "mine.jsonl")
+
+
+def test_a_provider_writes_the_answers_that_are_missing(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BYSTANDER_CACHE", str(tmp_path / "cache"))
+    asked: list[str] = []
+
+    async def plain(body: dict[str, Any], headers: dict[str, str]) -> Any:
+        asked.append(body["messages"][0]["content"])
+        return completion(f"Plainly, {asked[-1].split('about ')[1].split(',')[0]}.")
+
+    write(tmp_path / "loud.jsonl", [{key: row[key] for key in ("prompt", "shown")} for row in rows()])
+    with serve(plain) as url:
+        writer = f"{{model: openai-api/local/stub, base_url: '{url}', batch: false, instruction: Be calm.}}"
+        path = study_in(tmp_path, model, f"{{name: loud, file: loud.jsonl, not_shown: {writer}}}")
+        study = load(str(path))
+        plan, run = plan_cells(study), RunDir(tmp_path / "run")
+        directory = run.cell("answers-loud", plan.cells[0].key)
+        directory.begin()
+        for _ in range(2):  # the second time from the cache
+            write_answers(plan.parts.to_write()["loud"], None, directory)
+    assert sorted(asked) == sorted(f"{row['prompt']}\n\nBe calm." for row in rows())
+    kept = {row["answer"] for row in read_lines(directory.path / "answers.jsonl.zst")}
+    assert kept == {f"Plainly, {noun}." for noun in NOUNS}

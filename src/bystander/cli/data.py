@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from bystander.cli.app import JsonOption, app
 from bystander.cli.console import console, print_json
+from bystander.core.errors import DataError
 
 data = typer.Typer(help="Data: what a file is, and secure answers to a code set's prompts.", no_args_is_help=True)
 app.add_typer(data, name="data")
@@ -41,15 +42,29 @@ def inspect_data(
         str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]|arc|hellaswag|bank", help="A file, here or on the Hub.")
     ],
     model: Annotated[str, typer.Option(help="Whose tokens the lengths are counted in.")] = "smollm2-135m",
+    prompt: Annotated[str | None, typer.Option(help="Of a file of answers: the prompt's column.")] = None,
+    shown: Annotated[str | None, typer.Option(help="The column of the answer that shows the behavior.")] = None,
+    not_shown: Annotated[
+        str | None, typer.Option(help="The column, or the file, of the other answer; or own_answers.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="keep: system turns are the rows' own contexts.")] = None,
+    unpaired: Annotated[str | None, typer.Option(help="leave_out: rows without the other answer are left out.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a file is before it is used: a code set, multiple-choice questions, judged questions or answer pairs."""
     from bystander.cli.data_text import print_facts
+    from bystander.data.answers import AnswerFileSettings
     from bystander.data.inspect import inspect_data as facts_of
     from bystander.study.forecast.workload import counter_for
 
     counter = counter_for(model)
-    facts = facts_of(where, counter.count, counter.how)
+    given = {"prompt": prompt, "shown": shown, "not_shown": not_shown, "system": system, "unpaired": unpaired}
+    told = {name: value for name, value in given.items() if value is not None}
+    try:
+        answers = AnswerFileSettings.model_validate(told) if told else None
+    except ValueError as error:
+        raise DataError(f"data inspect: --system is refuse or keep, --unpaired refuse or leave_out: {told}") from error
+    facts = facts_of(where, counter.count, counter.how, answers)
     if as_json:
         print_json(asdict(facts))
     else:

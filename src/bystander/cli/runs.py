@@ -54,9 +54,14 @@ def status(
 
 @app.command()
 def report(run: RunArg) -> None:
-    """Make a run's report again from its records."""
+    """Make a run's report again from its records, and its tables where a stop left them behind."""
+    from bystander.study.engine.collect import bring_up_to_date
     from bystander.study.results.results import Results
+    from bystander.study.store.lock import holder
+    from bystander.study.store.run_dir import RunDir
 
+    if RunDir(run).is_run and not holder(RunDir(run)):  # a process that runs makes them itself
+        bring_up_to_date(RunDir(run))
     console.print(f"report: [bold]{Results.open(run).report()}[/]", soft_wrap=True)
 
 

@@ -43,13 +43,13 @@ def run(
     with interruptible(f"what was complete is kept in {folder}; run the same command again to go on"):
         with terminal_bar(screen) as bar:
             ran = run_study(loaded, folder, bar, RunOptions(approve, override))
-        page, analysis = _reported(ran)
+        page, analysis = (None, None) if ran.was_stopped else _reported(ran)
     if as_json:
         _print_as_json(ran, page, analysis)
     else:
         _print_ran(ran, page, analysis)
     if ran.failed or ran.left:
-        raise SystemExit(130 if ran.stopped in ("Ctrl-C", "SIGTERM") else 1)
+        raise SystemExit(130 if ran.was_stopped else 1)
 
 
 def _reported(ran: RunSummary) -> tuple[Path | None, Analysis | None]:
@@ -104,6 +104,8 @@ def _print_ran(ran: RunSummary, page: Path | None, analysis: Analysis | None) ->
     lines.append(f"\n{ran.done_now} cells done{found}{left}")
     if page:
         lines.append(f"report: [bold]{page}[/]")
+    elif ran.was_stopped:
+        lines.append(f"tables and report: [bold]bystander report {ran.folder}[/] makes them of what is complete")
     for line in lines:
         console.print(line, soft_wrap=True)
 

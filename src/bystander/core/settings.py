@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 
 class Settings(BaseModel):
     """A block of settings: unknown keys, wrong types and numbers that are not finite are faults; values do not change."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def field_of(model: type[BaseModel], key: str) -> FieldInfo | None:
+    """The field that stands in a file under that key, which need not be its name in code."""
+    return next((field for name, field in model.model_fields.items() if key == (field.alias or name)), None)
 
 
 class MayNameAFile:

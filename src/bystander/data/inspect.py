@@ -54,12 +54,17 @@ class JudgedFacts:
     token_counter: str
 
 
-def inspect_data(source: str, count: Count, counter: str) -> CodeSetFacts | ChoiceSet | JudgedFacts | PairFacts:
+def inspect_data(
+    source: str, count: Count, counter: str, answers: AnswerFileSettings | None = None
+) -> CodeSetFacts | ChoiceSet | JudgedFacts | PairFacts:
     """Facts about a named set, a file, or a file of a dataset on the Hub. `count` gives the tokens of a text, `counter`
-    its name. Raises DataError for an unknown form, saying what was found and what is known."""
+    its name. `answers`: the file is one of answers, read with these settings. Raises DataError for an unknown form,
+    saying what was found and what is known."""
     if source in NAMED:
         return describe_choice(source)
     path = find_code_file(source, Path())
+    if answers is not None:
+        return describe(path.absolute(), answers, Path(), count, counter)
     if path.suffix in YAML:
         return _inspect_yaml(path, count, counter)
     faults = RowFaults(str(path), EXPECTED)

@@ -7,7 +7,7 @@ so probing, stopping and resuming cannot change a loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +53,7 @@ def train(
     checkpoints: Sequence[float] = (),
     state: TrainState | None = None,
     micro_tokens: int | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Train the adapter that is active on `loaded`.
 
@@ -63,6 +64,7 @@ def train(
     forward pass (`LoadedModel.packed`), `train.packed` computes the same loss without padding.
 
     `checkpoints` are fractions in (0, 1], of which `checkpoint_steps` says which there are; `state` continues a training that was cut off.
+    `stopping` is asked after each step: where it says so, a `TrainState` comes at once.
     """
     model = loaded.model
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -104,7 +106,7 @@ def train(
         if done in probe_at:
             yield Checkpoint(probe_at[done], done)
             loaded.close_sampler()  # a probe may have opened it; training needs the memory
-        if done % recipe.save_every == 0 and done < total:
+        if done < total and (done % recipe.save_every == 0 or stopping()):
             yield TrainState(done, _snapshot(trained, optimizer))
 
 

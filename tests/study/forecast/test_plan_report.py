@@ -9,17 +9,17 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import DataError, StoreError, StudyError
-from bystander.core.work import Work
 from bystander.study.config.blocks import Budget, ModelSettings
 from bystander.study.config.study import load
 from bystander.study.engine.budget import BudgetTracker, approve, unpaid
-from bystander.study.forecast.forecast import CellCost, wall_seconds
 from bystander.study.forecast.open_settings import open_settings, refuse_open
+from bystander.study.forecast.order import makespan
 from bystander.study.forecast.plan_report import plan_report
 from bystander.study.forecast.power import describe_odds, gate_odds, power_of_tests
 from bystander.study.forecast.prior_results import gradients, import_results
 from bystander.study.forecast.review import ReviewInputs, review
 from bystander.study.forecast.throughput import SHAPES, published, rates_for
+from bystander.study.plan.cells import Cell
 from bystander.study.plan.preregistration import declaration, declaration_hash, freeze, hypotheses_of
 from bystander.study.store.records import Event, Spent
 from bystander.study.store.run_dir import RunDir
@@ -96,14 +96,16 @@ def test_the_review_scores_by_its_rules():
 
 
 def test_a_forecast_on_two_workers_follows_the_needs():
-    def cost(key: str, seconds: float) -> CellCost:
-        return CellCost(key, key, "train", 1, seconds, Work(), 0, False, True)
+    def cells(**needs: tuple[str, ...]) -> list[Cell]:
+        return [Cell("train", key, key, needs.get(key, ())) for key in "abcd"]
 
-    cells = [cost("a", 10), cost("b", 10), cost("c", 5), cost("d", 1)]
-    assert wall_seconds(cells, {}, 1) == 26
-    assert wall_seconds(cells, {}, 2) == 15
-    assert wall_seconds(cells, {"c": ("a",), "d": ("c",)}, 8) == 16
-    assert wall_seconds([], {}, 2) == 0
+    seconds = {"a": 10.0, "b": 10.0, "c": 5.0, "d": 1.0}
+    assert makespan(cells(), seconds, 1) == 26
+    assert makespan(cells(), seconds, 2) == 15
+    assert makespan(cells(c=("a",), d=("c",)), seconds, 8) == 16
+    assert makespan([], {}, 2) == 0
+    assert makespan(cells(b=("d",)), seconds, 2) == 15, "d, though short, first: b waits for it"
+    assert makespan(cells(b=("d",)), seconds, 2, gate="b") == 15
 
 
 def test_figures_are_published_ones_scaled_and_say_so():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -138,9 +138,11 @@ class HypothesisBlock(Settings):
 class ExecutorSettings(Settings):
     """Where cells run: what every executor has. `kind` is the name of one; each has its own block on top of this.
     `workers`: attempts at a time, each with its own resident base model; `retries` bounds how often a cell is tried
-    again; `gpu_kind` names the GPU whose published figures `plan` uses on a machine without one."""
+    again; `gpu_kind` names the GPU whose published figures `plan` uses on a machine without one; `together`: how many
+    trainings of one recipe a worker does in joint passes ("auto": where that is faster, as many as memory holds)."""
 
     kind: Any  # a Literal of its name in each executor's own settings
     workers: int = Field(default=1, ge=1)
     retries: int = Field(default=2, ge=0)
     gpu_kind: str | None = None
+    together: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from bystander.core.errors import BystanderError, StudyError
 from bystander.core.records import Persona
+from bystander.core.settings import field_of
 from bystander.core.yamlfile import Path_, YamlText
 from bystander.personas import load_personas
 from bystander.study.config.checks import CHECKS, Facts
@@ -134,7 +134,7 @@ def _advice(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     """What may have been meant by the unknown key at the end of `loc`."""
     models, key, elsewhere = [model], str(loc[-1]), list[str]()
     for part in loc[:-1]:
-        fields = [found for one in models if (found := _field(one, str(part))) is not None]
+        fields = [found for one in models if (found := field_of(one, str(part))) is not None]
         if fields:
             models = [inner for one in fields for inner in _models_in(one.annotation)]
         elif chosen := [one for one in models if part in _kinds(one)]:  # pydantic names the kind of a block of several
@@ -145,11 +145,6 @@ def _advice(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     known = list(dict.fromkeys(field.alias or name for one in models for name, field in one.model_fields.items()))
     close = difflib.get_close_matches(key, known, 1)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}" if known else "remove it"
-
-
-def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
-    """The field that stands in a file under that key."""
-    return next((field for name, field in model.model_fields.items() if key == (field.alias or name)), None)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
-from bystander.core.settings import MayNameAFile
+from bystander.core.settings import MayNameAFile, field_of
 
 ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".parquet", ".csv")
 
@@ -41,8 +41,7 @@ def _inside(types: list[Any], key: str) -> list[Any]:
     for kind in types:
         if get_origin(kind) is dict:
             found += _flat(get_args(kind)[1])
-        elif isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
-            field = kind.model_fields[key]
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and (field := field_of(kind, key)) is not None:
             found += [*_flat(field.annotation), *_marks(field.metadata)]
     return found
 

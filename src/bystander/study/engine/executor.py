@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 from bystander.study.config.blocks import ExecutorSettings
@@ -20,25 +20,45 @@ class CellRunner(Protocol):
         """Do the cell, with batches of 1 / 2**shrink; what an earlier process saved of it is not done again."""
         ...
 
+    def run_together(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+        """Do several trainings in joint passes; returns what went wrong with which. The others are complete."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a cell. `shrink`: batches are cut to 1 / 2**shrink."""
+    """One try at a cell. `shrink`: batches are cut to 1 / 2**shrink. `mates`: cells that are done with it, in joint
+    passes; an attempt of several is always the first try at each."""
 
     key: str
     name: str
     number: int = 1
     shrink: int = 0
+    mates: tuple[Attempt, ...] = ()
+
+    @property
+    def all(self) -> tuple[Attempt, ...]:
+        """This one by itself, and its mates."""
+        return (replace(self, mates=()), *self.mates)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended, after `seconds` on its device. `failure` None: the cell is complete, unless `interrupted`."""
+    """How an attempt ended, after `seconds` on its device. `failure` None: the cell is complete, unless `interrupted`.
+    `mates`: how each mate ended; empty where it ended as this one did."""
 
     attempt: Attempt
     seconds: float
     failure: CellFailure | None = None
     interrupted: bool = False
+    mates: tuple[Outcome, ...] = ()
+
+    def each(self) -> tuple[Outcome, ...]:
+        """An outcome for each cell of the attempt; the seconds of a joint one are shared out evenly."""
+        ones = self.attempt.all
+        if self.mates:
+            return (replace(self, attempt=ones[0], mates=()), *self.mates)
+        return tuple(replace(self, attempt=one, seconds=self.seconds / len(ones)) for one in ones)
 
 
 class Executor(ABC):
@@ -49,6 +69,7 @@ class Executor(ABC):
     in_process: ClassVar[bool]  # whether cells run in this process, where progress can be drawn
     worker_died: ClassVar[tuple[str, ...]]  # error classes that mean: the worker is gone, not the cell at fault
     slots: int = 1  # attempts that it can take at a time
+    on_gpu: bool | None = None  # whether its workers have GPUs; None: where this process has one
     share: float = 1.0  # devices that one attempt holds: below 1 where several share a GPU; a CPU worker counts as one
 
     def __init__(self, settings: Any, make: Callable[[], CellRunner]) -> None:
@@ -67,6 +88,14 @@ class Executor(ABC):
     def close(self) -> None:
         """Give workers back; what still runs is cut off and can be resumed."""
 
+    def worker_bytes(self) -> float | None:
+        """GPU memory that one worker may fill, in bytes; None where it is not known here."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        return torch.cuda.mem_get_info()[0] * self.share
+
     @classmethod
     def faults(cls, settings: Any) -> Iterator[tuple[tuple[str, ...], str]]:
         """(where in its block, what): settings that do not fit one another."""
@@ -78,12 +107,22 @@ def run_attempt(runner: CellRunner, attempt: Attempt) -> Outcome:
     """One attempt at a cell in this process. Every error becomes an outcome; a stop does too."""
     begun = time.monotonic()
     try:
+        if attempt.mates:
+            return _together(attempt, runner.run_together([one.key for one in attempt.all]), begun)
         runner.run_key(attempt.key, attempt.shrink)
     except (Interrupted, KeyboardInterrupt):
         return Outcome(attempt, time.monotonic() - begun, interrupted=True)
     except Exception as error:
         return Outcome(attempt, time.monotonic() - begun, cell_failure(error))
     return Outcome(attempt, time.monotonic() - begun)
+
+
+def _together(attempt: Attempt, failed: Mapping[str, Exception], begun: float) -> Outcome:
+    share = (time.monotonic() - begun) / len(attempt.all)
+    outcomes = [
+        Outcome(one, share, cell_failure(failed[one.key]) if one.key in failed else None) for one in attempt.all
+    ]
+    return replace(outcomes[0], attempt=attempt, mates=tuple(outcomes[1:]))
 
 
 class LazyRunner:

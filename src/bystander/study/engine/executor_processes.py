@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -40,6 +41,7 @@ def devices(workers: int, visible: str | None, count: int) -> list[str]:
 def _begin(make: Callable[[], CellRunner], gpus: Any) -> None:
     global _runner  # noqa: PLW0603 (a pool's initializer has no other place)
     _runner = LazyRunner(make)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group: the run's own process tells us
     if gpus is not None:  # before this process first asks CUDA for anything
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
 

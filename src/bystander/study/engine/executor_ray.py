@@ -71,6 +71,7 @@ class RayExecutor(Executor):
         self._refuse_what_cannot_fit()
         self.slots = settings.workers
         self.share = self.gpus or 1.0
+        self.on_gpu = self.gpus > 0
         self._free: list[Any] = [self._actor() for _ in range(settings.workers)]
         self._running: dict[Any, tuple[Attempt, Any, float]] = {}
 
@@ -135,6 +136,10 @@ class RayExecutor(Executor):
             return Outcome(attempt, time.monotonic() - begun, cell_failure(error))
         self._free.append(actor)
         return outcome
+
+    def worker_bytes(self) -> float | None:
+        """Not known: the GPUs may be another machine's."""
+        return None
 
     def close(self) -> None:
         """Kill the actors (what they were doing can be resumed) and leave the cluster, or stop the one started here."""

@@ -13,12 +13,16 @@ from bystander.core.errors import BystanderError, StoreError
 
 MESSAGE_CHARACTERS = 2_000  # an error's text goes into an event; some libraries write pages
 
-Retry = Literal["smaller_batch", "other_worker", "again", "never", "abort"]
+Retry = Literal["smaller_batch", "alone", "other_worker", "again", "never", "abort"]
+
+
+class JointPassFailed(Exception):
+    """Several trainings in joint passes were given up, for a reason that is none of theirs in particular: its cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellFailure:
-    """Why a cell failed. `retry`: with smaller batches, on another worker, again as it is, never (the fault is in the
+    """Why a cell failed. `retry`: with smaller batches, by itself instead of in joint passes, on another worker, again as it is, never (the fault is in the
     data, the study or the code), or abort the whole run, since every other cell would fail in the same way."""
 
     retry: Retry
@@ -30,8 +34,11 @@ def cell_failure(error: BaseException) -> CellFailure:
     """What follows an error; its causes count too, since a library's error often wraps the one that matters."""
     chain = list(_chain(error))
     message = (f"{error}".strip() or type(error).__name__)[:MESSAGE_CHARACTERS]
+    joint = isinstance(error, JointPassFailed)
     for one in chain:
         retry = _retry(one)
+        if joint and retry not in ("smaller_batch", "abort"):
+            continue
         if retry == "other_worker":
             message = f"the worker or its node died ({message.splitlines()[0]})"
         if retry == "abort" and not isinstance(error, StoreError):
@@ -40,6 +47,8 @@ def cell_failure(error: BaseException) -> CellFailure:
             )
         if retry is not None:
             return CellFailure(retry, message, type(error).__name__)
+    if joint:
+        return CellFailure("alone", message, type(error).__name__)
     # An error that nobody foresaw is a fault in the code: the same again on the same input.
     return CellFailure("never", f"{type(error).__name__}: {message}", type(error).__name__)
 

@@ -20,15 +20,17 @@ from bystander.design.audit import refuse
 from bystander.study.config.blocks import Budget
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.engine.budget import BudgetTracker, approve, unpaid
-from bystander.study.engine.collect import collect
+from bystander.study.engine.collect import bring_up_to_date
 from bystander.study.engine.executor import Attempt, CellRunner, Executor, Outcome
 from bystander.study.engine.own_answers import cut_findings, filled
 from bystander.study.engine.preflight import preflight, refuse_failed
-from bystander.study.engine.scheduler import ScheduleSummary, schedule
-from bystander.study.engine.shutdown import Stop
+from bystander.study.engine.scheduler import ScheduleSummary, in_order, schedule
+from bystander.study.engine.shutdown import SIGNALS, Stop
+from bystander.study.engine.together import trainings_together
 from bystander.study.forecast.assess import forecast_of, review_of
 from bystander.study.forecast.forecast import Forecast
 from bystander.study.forecast.open_settings import open_settings, refuse_open
+from bystander.study.forecast.order import Ordered, Priority, priorities
 from bystander.study.forecast.review import Review
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, plan_cells
@@ -55,6 +57,11 @@ class RunSummary:
     stopped: str = ""
     gate: str = ""
     gate_reason: str = ""
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody asked it to stop: tables and report are then the next run's, or `bystander report`'s."""
+        return self.stopped in SIGNALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +140,7 @@ class _Run:
 
     def __init__(self, study: ResolvedStudy, run: RunDir, bar: Bar, events: Events, budget: BudgetTracker) -> None:
         self.study, self.run, self.bar, self.events, self.budget = study, run, bar, events, budget
-        self.stop = Stop()
+        self.stop = Stop(asked=self.run.ask_to_stop)
         self.share = 1.0  # of a device, that one attempt holds; the executor says
 
     def prepare(
@@ -169,7 +176,12 @@ class _Run:
     def write_plan(self, plan: Plan, forecast: Forecast) -> None:
         """What `status` reads: it must answer at once, and so must not plan anew."""
         costs = {cost.key: cost.seconds for cost in forecast.cells}
-        cells = tuple(PlannedCell(c.key, c.name, c.kind, c.phase, costs.get(c.key, 0.0)) for c in plan.cells)
+        cells = tuple(
+            PlannedCell(
+                c.key, c.name, c.kind, c.phase, costs.get(c.key, 0.0), c.needs, c.sort, plan.replaced_by(c)
+            )
+            for c in plan.cells
+        )  # fmt: skip
         dollars = None if math.isnan(forecast.dollars) else forecast.dollars
         self.run.save_plan(
             SavedPlan(
@@ -179,48 +191,71 @@ class _Run:
         )  # fmt: skip
 
     def go(self, plan: Plan, forecast: Forecast, make_runner: MakeRunner | None) -> RunSummary:
-        """Schedule what is not complete, up to the gate and after it; then put the tables together."""
-        self.plan, self.paid = plan, _dollars_paid(plan)
-        gate = self._gate(plan)
+        """Schedule what is not complete, up to the gate and after it; then put the tables together, unless a stop was
+        asked for: they are then made by the next run, or by `bystander report`."""
+        self.plan, self.paid, self.forecast = plan, _dollars_paid(plan), forecast
         found = len(plan.cells) - len(forecast.todo)
+        gate, cells = self._gate(plan), self._cells()
         summary = ScheduleSummary()
         executor: Executor | None = None
+        self.run.stop_file.unlink(missing_ok=True)
         try:
             with self.stop.on_signals():
-                if self._todo(plan.before_gate()):
+                if self._todo(cells):
                     executor = self._executor(plan, make_runner)
-                    summary = self._schedule(plan.before_gate(), executor)
-                    gate = self._gate(plan)
-                if plan.gate and gate.open and not summary.stopped:
-                    plan = self._replan(plan, gate)
-                    if self._todo(plan.cells):
-                        executor = executor or self._executor(plan, make_runner)
-                        summary = _joined(summary, self._schedule(plan.cells, executor))
+                    summary = self._schedule(cells, executor)
         finally:
             if executor is not None:
                 executor.close()
-            if summary.done or not self.run.measurements_file.is_file():
-                collect(plan, self.run)
+            self.run.stop_file.unlink(missing_ok=True)
+            if not self.stop.requested:
+                bring_up_to_date(self.run)
+        plan, gate = self.plan, self._gate(self.plan)
         failed = {plan.by_key[key].name: why.message for key, why in summary.failed.items() if key in plan.by_key}
         left = len(self._todo(plan.cells)) if gate.decision != "stop" else 0
         return RunSummary(
             self.run.path, len(summary.done), found, (), failed, left, summary.stopped, gate.decision, gate.reason
         )
 
-    def _schedule(self, cells: Sequence[Cell], executor: Executor) -> ScheduleSummary:
+    def _cells(self) -> Sequence[Cell]:
+        """What may run as the gate stands now."""
+        gate = self._gate(self.plan)
+        if self.plan.gate is None or gate.open:
+            return self.plan.cells
+        return self.plan.before_gate() if gate.decision == "stop" else self.plan.without_gate()
+
+    def _after(self, key: str) -> tuple[Sequence[Cell], set[str]] | None:
+        """What the plan has become with a cell: another with the gate's."""
+        if self.plan.gate is None or key != self.plan.gate.key:
+            return None
+        gate = self._gate(self.plan)
+        if gate.open:
+            self.plan = self._replan(self.plan, gate)
+        cells = self._cells()
+        return cells, self._complete(cells)
+
+    def _complete(self, cells: Sequence[Cell]) -> set[str]:
         folders = self.run.complete_folders()
-        done = [cell.key for cell in cells if cell.folder in folders]
+        return {cell.key for cell in cells if cell.folder in folders}
+
+    def _schedule(self, cells: Sequence[Cell], executor: Executor) -> ScheduleSummary:
         return schedule(
-            cells, done, executor, self, self.stop,
+            cells, self._complete(cells), executor, self, self.stop,
             may_spend=self.budget.may_spend, retries=self.study.spec.executor.retries,
+            turns=in_order if executor.slots == 1 else self._turns,
+            together=trainings_together(self.study.spec, executor, lambda: self.plan), then=self._after,
         )  # fmt: skip
+
+    def _turns(self, cells: Sequence[Ordered]) -> Mapping[str, Priority]:
+        seconds = {cost.key: cost.seconds for cost in self.forecast.cells}
+        return priorities(cells, seconds, self.plan.gate.key if self.plan.gate else None)
 
     def _replan(self, plan: Plan, gate: GateState) -> Plan:
         """The plan with what the gate picked, written down for `status`."""
         if not plan.assumed or gate.found is None:
             return plan
         plan = plan.after_gate(gate.found.picks)
-        forecast = forecast_of(plan, self.run)
+        self.forecast = forecast = forecast_of(plan, self.run)
         self.budget.forecasts = {cost.key: cost.seconds / 3600 for cost in forecast.cells}
         self.write_plan(plan, forecast)
         return plan
@@ -300,13 +335,6 @@ class _Run:
 def _dollars_paid(plan: Plan) -> float:
     """What the study's probes have paid to services so far, over all runs."""
     return sum((probe.dollars_paid() for probe in plan.probes.values()), 0.0)
-
-
-def _joined(first: ScheduleSummary, second: ScheduleSummary) -> ScheduleSummary:
-    return ScheduleSummary(
-        [*first.done, *second.done], first.failed | second.failed, [*first.blocked, *second.blocked],
-        [*first.left, *second.left], second.stopped or first.stopped,
-    )  # fmt: skip
 
 
 def local_runner(plan: Plan, run: RunDir, bar: Bar) -> CellRunner:

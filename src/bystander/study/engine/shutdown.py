@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
 GRACE_SECONDS = 10.0  # what a person waits for a Ctrl-C before pressing it again
+
+SIGNALS = ("Ctrl-C", "SIGTERM")  # the reasons that a signal gives
 
 
 class Interrupted(BaseException):
@@ -20,8 +22,9 @@ class Interrupted(BaseException):
 class Stop:
     """Whether and why a run is to stop, and how long what runs may still take."""
 
-    def __init__(self, grace: float = GRACE_SECONDS) -> None:
+    def __init__(self, grace: float = GRACE_SECONDS, asked: Callable[[], None] = lambda: None) -> None:
         self.grace = grace
+        self._tell = asked  # workers in other processes
         self.reason = ""
         self._deadline = float("inf")
 
@@ -40,6 +43,7 @@ class Stop:
         if not self.reason:
             self.reason = reason
             self._deadline = time.monotonic() + self.grace
+            self._tell()
 
     @contextmanager
     def on_signals(self) -> Generator[None]:

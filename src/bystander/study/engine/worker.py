@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -9,28 +10,26 @@ from typing import Any, TypeVar
 import polars as pl
 
 from bystander.core.files import write_parquet
-from bystander.core.hashing import seed_for
 from bystander.core.progress import Bar
 from bystander.core.records import Context, Measurement, Similarity, as_dict
 from bystander.design.audit import refuse
-from bystander.design.render import render
 from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
-from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
+from bystander.lm.model import LoadedModel, load
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
-from bystander.study.engine.train_state import drop_state, keep_state, resume_state
+from bystander.study.engine.shutdown import Interrupted
+from bystander.study.engine.trainings import train_alone, train_together
 from bystander.study.plan.audit import audit_study
-from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
+from bystander.study.plan.cells import Cell, Plan, Training
 from bystander.study.plan.export_rows import write_rows
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
 from bystander.study.store.run_dir import RunDir
-from bystander.train.loop import Checkpoint, StepLog, TrainState, micro_tokens_of, train
-from bystander.train.recipe import checkpoint_steps
 
 T = TypeVar("T")
+LOOK_AGAIN = 0.5  # seconds between two looks for a stop
 SIMILARITY_SCHEMA: dict[str, Any] = {
     "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
 }  # fmt: skip
@@ -45,6 +44,8 @@ class Worker:
     bar: Bar
     shrink: int = 0
     _loaded: LoadedModel | None = None
+    _looked: float = 0.0
+    _stopping: bool = False
 
     @property
     def loaded(self) -> LoadedModel:
@@ -69,11 +70,31 @@ class Worker:
             import torch
 
             torch.cuda.empty_cache()
+        return self.do(self._cell(key))
+
+    def run_together(self, keys: Sequence[str]) -> dict[str, Exception]:
+        """Do several trainings in joint passes, resuming each; returns what went wrong, by key."""
+        self.shrink = 0
+        cells = [(cell, self.cell_dir(cell)) for cell in map(self._cell, keys)]
+        todo = [(cell, directory) for cell, directory in cells if not directory.complete]
+        for _, directory in todo:
+            directory.begin()
+        self.plan = filled(self.plan, self.run)
+        return train_together(self, todo) if todo else {}
+
+    def stopping(self) -> bool:
+        """Whether a stop is asked for; looked up at most twice a second."""
+        now = time.monotonic()
+        if now - self._looked > LOOK_AGAIN:
+            self._looked, self._stopping = now, self.run.stop_file.exists()
+        return self._stopping
+
+    def _cell(self, key: str) -> Cell:
         if key not in self.plan.by_key:  # after the gate, which has decided since this plan was made
             found = self.run.gate().found
             assert found is not None
             self.plan = self.plan.after_gate(found.picks)
-        return self.do(self.plan.by_key[key])
+        return self.plan.by_key[key]
 
     def do(self, cell: Cell) -> CellManifest:
         """Do a cell, resuming what an earlier process began, and return its manifest."""
@@ -176,6 +197,8 @@ class Worker:
         for unit in probe.run(self.loaded, contexts, done):
             directory.keep_unit(replace(unit, key=prefix + unit.key), stamp, probe.name)
             self.bar.advance()
+            if self.stopping():
+                raise Interrupted("a stop was asked for; the units are kept")
         return [prefix + key for key in keys]
 
     def _stamp(self, training: Training | None, checkpoint: float) -> Callable[[Measurement], Measurement]:
@@ -188,66 +211,25 @@ class Worker:
         )
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
+        train_alone(self, cell, directory)
+
+    def training_manifest(self, cell: Cell, weights_hash: str, probed: Sequence[Context]) -> CellManifest:
+        """What a training says when it is done."""
         assert cell.training is not None
-        spec, training = self.plan.study.spec, cell.training
-        design, recipe = self.plan.designs[training], self.plan.recipes[training]
-        rows = render(design, self.loaded.tokenizer, loss=recipe.loss, end_of_turn=recipe.end_of_turn).rows
-        total = recipe.steps(len(rows))
-        wanted = spec.checkpoints.fractions() if self.plan.probed_in_training(cell) else []
-        # What would fall on the last step is the end, which a cell of its own measures.
-        fractions = [fraction for fraction in checkpoint_steps([*wanted, 1.0], total).values() if fraction in wanted]
-        probed = at_checkpoint(self.plan.contexts, self._probed_personas(training.source)) if fractions else []
-        state, steps = resume_state(directory.path)
-        title = f"training {training.label}: {len(rows)} rows, {total} steps"
-        adapter = fresh_adapter(self.loaded, recipe.lora.peft(), seed_for(training.seed, "adapter"))
-        try:
-            self.bar.start(title, total)
-            self.bar.advance(len(steps))
-            events = train(
-                self.loaded, rows, recipe, training.seed, checkpoints=fractions, state=state,
-                micro_tokens=max(1, micro_tokens_of(self.loaded) >> self.shrink),  # halved at each out-of-memory
-            )  # fmt: skip
-            for event in events:
-                match event:
-                    case StepLog():
-                        steps.append(as_dict(event))
-                        self.bar.advance(note=f"loss {event.loss:.3f}")
-                    case Checkpoint():
-                        self._at_checkpoint(training, event.fraction, probed, directory)
-                        self.bar.start(title, total)
-                        self.bar.advance(event.step)
-                    case TrainState():
-                        keep_state(directory.path, event, steps)
-            save_adapter(adapter, directory.adapter, self.loaded.base_id, self.loaded.base_hash)
-            weights_hash = self.loaded.weights_hash
-        finally:
-            self.loaded.remove_adapter()
-        write_parquet(directory.steps_file, pl.DataFrame(steps))
-        manifest = self._manifest(
-            cell, training=_named(training), weights_hash=weights_hash, probed=tuple(c.name for c in probed),
+        return self._manifest(
+            cell, training=_named(cell.training), weights_hash=weights_hash, probed=tuple(c.name for c in probed),
             batches=1 / 2**self.shrink,
         )  # fmt: skip
-        directory.finish(self._order(fractions, probed), manifest)
-        drop_state(directory.path)
 
-    def _order(self, fractions: Sequence[float], probed: Sequence[Context]) -> list[str]:
-        """Unit keys of a training's checkpoints: a resumed one has probed its first in an earlier process."""
-        return [
-            f"{fraction}/{name}/{key}"
-            for fraction in fractions
-            for name, probe in self.plan.probes.items()
-            for key in probe.units(probed)
-        ]
-
-    def _at_checkpoint(
-        self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir
-    ) -> None:
+    def at_checkpoint(self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir) -> None:
+        """Run all probes on the adapter that is on."""
         stamp = self._stamp(training, fraction)
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
             self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
 
-    def _probed_personas(self, source: str) -> list[str]:
+    def probed_personas(self, source: str) -> list[str]:
+        """Who is measured at a checkpoint: the source, and others spread over the similarity ranking."""
         spec = self.plan.study.spec
         geometry = self.cell_dir(self.plan.of_kind("geometry")[0])
         frame = self.run.table(geometry.similarities_file).filter(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bystander.core.work import Work
+from bystander.study.forecast.order import makespan
 from bystander.study.forecast.throughput import Rates, Shape
 from bystander.study.forecast.workload import Counter, Workload
 from bystander.study.plan.cells import PHASES, Cell, Plan
@@ -89,7 +89,11 @@ def forecast(
     phases = tuple(_phase(number, [c for c in cells if c.phase == number]) for number in numbers)
     needs = {cell.key: cell.needs for cell in plan.cells}
     todo = [cost for cost in cells if not cost.complete]
-    wall = wall_seconds(todo, needs, workers) + (shape.parameters * 4 / LOAD_BYTES_PER_SECOND if todo else 0)
+    gate = None if plan.gate is None else plan.gate.key
+    left = [cell for cell in plan.cells if cell.key not in complete]
+    wall = makespan(left, {cost.key: cost.seconds for cost in todo}, workers, gate) + (
+        shape.parameters * 4 / LOAD_BYTES_PER_SECOND if todo else 0
+    )
     hours = sum(cost.seconds for cost in todo) / 3600
     size = sum(cost.bytes for cost in todo)
     return Forecast(
@@ -119,29 +123,3 @@ def _phase(number: int, cells: Sequence[CellCost]) -> PhaseCost:
         number, PHASES.get(number, str(number)), len(cells), len(cells) - len(todo),
         sum(cell.seconds for cell in todo) / 3600, work, sum(cell.bytes for cell in todo),
     )  # fmt: skip
-
-
-def wall_seconds(todo: Sequence[CellCost], needs: Mapping[str, tuple[str, ...]], workers: int) -> float:
-    """Seconds until the last cell is done when each free worker takes the next cell whose needs are met: the order
-    that the scheduler itself takes."""
-    left = {cell.key: cell for cell in todo}
-    waiting = {key: {need for need in needs.get(key, ()) if need in left} for key in left}
-    place = {cell.key: index for index, cell in enumerate(todo)}
-    ready = [(place[cell.key], cell.key) for cell in todo if not waiting[cell.key]]
-    needed_by: dict[str, list[str]] = {}
-    for key, wants in waiting.items():
-        for need in wants:
-            needed_by.setdefault(need, []).append(key)
-    running: list[tuple[float, int, str]] = []
-    now, order = 0.0, 0
-    while ready or running:
-        while ready and len(running) < workers:
-            _, key = heapq.heappop(ready)
-            heapq.heappush(running, (now + left[key].seconds, order, key))
-            order += 1
-        now, _, done = heapq.heappop(running)
-        for key in needed_by.get(done, ()):
-            waiting[key].discard(done)
-            if not waiting[key]:
-                heapq.heappush(ready, (place[key], key))
-    return now

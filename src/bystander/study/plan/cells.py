@@ -89,6 +89,14 @@ class Cell:
         """Its folder in a run directory."""
         return cell_folder(self.name, self.key)
 
+    @property
+    def sort(self) -> str:
+        """What does the same things and so runs at the same speed: its kind, its probe, on which model."""
+        if self.kind == "train":
+            return "train" if self.phase > 1 else "sweep"
+        where = "" if self.kind != "evaluate" else " after" if self.training else " base"
+        return f"{self.kind}{where}{' ' + self.probe if self.probe else ''}"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -172,9 +180,39 @@ class Plan:
         """Whether a training is probed on its way: those of the sweep are probed at their end alone."""
         return cell.kind == "train" and cell.phase > 1
 
+    def together(self, cell: Cell) -> str | None:
+        """What trainings share that are done in joint passes as one attempt: the shape of the adapter and the steps, so
+        that they end together; None for another cell."""
+        if cell.training is None or cell.kind != "train":
+            return None
+        recipe = self.recipes[cell.training]
+        steps = recipe.steps(len(self.designs[cell.training].rows))
+        return stable_hash(recipe.lora.model_dump(mode="json"), steps, recipe.batch_size, self.probed_in_training(cell))
+
+    def replaced_by(self, cell: Cell) -> str:
+        """The key of the evaluation of all personas that has the rows of this one of the sweep's; "" for none."""
+        if cell.group != "swept" or cell.training is None:
+            return ""
+        return self._of_all.get((cell.training, cell.probe), "")
+
+    @cached_property
+    def _of_all(self) -> dict[tuple[Training | None, str | None], str]:
+        return {(c.training, c.probe): c.key for c in self.cells if c.kind == "evaluate" and c.group == "all"}
+
     def before_gate(self) -> list[Cell]:
         """The cells up to and with the gate; all of them where there is none."""
         return [cell for cell in self.cells if cell.phase <= 1] if self.gate else list(self.cells)
+
+    def without_gate(self) -> list[Cell]:
+        """The cells that can run whatever the gate will say: those up to and with it, and what needs nothing of it."""
+        behind = {self.gate.key} if self.gate else set[str]()
+        free: list[Cell] = []
+        for cell in self.cells:  # the order of the plan: what a cell needs stands before it
+            if behind.intersection(cell.needs):
+                behind.add(cell.key)
+            else:
+                free.append(cell)
+        return free
 
 
 def swept_behaviors(study: ResolvedStudy) -> list[str]:
@@ -287,8 +325,8 @@ class _Cutter:
 
     def _phases_2_and_3(self, gate: tuple[str, ...]) -> None:
         group: Group = "rest" if self.spec.sweep else "all"
-        if self._members(group):
-            self._evaluate(None, gate, 3, group)
+        if self._members(group):  # of the untrained model: it waits for nothing, and fills gaps before the gate
+            self._evaluate(None, (), 3, group)
         for behavior, config in self._configs().items():
             for source, arm in self.parts.pairs():
                 for seed in self.spec.seeds:
@@ -317,9 +355,10 @@ class _Cutter:
             "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way, *files
         )
         name = f"{'sweep' if phase == 1 else 'train'}-{training.label}"
-        self.cells.append(
-            Cell("train", name, key, (self.geometry_key, *self.checks.values(), *needs), training, phase=phase)
-        )
+        # What is probed on the way needs to know whom to probe, and how.
+        probed = phase > 1 and self.spec.checkpoints.fractions()
+        on_the_way = (self.geometry_key, *self.checks.values()) if probed else ()
+        self.cells.append(Cell("train", name, key, (*on_the_way, *self.written, *needs), training, phase=phase))
         return key
 
     def _evaluate(self, training: Training | None, needs: Sequence[str], phase: int, group: Group) -> list[str]:
@@ -327,7 +366,7 @@ class _Cutter:
         for name in self.probes:
             trained = needs[0] if training else None
             key = self._key("evaluate", self._of(group), self.decided[name], trained)
-            check = () if training or name not in self.checks else (self.checks[name],)
+            check = (self.checks[name],) if name in self.checks else ()
             check += () if training else tuple(self.written)
             where = "" if group == "all" else f"-{group}"
             title = f"after-{training.label}{where}-{name}" if training else f"base{where}-{name}"

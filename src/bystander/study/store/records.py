@@ -136,13 +136,18 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A cell as the saved plan lists it; `seconds` by forecast."""
+    """A cell as the saved plan lists it; `seconds` by forecast. `needs`: keys of what must be complete before it starts;
+    `sort`: what its speed is learned with (cells of one sort do the same things); `replaced_by`: the key of the cell
+    whose rows, once it is complete, stand in the tables in place of this one's, "" for none."""
 
     key: str
     name: str
     kind: str
     phase: int
     seconds: float
+    needs: tuple[str, ...] = ()
+    sort: str = ""
+    replaced_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +166,5 @@ class SavedPlan:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> SavedPlan:
         """What `asdict` wrote, read from JSON."""
-        cells = tuple(PlannedCell(**cell) for cell in value["cells"])
+        cells = tuple(PlannedCell(**cell | {"needs": tuple(cell.get("needs", ()))}) for cell in value["cells"])
         return cls(**{name: part for name, part in value.items() if name != "cells"}, cells=cells)

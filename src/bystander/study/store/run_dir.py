@@ -48,6 +48,16 @@ class RunDir:
         return self.path / "personas.parquet"
 
     @property
+    def tables_file(self) -> Path:
+        """Which cells the tables hold."""
+        return self.path / "tables.json"
+
+    @property
+    def stop_file(self) -> Path:
+        """There while a stop is asked for: workers in other processes keep what they have and end."""
+        return self.path / "stop"
+
+    @property
     def events_file(self) -> Path:
         """What happened, a line an event."""
         return self.path / "events.jsonl"
@@ -113,6 +123,10 @@ class RunDir:
         return self.path / "logs"
 
     # What lies there.
+
+    def ask_to_stop(self) -> None:
+        """Tell whoever works on a cell, in any process, to keep what it has and end."""
+        self.stop_file.touch()
 
     @property
     def is_run(self) -> bool:
