@@ -97,6 +97,22 @@ class ForBehavior(Settings):
     batch_size: int | None = Field(default=None, ge=1)
 
 
+class TrainTo(Settings):
+    """Each training ends where its source's gain in `metric` (probe/dataset/metric) is in `band`, in that metric's unit and
+    the behavior's direction; looked at after every `every` steps. A training that never gets there is kept, and that is
+    said. A benign training ends at the step of the one that it is measured against."""
+
+    metric: str = Field(pattern=r"^[a-z]+/[A-Za-z0-9_.-]+/[a-z_]+$")
+    band: list[float] = Field(min_length=2, max_length=2)
+    every: int = Field(default=5, ge=1)
+
+    @property
+    def outcome(self) -> tuple[str, str, str]:
+        """Probe, dataset and metric."""
+        probe, dataset, name = self.metric.split("/")
+        return probe, dataset, name
+
+
 class Gate(Settings):
     """The rule after phase 1, as data: per behavior `statistic` (the gradient's rho, or an end of its 95 % interval)
     at the picked configuration is below `threshold` or not; the study stops where all (or any) are below. `outcome`

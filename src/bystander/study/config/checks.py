@@ -79,8 +79,8 @@ def behaviors(it: Facts, add: Add) -> None:
     _twice(it.spec.seeds, ("seeds",), "seed", add)
     if "benign" in it.spec.arms and "contrastive" not in it.spec.arms:
         add(("arms",), "arms: benign is what contrastive is measured against; add contrastive, or leave benign out")
-    elif it.spec.arms[0] == "benign":
-        add(("arms", 0), "arms: benign comes first, but the first arm is the one that claims are about; name it later")
+    elif "benign" in it.spec.arms and it.spec.arms.index("benign") < it.spec.arms.index("contrastive"):
+        add(("arms",), "arms: benign is what contrastive is measured against; name it behind contrastive")
 
 
 def design(it: Facts, add: Add) -> None:
@@ -262,6 +262,22 @@ def hypotheses(it: Facts, add: Add) -> None:
     _twice(names, ("hypotheses",), "hypothesis", add)
 
 
+def train_to(it: Facts, add: Add) -> None:
+    """A dose that can be read: a metric of a probe of this study, a band that is one."""
+    asked = it.spec.train_to
+    if asked is None:
+        return
+    _known_metric(asked.metric, ("train_to", "metric"), "train_to.metric", add)
+    if asked.outcome[0] not in it.spec.probes.asked():
+        add(
+            ("train_to", "metric"),
+            f"train_to.metric {asked.metric!r}: the probe is not one of `probes`, so nothing reads it",
+        )
+    if not 0 < asked.band[0] <= asked.band[1]:
+        low, high = asked.band
+        add(("train_to", "band"), f"train_to.band is [{low:g}, {high:g}]; give two gains above 0, the lower first")
+
+
 def _known_metric(outcome: str, where: Path_, what: str, add: Add) -> None:
     from bystander.core.metrics import declared
 
@@ -272,5 +288,5 @@ def _known_metric(outcome: str, where: Path_, what: str, add: Add) -> None:
 
 
 CHECKS: tuple[Check, ...] = (
-    sources, behaviors, design, for_behavior, probes, geometry, sweep, executor, enough_personas, hypotheses,
+    sources, behaviors, design, for_behavior, probes, geometry, sweep, train_to, executor, enough_personas, hypotheses,
 )  # fmt: skip

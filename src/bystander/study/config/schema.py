@@ -28,6 +28,7 @@ from bystander.study.config.blocks import (
     ModelSettings,
     Select,
     Sweep,
+    TrainTo,
 )
 from bystander.train.recipe import Recipe
 
@@ -66,6 +67,7 @@ class StudySettings(Settings):
     design: DesignSettings = DesignSettings()
     recipe: Recipe = Recipe()
     for_behavior: dict[str, ForBehavior] = Field(default_factory=dict[str, ForBehavior])
+    train_to: TrainTo | None = None
     sweep: Sweep | None = None
     gate: Gate | None = None
     select: Select = Select()

@@ -17,12 +17,13 @@ from bystander.geometry.measure import Geometry, see, similarities
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, load
 from bystander.probe.base import CheckedProbe, Probe
+from bystander.study.engine.dose import AsTwin, AtDose, SourceReading, Stop
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
 from bystander.study.engine.shutdown import Interrupted
 from bystander.study.engine.trainings import train_alone, train_together
 from bystander.study.plan.audit import audit_study
-from bystander.study.plan.cells import Cell, Plan, Training
+from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint, twin_of
 from bystander.study.plan.export_rows import write_rows
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
@@ -212,6 +213,25 @@ class Worker:
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
         train_alone(self, cell, directory)
+
+    def stop_at_dose(self, cell: Cell, total: int, log: list[dict[str, Any]]) -> Stop | None:
+        """What ends a training of `total` steps before its last: its dose, or its twin's step; None where nothing does.
+        Called on the bare base, which it may measure."""
+        asked, training = self.plan.study.spec.train_to, cell.training
+        if asked is None or training is None:
+            return None
+        twin = twin_of(training)
+        if twin is not None:
+            key = next(
+                one.key for one in self.plan.of_kind("train") if one.training == twin and one.phase == cell.phase
+            )
+            reached = self.cell_dir(self.plan.by_key[key]).manifest().dose
+            assert reached is not None
+            return AsTwin(reached)
+        source = at_checkpoint(self.plan.contexts, [training.source])[0]
+        reading = SourceReading(self.loaded, self._decided(asked.outcome[0]), source, asked.outcome)
+        self.bar.start(f"{asked.metric} of the untrained {training.source}", 1)
+        return AtDose(asked, reading, reading.values(), total, log)
 
     def training_manifest(self, cell: Cell, weights_hash: str, probed: Sequence[Context]) -> CellManifest:
         """What a training says when it is done."""

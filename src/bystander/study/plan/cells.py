@@ -20,7 +20,7 @@ from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.blocks import Config
 from bystander.study.config.checks import persona_choice
-from bystander.study.config.study import ResolvedStudy
+from bystander.study.config.study import ResolvedStudy, StudySettings
 from bystander.study.plan.parts import StudyParts
 from bystander.study.store.cell_dir import cell_folder
 from bystander.train.recipe import Recipe
@@ -183,8 +183,8 @@ class Plan:
     def together(self, cell: Cell) -> str | None:
         """What trainings share that are done in joint passes as one attempt: the shape of the adapter and the steps, so
         that they end together; None for another cell."""
-        if cell.training is None or cell.kind != "train":
-            return None
+        if cell.training is None or cell.kind != "train" or self.study.spec.train_to is not None:
+            return None  # those that end at a dose each end at a step of their own
         recipe = self.recipes[cell.training]
         steps = recipe.steps(len(self.designs[cell.training].rows))
         return stable_hash(recipe.lora.model_dump(mode="json"), steps, recipe.batch_size, self.probed_in_training(cell))
@@ -245,6 +245,7 @@ class _Cutter:
         self.decided = {name: stable_hash(probe.decides()) for name, probe in self.probes.items()}
         self.hashed: dict[object, str] = {}
         self.checks: dict[str, str] = {}
+        self.trained: dict[Training, str] = {}
         self.geometry_key = ""
         self.written: list[str] = []  # keys of the cells in which a model writes answers
 
@@ -351,14 +352,25 @@ class _Cutter:
         self.designs[training], self.recipes[training] = design, recipe
         way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None
         files = [hashes] if (hashes := self.parts.behavior(training.behavior).data_hashes()) else []
+        dose, twin = dose_of(training, self.spec, self.decided, self.trained)
         key = self._key(
-            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way, *files
+            "train",
+            self._of("all"),
+            self._rows(design),
+            recipe.model_dump(mode="json"),
+            training.seed,
+            way,
+            *files,
+            *dose,
         )
+        self.trained[training] = key
         name = f"{'sweep' if phase == 1 else 'train'}-{training.label}"
         # What is probed on the way needs to know whom to probe, and how.
         probed = phase > 1 and self.spec.checkpoints.fractions()
-        on_the_way = (self.geometry_key, *self.checks.values()) if probed else ()
-        self.cells.append(Cell("train", name, key, (*on_the_way, *self.written, *needs), training, phase=phase))
+        on_the_way = (
+            (self.geometry_key, *self.checks.values()) if probed else tuple(self.checks.values()) if dose else ()
+        )
+        self.cells.append(Cell("train", name, key, (*on_the_way, *self.written, *twin, *needs), training, phase=phase))
         return key
 
     def _evaluate(self, training: Training | None, needs: Sequence[str], phase: int, group: Group) -> list[str]:
@@ -373,6 +385,23 @@ class _Cutter:
             self.cells.append(Cell("evaluate", title, key, (*needs, *check), training, name, phase, group))
             keys.append(key)
         return keys
+
+
+def dose_of(
+    training: Training, spec: StudySettings, decided: Mapping[str, str], trained: Mapping[Training, str]
+) -> tuple[list[object], tuple[str, ...]]:
+    """What of a dose decides a training's numbers, and the cells that it waits for: a benign training ends at the step of
+    its contrastive twin. Nothing where the study trains to the end."""
+    if spec.train_to is None:
+        return [], ()
+    twin = twin_of(training)
+    keys = (trained[twin],) if twin else ()
+    return [spec.train_to.model_dump(mode="json"), decided[spec.train_to.outcome[0]], *keys], keys
+
+
+def twin_of(training: Training) -> Training | None:
+    """The training that a benign one is measured against."""
+    return replace(training, arm="contrastive") if training.arm == "benign" else None
 
 
 def at_checkpoint(contexts: Sequence[Context], names: Sequence[str]) -> list[Context]:

@@ -21,6 +21,7 @@ from bystander.study.config.study import ResolvedStudy, StudySettings, study_mod
 from bystander.study.plan.picked_items import left_to_test, split_notes
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results import run_records
+from bystander.study.results.dose_notes import dose_notes
 from bystander.study.results.rejudge import judged_afterwards
 from bystander.study.store.cell_dir import STAMPED, Sampled
 from bystander.study.store.run_dir import RunDir
@@ -106,6 +107,7 @@ class Results:
         if self._later is not None:
             note = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))
+        found = replace(found, notes=(*found.notes, *dose_notes(self.run.manifests("train"))))
         if gate is None:
             return found
         found = replace(found, notes=(*found.notes, *split_notes(gate.numbers, gate.picks)))

@@ -63,6 +63,20 @@ class TrainingName:
 
 
 @dataclass(frozen=True, slots=True)
+class DoseReached:
+    """How a training that was to end at a dose came out. `state`: in the band, below, passed over, not measured, or as its
+    contrastive twin; `gain`: the source's at the last reading; it ended after `step` of `steps`."""
+
+    metric: str
+    low: float
+    high: float
+    state: str
+    gain: float | None
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class CellManifest:
     """What a cell said when it was done. `base_hash`: of the base's weights, "" for a cell that loads none;
     `weights_hash`: of the base with the adapter that was measured or trained; `batches`: the share to which batches
@@ -82,6 +96,7 @@ class CellManifest:
     layers: tuple[int, ...] = ()
     prompt_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
     files: tuple[str, ...] = ()
+    dose: DoseReached | None = None  # of a training, where the study says `train_to`
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -91,7 +106,9 @@ class CellManifest:
     def from_dict(cls, value: Mapping[str, Any]) -> CellManifest:
         """What `to_dict` wrote, read from JSON."""
         plain = dict(value)
-        for name, kind in (("training", TrainingName), ("mode", ModeDecision), ("gate", GateDecision)):
+        for name, kind in (
+            ("training", TrainingName), ("mode", ModeDecision), ("gate", GateDecision), ("dose", DoseReached),
+        ):  # fmt: skip
             plain[name] = None if plain.get(name) is None else kind(**plain[name])
         for name in ("probed", "layers", "files"):
             plain[name] = tuple(plain.get(name, ()))
