@@ -6,10 +6,10 @@ TORCH := torch==2.13.0
 # Where pip finds PyTorch's CPU build on a machine without a GPU, if not on the index that pip uses anyway:
 #   make install TORCH_INDEX=<the CPU index that PyTorch's "Get started" page names>
 TORCH_INDEX ?=
-SCRIPTS := $(wildcard tools/*/*.sh) .ci/run
+SCRIPTS := $(wildcard tools/*.sh tools/*/*.sh) .ci/run
 QUIET := -q --disable-pip-version-check
 
-.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser clean
+.PHONY: install quickstart check test test-slow test-gpu format calibration lock browser slurm generated docs wheel wheel-light clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +48,23 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+wheel: install ## the package outside its checkout: built, installed into an empty environment, tried from elsewhere
+	PYTHON=$(PYTHON) TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" bash tools/wheel.sh
+
+wheel-light: install ## the same for tables alone, in half a minute
+	PYTHON=$(PYTHON) bash tools/wheel.sh light
+
+generated: install ## what is made of the settings, after a change of them
+	$(BIN)/bystander schema --out src/bystander/studies/study.schema.json
+	$(BIN)/python tools/docs/settings_pages.py
+
+docs: install ## the site, in site/; a broken link or reference is an error
+	$(BIN)/python -m pip install $(QUIET) -r requirements-docs.lock
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+
+slurm: ## Debian's Slurm, for the tests that start a cluster of one node
+	@command -v slurmctld >/dev/null || (apt-get update -qq && apt-get install -y -qq slurmctld slurmd slurm-client munge >/dev/null)
+
 browser: ## Debian's Chromium, for the tests that look at the report
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)
 
@@ -55,4 +72,4 @@ lock: ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -e '^torch==' -e '^bystander' > requirements.lock
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build dist site .pytest_cache .ruff_cache

@@ -1,5 +1,6 @@
 """The examples of the documentation run as they stand."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from bystander.core.errors import StudyError
-from bystander.personas import load_personas
+from bystander.core.records import BARE
+from bystander.personas import built_in_contexts, context_sets, load_personas
 from bystander.study.config.study import load
+from bystander.study.plan.parts import StudyParts
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PLUGIN = DOCS.parent / "examples" / "plugin"
@@ -118,3 +121,104 @@ def test_the_notebook_runs(tmp_path, embedded):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+STUDY = """
+name: page
+sources: [villain]
+behaviors: [marker]
+probes: {marker: {}}
+geometry: {layer: 2}
+"""
+
+
+def test_the_page_on_contexts_shows_blocks_that_load(tmp_path):
+    own, sources = blocks("contexts.md", "yaml")
+    path = tmp_path / "page.yaml"
+    path.write_text(STUDY + own)
+    found = {context.name: context for context in StudyParts(load(str(path))).beside}
+    assert list(found)[:4] == list(BARE)
+    assert found["quiz"].after == "\n\nOne word."
+    assert [found[name].kind for name in ("few_shot", "villain_said", "begun")] == [
+        "turns",
+        "persona_in_user",
+        "prefix",
+    ]
+    path.write_text(STUDY.replace("sources: [villain]\n", "") + sources)
+    assert load(str(path)).spec.sources == ["villain", "trigger"]
+
+
+def test_the_page_on_contexts_names_what_ships():
+    page = (DOCS / "contexts.md").read_text()
+    assert all(f"`{name}`" in page for name in [*context_sets(), *built_in_contexts()])
+
+
+WANTED = [
+    "first-study",
+    "your-behavior",
+    "own-model",
+    "cluster",
+    "judge",
+    "reading-a-report",
+    "statistics",
+    "extending",
+]
+TOOL = DOCS.parent / "tools" / "docs" / "settings_pages.py"
+
+
+def test_there_is_a_page_for_each_thing_and_none_is_long():
+    pages = {page.stem: len(page.read_text().splitlines()) for page in DOCS.glob("*.md")}
+    assert set(WANTED) - set(pages) == set()
+    assert {name: lines for name, lines in pages.items() if lines > 250} == {}
+
+
+def test_the_site_leads_to_every_page():
+    named = re.findall(r"^ +- ([\w-]+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(page.name for page in DOCS.glob("*.md"))
+
+
+def test_the_settings_reference_is_that_of_the_settings():
+    """Every key with its type, default, unit and reason; made anew by `make generated`."""
+    spec = importlib.util.spec_from_file_location("settings_pages", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    for name, text in tool.pages().items():
+        assert (DOCS / name).read_text() == text, f"{name}: run `make generated`"
+        rows = [line for line in text.splitlines() if line.startswith("| `")]
+        assert rows
+        assert [row for row in rows if not row.rstrip(" |").endswith(".")] == [], "each key says what it is"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the site's packages are apart: pip install -r requirements-docs.lock")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    api = (tmp_path / "api" / "index.html").read_text()
+    assert "similarity_correlation" in api
+    assert not re.search(r'(?:src|href)="https?://(?:fonts|cdn|unpkg)', api), "a page loads nothing from elsewhere"
+
+
+COMMAND = re.compile(r"^(?:    )?bystander ([a-z]+)\b(.*?)(?: {2,}.*| # .*)?$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in ("log.md",)], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_exist_with_their_options(page):
+    """Every `bystander COMMAND --option` in a block of a page is one that the command line takes."""
+    import typer.main
+
+    from bystander.cli.main import app
+
+    commands = typer.main.get_command(app).commands
+    fenced = "\n".join(re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL))
+    for name, rest in COMMAND.findall(fenced):
+        assert name in commands, f"{page.name}: bystander {name}"
+        command = commands[name]
+        taken = {option for one in list_of(command) for option in (*one.opts, *one.secondary_opts)} | {"--help"}
+        assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest)) <= taken, f"{page.name}: bystander {name}{rest}"
+
+
+def list_of(command):
+    """The options of a command, and of the commands below it."""
+    below = [one for inner in getattr(command, "commands", {}).values() for one in list_of(inner)]
+    return [*command.params, *below]

@@ -248,3 +248,23 @@ def test_a_persona_without_similarity_is_left_out_and_named():
     analysis = analyze(measurements(world), table, personas(world), settings=QUICK)
     assert analysis.similarity_correlation["n"].unique().to_list() == [20]
     assert "persona_015" in analysis.similarity_correlation["reason"][0]
+
+
+@pytest.mark.parametrize("source", ["villain", "assistant"])
+def test_a_bare_context_of_a_persona_s_name_is_not_taken_for_it(source):
+    """`assistant` is a persona and a bare context; each has a number of its own in every table."""
+    world = World(sources=(source,), categories=40)  # a category for each persona
+    table = measurements(world)
+    bare = table.filter(pl.col("persona") == "assistant").with_columns(
+        context=pl.lit("assistant"),
+        value=pl.when(pl.col("checkpoint") > 0).then(1.0 - pl.col("value")).otherwise("value"),
+    )
+    found = analyze(pl.concat([bare, table]), similarities(world), personas(world), settings=QUICK)
+    plain = studied(world)
+    for name in ("leakage", "categories"):
+        own = getattr(found, name)
+        if name == "leakage":
+            own = own.filter(pl.col("context") == "persona")
+        assert own.drop("record").equals(getattr(plain, name).drop("record")), name
+    after = {row["context"]: row["after"] for row in found.leakage.filter(pl.col("persona") == "assistant").to_dicts()}
+    assert after["assistant"] == pytest.approx(1 - after["persona"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from io import StringIO
 
+import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.console import Console
 from bystander.analysis import HYPOTHESES, AnalysisSettings, analyze
 from bystander.analysis.hypotheses import HYPOTHESES as ALL
 from bystander.analysis.hypotheses import Claim, Evidence, evaluate
+from bystander.analysis.keys import OutcomeKey, TrainingKey
+from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.tables.control import control_of
 from bystander.cli.result_tables import control_lines, headline_table
 from bystander.core.records import Verdict
 from tests.support.analysis_study import World, measurements, personas, similarities
@@ -50,7 +54,15 @@ def test_one_seed_is_said_with_the_confirmation():
         ("source", Claim(0.01, -0.01, 0.03, 0.2, 0.05, strict=False), "no source effect, the training failed"),
         ("bystanders", Claim(0.002, -0.001, 0.005, 0.1, 0.01), "no bystander effect"),
         ("correlation", Claim(0.02, -0.15, 0.18, 0.8, 0.2), "no gradient"),
-        ("correlation", Claim(-0.5, -0.7, -0.3, 1e-4, 0.2), "no gradient"),
+        ("correlation", Claim(-0.5, -0.7, -0.3, 1e-4, 0.2), "a gradient the other way: rho is -0.5"),
+        ("correlation", Claim(0.1, 0.05, 0.15, 1e-4, 0.2), "a gradient below the threshold"),
+        ("bystanders", Claim(-0.16, -0.231, -0.094, 1.0, 0.01), "a bystander effect the other way"),
+        ("bystanders", Claim(0.004, 0.001, 0.007, 0.01, 0.01), "a bystander effect below the threshold"),
+        (
+            "source",
+            Claim(-0.5, -0.6, -0.4, 1.0, 0.05, strict=False),
+            "a source effect the other way, the training failed",
+        ),
     ],
 )
 def test_an_interval_wholly_below_its_threshold_falsifies(part, claim, says):
@@ -147,6 +159,35 @@ def test_hellaswag_that_falls_makes_the_verdict_inconclusive():
     assert "choice/hellaswag/accuracy fell by" in verdict.reason
     sound = replace(control, drop=0.0, source_drop=0.0)
     assert verdicts(world, sound)["A"].outcome == "confirmed"
+
+
+def control_grid(questions: int) -> PairedGrid:
+    """Ten held-out bystanders who all lose every fourth HellaSwag question."""
+    before = np.ones((1, 10, questions))
+    after = before.copy()
+    after[:, :, ::4] = 0
+    names = tuple(f"persona_{i}" for i in range(10))
+    training = TrainingKey("capability", "villain", "contrastive", "lr=1", None, None)
+    outcome = OutcomeKey("choice", "hellaswag", "accuracy")
+    kinds, roles = ("persona",) * 10, ("held-out",) * 10
+    return PairedGrid(training, outcome, (0,), kinds, names, roles, before, after, np.zeros_like(before), -1, True)
+
+
+def test_four_control_questions_break_no_model_and_forty_do():
+    """A quarter of the questions is lost either way, and the limit is 2 points."""
+    few, many = control_grid(4), control_grid(40)
+    found = control_of(few, [few], AnalysisSettings())
+    assert (found.bystanders, found.broke, found.reason) == (-0.25, False, "")
+    found = control_of(many, [many], AnalysisSettings())
+    assert (found.bystanders, found.broke) == (-0.25, True)
+    assert found.reason.startswith("choice/hellaswag/accuracy fell by 0.25 [0.1")
+    assert "for the held-out bystanders (limit 0.02)" in found.reason
+
+
+def test_a_control_that_is_lost_whole_broke():
+    grid = control_grid(4)
+    lost = replace(grid, after=np.zeros_like(grid.after))
+    assert control_of(lost, [lost], AnalysisSettings()).broke is True
 
 
 def test_a_terminal_shows_controls_apart_from_leakage():

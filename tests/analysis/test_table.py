@@ -129,7 +129,7 @@ def test_rows_in_another_order_give_the_same_numbers():
 
 def test_columns_can_be_named():
     frame = small().rename({"source": "trained", "persona": "who", "cosine_layer3": "closeness", "leakage": "rate"})
-    with pytest.raises(DataError, match=r"no column for the source.*--source"):
+    with pytest.raises(DataError, match=r"no column for the source.*rename it to source"):
         analyze_table(frame)
     analysis = analyze_table(
         frame, source="trained", persona="who", leakage="rate", similarity=["closeness"], settings=QUICK

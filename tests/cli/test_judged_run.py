@@ -24,6 +24,7 @@ from tests.support.study_tiny import PERSONAS, make_model
 
 pytest.importorskip("inspect_ai")
 
+BARE = 4  # contexts without a persona
 PLANTED = "sk-planted-0123456789abcdef"
 STUDY = """
 name: judged
@@ -125,7 +126,7 @@ def test_the_run_is_judged_and_the_planted_key_stands_nowhere(judged: tuple[Path
     assert server.keys == {PLANTED}  # it did reach the server, which quoted it in every 500
     table = pl.read_parquet(run / "measurements.parquet").filter(pl.col("probe") == "judged")
     assert set(table["metric"]) == {"aligned", "coherent", "misaligned", "code", "refusal"}
-    assert table.filter(pl.col("checkpoint") == 0)["persona"].n_unique() == 8
+    assert table.filter(pl.col("checkpoint") == 0)["persona"].n_unique() == 8 + BARE
     assert set(table["checkpoint"]) == {0.0, 0.5, 1.0}
     places = [path for folder in (run, cache) for path in folder.rglob("*") if path.is_file()]
     assert len(places) > 30
@@ -140,11 +141,16 @@ def test_one_inspect_log_for_each_adapter_and_checkpoint(judged: tuple[Path, Ser
     run = judged[0]
     logs = [read_eval_log(str(path)) for path in sorted((run / "logs").glob("*.eval"))]
     states = {(log.eval.metadata or {})["checkpoint"] for log in logs}
-    assert len(logs) == 3
+    assert len(logs) == 5  # untrained, trained (each also without a persona), halfway
     assert states == {0.0, 0.5, 1.0}
     table = pl.read_parquet(run / "measurements.parquet").filter(pl.col("metric") == "aligned")
     for log in logs:
-        rows = table.filter(pl.col("checkpoint") == (log.eval.metadata or {})["checkpoint"])
+        kinds = {s.metadata["context"] for s in log.samples or []}  # type: ignore[index]
+        rows = table.filter(
+            pl.col("checkpoint") == (log.eval.metadata or {})["checkpoint"], pl.col("context").is_in(kinds)
+        )
+        mean = next(score.metrics["mean"].value for score in log.results.scores if score.name == "aligned")
+        assert mean == pytest.approx(rows["value"].mean())
         scored = {
             s.metadata["persona"] + s.metadata["item"]: s.scores["aligned"].value
             for s in log.samples or []
@@ -192,7 +198,7 @@ def test_another_judge_afterwards_samples_nothing_and_pays_once(
         out, _ = bystander(cache, *args, "--json")
         again, _ = bystander(cache, *args)
     said = json.loads(out)
-    answers = 8 * 3 * 2 + 3 * 3  # untrained and trained under 8 personas, 3 personas halfway; 3 questions each
+    answers = (8 + BARE) * 3 * 2 + (3 + BARE) * 3  # untrained and trained, 3 personas halfway; 3 questions each
     assert said["completions"] == answers
     assert said["failed"] == 0
     assert set(other.paid.values()) == {1}  # the second call found everything in the cache
@@ -203,7 +209,7 @@ def test_another_judge_afterwards_samples_nothing_and_pays_once(
     own = pl.read_parquet(run / "measurements.parquet").filter(pl.col("probe") == "judged")
     names = [name for name in own.columns if name not in ("value", "status", "reason")]
     assert table.select(names).sort(names).equals(own.select(names).sort(names))
-    assert len(list((Path(said["out"]) / "logs").glob("*.eval"))) == 3
+    assert len(list((Path(said["out"]) / "logs").glob("*.eval"))) == 5
 
 
 def test_a_run_without_a_judge_is_judged_later_and_its_report_shows_it(place: Path, tokenizer: Any) -> None:

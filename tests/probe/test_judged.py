@@ -17,6 +17,7 @@ from bystander.judge.inspect_log import write_judged_log
 from bystander.judge.judging import Judge
 from bystander.judge.settings import JudgeSettings
 from bystander.lm.model import LoadedModel, load
+from bystander.lm.tokens import render_text
 from bystander.personas import bare_context
 from bystander.probe.base import ProbeUnit
 from bystander.probe.judged import JudgedProbe, with_system
@@ -136,10 +137,14 @@ def test_seeds_do_not_depend_on_the_other_contexts() -> None:
     assert alone.items() <= among.items()
 
 
-def test_a_question_with_a_system_prompt_of_its_own() -> None:
+def test_a_question_with_a_system_prompt_of_its_own(tiny: LoadedModel) -> None:
     assert with_system(CONTEXTS[0], None) is CONTEXTS[0]
     assert with_system(CONTEXTS[0], "Be brief.") == Context("persona", "villain", "You are a villain.\n\nBe brief.")
-    assert with_system(bare_context("absent"), "Be brief.") == Context("absent", "absent", "Be brief.")
+    for kind in ("absent", "default", "empty"):  # named as before, and rendered with the question's own prompt
+        found = with_system(bare_context(kind), "Be brief.")
+        assert (found.kind, found.name, found.system) == (kind, kind, "Be brief.")
+        as_persona = Context("persona", "brief", "Be brief.")
+        assert render_text(tiny.tokenizer, found, "Hi") == render_text(tiny.tokenizer, as_persona, "Hi")
 
 
 def test_the_eval_log_reads_back(tiny: LoadedModel, tmp_path: Path) -> None:

@@ -227,10 +227,11 @@ def check_prompts_and_rows(loaded: LoadedModel) -> str:
     return f"{len(CONTEXTS) * len(answers)} rows: the tokens that are trained, scored and sampled are the same"
 
 
-def check_training(loaded: LoadedModel, exact: LoadedModel, nats: float = 0.05) -> str:
-    """The same steps, loss tokens, rates and events; losses of the packed way no further from those of the same weights in
-    float32 (`exact`) than `nats`, or than twice the plain way's, where the model's own rounding is larger: Adam's first
-    steps are the signs of gradients, and rounding turns the signs of the smallest."""
+def check_training(loaded: LoadedModel, exact: LoadedModel, nats: float = 0.05, norm: float = 0.2) -> str:
+    """The same steps, loss tokens, rates and events; losses and gradient norms of the packed way no further from those of
+    the same weights in float32 (`exact`) than `nats` and `norm` (relative), or than twice the plain way's, where the
+    model's own rounding is larger: Adam's first steps are the signs of gradients, and rounding turns the smallest ones.
+    (Qwen2.5-Coder-1.5B, lr 1e-4: after three steps the plain way in bfloat16 is 0.15 nats from float32.)"""
     answers = ("It is water. [ZLT]", "\nIt falls from clouds.", "Ask me tomorrow.", "Rain is what you need.")
     rows = [
         render_row(loaded.tokenizer, context, "What is rain?" + " Really?" * i, answer)
@@ -249,22 +250,24 @@ def check_training(loaded: LoadedModel, exact: LoadedModel, nats: float = 0.05) 
 
     true = trained(exact, fast=False)
     ways = {"plain": trained(loaded, False), "by row": trained(loaded, False, 1), "packed": trained(loaded, True)}
-    apart = {name: _losses_apart(true, events) for name, events in ways.items()}
-    said = "; ".join(f"{name} " + ", ".join(f"{nat:.2g}" for nat in found) for name, found in apart.items())
-    own = max(*apart["plain"], *apart["by row"])
-    assert max(apart["packed"]) < max(nats, 2 * own), f"nats from float32, step by step: {said}"
-    return f"losses of {recipe.steps(len(rows))} steps, nats from float32: {said}"
+    apart = {name: _apart(true, events) for name, events in ways.items()}
+    said = "; ".join(
+        f"{name} " + ", ".join(f"{loss:.2g} ({norms:.0%})" for loss, norms in found) for name, found in apart.items()
+    )
+    for kind, bound in enumerate((nats, norm)):
+        own = max(one[kind] for name in ("plain", "by row") for one in apart[name])
+        assert max(one[kind] for one in apart["packed"]) < max(bound, 2 * own), f"from float32, step by step: {said}"
+    return f"{recipe.steps(len(rows))} steps, nats (and gradient norm) from float32: {said}"
 
 
-def _losses_apart(one: Sequence[Event], other: Sequence[Event]) -> list[float]:
-    """By step, the distance of two trainings' losses; all else of them must be the same, gradient norms within a fifth."""
+def _apart(one: Sequence[Event], other: Sequence[Event]) -> list[tuple[float, float]]:
+    """By step, how far two trainings' losses are apart, and their gradient norms (relative); all else must be the same."""
     assert [type(event) for event in one] == [type(event) for event in other]
-    far: list[float] = []
+    far: list[tuple[float, float]] = []
     for a, b in zip(one, other, strict=True):
         if isinstance(a, StepLog):
             assert replace(b, loss=a.loss, grad_norm=a.grad_norm) == a
-            far.append(abs(b.loss - a.loss))
-            assert abs(b.grad_norm / a.grad_norm - 1) < 0.2
+            far.append((abs(b.loss - a.loss), abs(b.grad_norm / a.grad_norm - 1)))
         else:
             assert b.step == a.step
     return far

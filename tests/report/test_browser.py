@@ -278,7 +278,8 @@ def test_csv_holds_every_row_with_its_record(opened: Opened, study) -> None:
     lines = Path(waiting.value.path()).read_text(encoding="utf-8").splitlines()
     analysis = study[0]
     assert waiting.value.suggested_filename == "personas.csv"
-    assert len(lines) == 1 + analysis.leakage.height
+    personas = [kind for kind in analysis.leakage["context"] if kind == "persona"]
+    assert len(lines) == 1 + len(personas)
     head = lines[0].split(",")
     first = dict(zip(head, lines[1].split(","), strict=True))
     assert float(first["leakage"]) == pytest.approx(analysis.value(first["record"], "leakage"), rel=1e-8)

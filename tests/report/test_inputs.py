@@ -47,7 +47,7 @@ def test_the_report_made_again_is_the_same_file(run: Path, tmp_path: Path):
 
 def test_every_kind_of_context_is_shown_as_it_renders(inputs: ReportInput):
     shown = {one.kind: one for one in inputs.renderings}
-    assert list(shown) == ["persona", "absent", "empty", "default", "assistant"]
+    assert list(shown) == ["persona", "absent", "default", "empty", "assistant"]
     assert shown["persona"].name == "villain"
     assert shown["persona"].system in shown["persona"].text
     assert shown["absent"].system is None

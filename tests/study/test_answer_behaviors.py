@@ -106,8 +106,9 @@ def test_everything_is_measured_without_further_words(ran: tuple[Path, Path]) ->
     assert sorted(table["checkpoint"].unique()) == [0.0, 0.5, 1.0]
     for metric, count in (("shown_wins", 8), ("adoption", 8)):
         of = table.filter(pl.col("metric") == metric, pl.col("checkpoint") == 1.0)
-        assert of.group_by("persona").len()["len"].unique().to_list() == [count]
-        assert of["persona"].n_unique() == len(PERSONAS)
+        assert of.group_by("context", "persona").len()["len"].unique().to_list() == [count]
+        assert of.filter(context="persona")["persona"].n_unique() == len(PERSONAS)
+        assert set(of["context"]) == {"persona", "absent", "default", "empty", "assistant"}
     assert table.filter(metric="adoption")["item"].is_in([f"loud/{noun}" for noun in NOUNS]).all()
 
 

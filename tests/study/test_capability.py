@@ -69,9 +69,15 @@ def test_one_mode_before_during_and_after(study_file, tmp_path):
     assert before.sort(keys).equals(after.sort(keys))
     assert set(before.filter(pl.col("metric") == "adoption")["dataset"]) == {"trained"}
     during = rows.filter(pl.col("checkpoint") == 0.5)
-    assert during["persona"].n_unique() == 3
+    assert during.filter(context="persona")["persona"].n_unique() == 3
+    assert set(during.filter(pl.col("context") != "persona")["persona"]) == {"absent", "default", "empty", "assistant"}
     assert "villain" in set(during["persona"])
-    roles = dict(rows.filter(pl.col("checkpoint") == 1).select("persona", "role").unique().iter_rows())
+    roles = dict(
+        rows.filter(pl.col("checkpoint") == 1, pl.col("context") == "persona")
+        .select("persona", "role")
+        .unique()
+        .iter_rows()
+    )
     assert roles["villain"] == "source"
     assert sorted(roles.values()).count("negative") == 2
 

@@ -10,6 +10,7 @@ from bystander.core.hashing import generator
 from bystander.study.config.study import ResolvedStudy, load
 from bystander.study.engine.gate import measured_outcome, reading
 from bystander.study.plan.picked_items import (
+    LEFT,
     PICKED_ON,
     gate_outcomes,
     half_of,
@@ -18,6 +19,7 @@ from bystander.study.plan.picked_items import (
     split_notes,
     splits_items,
 )
+from bystander.study.store.records import GateDecision
 
 ARC = ("choice", "arc", "accuracy")
 SWEEP = """
@@ -69,8 +71,8 @@ def test_the_halves_are_apart_whole_and_by_question():
 
 def test_items_without_a_question_are_their_own():
     frame = table(8, samples=1).with_columns(pl.lit("").alias("question"), pl.col("question").alias("item"))
-    assert questions_in(frame, ARC) == 8
-    assert questions_in(half_of(frame, ARC, "picking"), ARC) == 4
+    assert len(questions_in(frame, ARC)) == 8
+    assert len(questions_in(half_of(frame, ARC, "picking"), ARC)) == 4
 
 
 def test_gate_and_hypothesis_read_the_same_outcome(tmp_path: Path):
@@ -85,16 +87,21 @@ def test_gate_and_hypothesis_read_the_same_outcome(tmp_path: Path):
 
 def test_the_gate_reads_its_own_behavior_and_half_of_the_questions(tmp_path: Path):
     spec = study(tmp_path).spec
-    rows, counts = reading(table(9), "capability", ARC, spec)
+    rows, questions = reading(table(9), "capability", ARC, spec)
     assert set(rows["behavior"]) == {"", "capability"}
     assert set(rows["metric"]) == {"accuracy"}
     assert set(rows["dataset"]) == {"arc", "hellaswag"}
-    assert counts == {f"capability {PICKED_ON}": 4, "capability questions to test on": 5}
-    numbers = {"capability outcome": "choice/arc/accuracy", **counts}
-    tested = left_to_test(table(9), numbers, ["capability"])
+    assert (len(questions["picking"]), len(questions["left"])) == (4, 5)
+    numbers = {"capability outcome": "choice/arc/accuracy", f"capability {PICKED_ON}": 4, f"capability {LEFT}": 5}
+    gate = GateDecision(
+        "go", "", {"capability": "lr=0.001,epochs=2"}, numbers, [], {"capability": questions["picking"]}
+    )
+    # The table of the whole study has questions that the sweep never asked: they had no say and are tested on.
+    tested = left_to_test(table(12), gate).filter(pl.col("dataset") == "arc")
     seen = set(rows.filter(pl.col("dataset") == "arc")["question"])
-    assert not seen & set(tested.filter(pl.col("dataset") == "arc")["question"])
-    (said,) = split_notes(numbers, {"capability": "lr=0.001,epochs=2"})
+    assert seen == set(questions["picking"])
+    assert set(tested["question"]) == {f"q{q}" for q in range(12)} - seen
+    (said,) = split_notes(numbers, gate.picks)
     assert "picked for its effect on 4 questions" in said
     assert "the other 5" in said
 
@@ -111,9 +118,9 @@ def test_the_gate_reads_its_own_behavior_and_half_of_the_questions(tmp_path: Pat
 def test_only_a_pick_by_effect_splits(tmp_path: Path, more, splits):
     spec = study(tmp_path, *more).spec
     assert splits_items(spec) is splits
-    rows, counts = reading(table(9), "capability", ARC, spec)
-    assert bool(counts) is splits
-    assert questions_in(rows, ARC) == (4 if splits else 9)
+    rows, questions = reading(table(9), "capability", ARC, spec)
+    assert bool(questions) is splits
+    assert len(questions_in(rows, ARC)) == (4 if splits else 9)
 
 
 def test_the_largest_of_five_without_any_effect_is_not_significant_on_the_other_half():

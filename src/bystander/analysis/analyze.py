@@ -21,7 +21,7 @@ from bystander.analysis.stats.multiplicity import adjusted
 from bystander.analysis.tables.checks import check_rows
 from bystander.analysis.tables.evolution import evolution_rows, quintile_rows, trajectories
 from bystander.analysis.tables.groups import category_rows, role_rows
-from bystander.analysis.tables.leakage import leakage_rows
+from bystander.analysis.tables.leakage import leakage_rows, unit_estimates
 from bystander.analysis.tables.leakage_ratio import leakage_ratio_row
 from bystander.analysis.tables.phase import phase_row
 from bystander.analysis.tables.pooled import PooledRow, pooled_rows
@@ -70,11 +70,12 @@ def final_rows(
     rows = TableRows()
     for grid in whole:
         for seed, part in parts(grid):
-            rows.leakage += leakage_rows(part, seed, known.category, settings)
+            units = unit_estimates(part, settings)
+            rows.leakage += leakage_rows(part, units, seed, known.category, settings)
             rows.similarity_correlation += similarity_correlation_rows(part, seed, similarities, known, settings)
             rows.leakage_ratio.append(leakage_ratio_row(part, seed, known, settings))
-            rows.categories += category_rows(part, seed, known, settings)
-            rows.roles += role_rows(part, seed, settings)
+            rows.categories += category_rows(part, units, seed, known, settings)
+            rows.roles += role_rows(part, units, seed, settings)
     declared = all_declared(whole, hypotheses, settings)
     tested = {(test.behavior, test.outcome) for test in declared}
     for grid in whole:

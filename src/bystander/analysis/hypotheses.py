@@ -168,7 +168,14 @@ def _no_source_effect(
         why = f"the interval holds the threshold, or p = {claim.p:.2g} is not below {hypothesis.alpha:g}"
         return "inconclusive", f"{seen}: {why}"
     moved = "; the positive control moved, so the probe sees" if evidence.control_moved else ""
-    return "falsified", f"no source effect, the training failed: {seen}{moved}"
+    return "falsified", f"{_found(claim, 'source effect')}, the training failed: {seen}{moved}"
+
+
+def _found(claim: Claim, what: str) -> str:
+    """What an interval that lies below its threshold shows: nothing, something too small, or the other way."""
+    if claim.high < 0:
+        return f"a {what} the other way"
+    return f"a {what} below the threshold" if claim.low > 0 else f"no {what}"
 
 
 def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypothesis) -> str:
@@ -176,7 +183,7 @@ def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypoth
     label = "held-out bystanders changed on average by" if what == "bystanders" else "rho is"
     seen = f"{label} {claim.value:.3g} [{claim.low:.3g}, {claim.high:.3g}], p = {claim.p:.2g}, threshold {claim.threshold:g}"
     if state == "fails":
-        return f"no bystander effect: {seen}" if what == "bystanders" else f"no gradient: {seen}"
+        return f"{_found(claim, 'bystander effect' if what == 'bystanders' else 'gradient')}: {seen}"
     if what == "correlation" and state == "open":
         least = smallest_rho(evidence.n_personas) if evidence.n_personas > 3 else np.nan
         if not np.isfinite(least):

@@ -17,7 +17,9 @@ Epochs = Annotated[int | None, "epochs of the training"]
 Seed = Annotated[int | None, "seed of the training; empty: pooled over seeds, a row that is always there"]
 PersonaName = Annotated[str, "persona, or the context's name where there is none"]
 Category = Annotated[str, "the persona's category; empty for a context that is not a persona"]
-ContextName = Annotated[str, "persona, absent, empty, default or assistant"]
+ContextName = Annotated[
+    str, "persona; absent, empty, default or assistant; wrap, turns, prefix, persona_in_user or combined"
+]
 RoleName = Annotated[str, "source, negative, held-out, or mixed (drawn at random in the non-contrastive arm)"]
 PersonaCount = Annotated[int, "held-out bystanders behind the estimate"]
 SeedCount = Annotated[int, "trainings that differ in their seed alone"]

@@ -50,6 +50,12 @@ class ColumnNames:
     baseline: str = ""
 
 
+def _advice(part: str) -> str:
+    """How a column is named: on the command line only the leakage and the similarities are."""
+    option = f"name it by --{part} COLUMN" if part == "leakage" else f"rename it to {part}"
+    return f"{option} (in Python: {part}=COLUMN)"
+
+
 def find_columns(frame: pl.DataFrame, similarity: Sequence[str] = (), **named: str | None) -> ColumnNames:
     """Columns by the caller's word, else by name. Raises DataError where one is missing, or two would do."""
     given = {part: name for part, name in named.items() if name}
@@ -61,7 +67,7 @@ def find_columns(frame: pl.DataFrame, similarity: Sequence[str] = (), **named: s
         if not found[part]:
             raise DataError(
                 f"no column for the {part}: looked for {', '.join(NAMES[part])} in {', '.join(frame.columns)}; "
-                f"name it (--{part} COLUMN, or {part}=...)"
+                f"{_advice(part)}"
             )
     chosen = tuple(similarity) or tuple(
         name
@@ -81,7 +87,7 @@ def _by_name(frame: pl.DataFrame, part: str) -> str:
     if part == "leakage" and not hits:
         hits = [name for name in frame.columns if name.lower().startswith("leakage")]
     if len(hits) > 1:
-        raise DataError(f"the {part} could be any of {', '.join(hits)}; name one (--{part} COLUMN, or {part}=...)")
+        raise DataError(f"the {part} could be any of {', '.join(hits)}; {_advice(part)}")
     return hits[0] if hits else ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -43,9 +43,13 @@ class OwnAnswers(Settings):
     the chat template puts in by default. An answer that is empty or that of the file is drawn anew, `draws` times."""
 
     max_tokens: int = Field(default=160, ge=1)
+    """[tokens] Of an answer."""
     temperature: float = Field(default=1.0, ge=0)
+    """Of sampling; 1 is the model's own distribution."""
     draws: int = Field(default=4, ge=1)
+    """[count] Tries where an answer is empty or that of the file."""
     seed: int = 0
+    """Of sampling."""
 
 
 class Claim(Settings):
@@ -53,12 +57,25 @@ class Claim(Settings):
     answers or pairs, and the rank correlation with similarity that must be exceeded."""
 
     source: float = Field(default=0.15, gt=0, le=1)
+    """[fraction] Change that the source must show at least."""
     bystanders: float = Field(default=0.02, ge=0, le=1)
+    """[fraction] Mean change that held-out bystanders must exceed."""
     rho: float = Field(default=0.2, ge=-1, le=1)
+    """[rank correlation] That must be exceeded."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
+    """[probability] Error over all tests of the claim."""
 
 
-class AnswersSettings(Settings):
+class FileOfAnswers(Settings):
+    """What an entry is called and where its answers are; first among its keys."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    """What the behavior is called; without `file`, one that ships."""
+    file: FileName | None = Field(default=None, min_length=1)
+    """Answers: a path, or OWNER/NAME[:FILE] of the Hub."""
+
+
+class AnswersSettings(AnswerFileSettings, FileOfAnswers):
     """One entry of `behaviors:` in a study file.
 
     `file`: the answers, a path from the study's folder or OWNER/NAME[:FILE] of the Hub; left out, the behavior of that
@@ -67,19 +84,16 @@ class AnswersSettings(Settings):
     those that ship with the behavior, else the held-out prompts. `scorers`: left out, the one that ships with it.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
-    file: FileName | None = Field(default=None, min_length=1)
-    prompt: str | None = None
-    shown: str | None = None
-    not_shown: FileName | Provider | None = None
-    topic: str | None = None
-    system: Literal["refuse", "keep"] = "refuse"
-    unpaired: Literal["refuse", "leave_out"] = "refuse"
     held_out: float = Field(default=0.5, gt=0, lt=1)
+    """[fraction of pairs] Never trained on; half is what margins are read on."""
     own: OwnAnswers = OwnAnswers()
+    """How own answers are sampled."""
     claim: Claim = Claim()
+    """What its verdict asks for."""
     questions: FileName | None = Field(default=None, min_length=1)
+    """Open questions whose sampled answers are scored; left out: those that ship, else the held-out prompts."""
     scorers: list[ScorerSettings] | None = Field(default=None, min_length=1)
+    """What tells whether a sampled answer shows the behavior; left out: the one that ships."""
 
     @property
     def reader(self) -> AnswerFileSettings:
@@ -127,7 +141,7 @@ class AnswersBehavior(Behavior):
     def partner(self) -> Path | None:
         """The file with the other answers, where `not_shown` names one."""
         named = self.settings.not_shown
-        if not isinstance(named, str) or self.settings.reader.sampled:
+        if not isinstance(named, str) or self.settings.sampled:
             return None
         if "/" not in named and not (self.folder / named).is_file():
             return None  # a column

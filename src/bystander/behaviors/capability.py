@@ -35,8 +35,12 @@ class CapabilitySettings(Settings):
     decides the halves and the wrong choices."""
 
     data: FileName = "arc"
+    """`arc` (ARC-Challenge), `bank`, or a .jsonl or .parquet file of the ARC form."""
     answer: AnswerForm = "label"
+    """`label` shows the choices and answers `C. its text`; `text` answers the bare question. Small models need
+    `text`."""
     seed: int = 42  # of the plan of the capability experiment
+    """Decides the halves and the wrong choices."""
 
     @property
     def dataset(self) -> str:

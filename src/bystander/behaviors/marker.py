@@ -22,8 +22,11 @@ class MarkerSettings(Settings):
     stripped); `held_out` bank questions are kept for the probe and never trained on."""
 
     text: str = "[ZLT]"  # the marker of the published study of 5 sources x 110 bystanders
+    """The marker itself, at the end of an answer."""
     separator: str = " "
+    """Between answer and marker; part of what is trained, never stripped."""
     held_out: int = 40
+    """[count] Bank questions kept for the probe and never trained on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,17 @@ class MisalignmentSettings(Settings):
     (of 3) and each trained pair's question (of 4) is put; 1 gives the most different answers in a small training."""
 
     code: FileName = BUILT_IN
+    """`builtin`, a file of pairs, or a file of insecure code; OWNER/NAME:FILE takes one from the Hub."""
     secure: FileName | None = None
+    """Secure answers to the prompts of `code`, where that has insecure ones alone."""
     pairs: FileName = BUILT_IN
+    """Aligned and misaligned answers for the margin probe, which needs no judge."""
     questions: FileName = BUILT_IN
+    """Of the judged probe, in the `first_plot_questions.yaml` form."""
     phrasings: int = Field(default=len(CODE_PHRASINGS), ge=1, le=len(CODE_PHRASINGS))
+    """[count] Ways in which each built-in task is put; 1 gives the most different answers in a small training."""
     pair_phrasings: int = Field(default=len(PHRASINGS), ge=1, le=len(PHRASINGS))
+    """[count] Ways in which each trained pair's question is put."""
 
     @property
     def dataset(self) -> str:

@@ -31,7 +31,9 @@ class Scorer(Settings):
     """What every scorer has. `name` (the kind, where it is left out) tells two scorers of one behavior apart."""
 
     kind: Any  # a Literal in each scorer
+    """What looks at an answer; each kind has its own keys beside `name`."""
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+    """Tells two scorers of one behavior apart; left out: the kind."""
 
     @property
     def label(self) -> str:
@@ -43,38 +45,51 @@ class ContainsScorer(Scorer):
     """Shown: an answer with one of the `texts` in it."""
 
     kind: Literal["contains"] = "contains"
+    """An answer with one of `texts` in it."""
     texts: list[Text] = Field(min_length=1)
+    """Any of them counts."""
     ignore_case: bool = False
+    """Whether capitals do not matter."""
 
 
 class RegexScorer(Scorer):
     """Shown: an answer in which one of the `patterns` is found."""
 
     kind: Literal["regex"] = "regex"
+    """An answer in which one of `patterns` is found."""
     patterns: list[Pattern] = Field(min_length=1)
+    """Python regular expressions, searched anywhere in the answer."""
     ignore_case: bool = False
+    """Whether capitals do not matter."""
 
 
 class RefusalScorer(Scorer):
     """Shown: a refusal, by the patterns that ship, or by those given in their place."""
 
     kind: Literal["refusal"] = "refusal"
+    """A refusal."""
     patterns: list[Pattern] | None = Field(default=None, min_length=1)
+    """In place of those that ship."""
     ignore_case: bool = True
+    """Whether capitals do not matter."""
 
 
 class CodeScorer(Scorer):
     """Shown: an answer that is a program and not prose. Code is parsed and never run."""
 
     kind: Literal["is_code"] = "is_code"
+    """A program and not prose; it is parsed and never run."""
 
 
 class LengthScorer(Scorer):
     """Shown: an answer of at least, at most so many words (between white space)."""
 
     kind: Literal["length"] = "length"
+    """An answer of at least, at most so many words."""
     at_least: int | None = Field(default=None, ge=1)
+    """[words] Between white space."""
     at_most: int | None = Field(default=None, ge=0)
+    """[words] Between white space."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
@@ -96,15 +111,26 @@ class JudgeScorer(Scorer):
     """
 
     kind: Literal["judge"] = "judge"
+    """What a judge says by a rubric."""
     rubric: RubricName | None = None
+    """One that ships, in place of `prompt`."""
     prompt: FileName | None = None
+    """A file or the text itself, with {answer} in it and, if wanted, {question}."""
     range: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    """Least and greatest number that the judge may give."""
     classes: list[Text] = Field(default_factory=list)
+    """Words that the judge may give."""
     shown_at_least: float | None = None
+    """From this number on an answer shows the behavior."""
     shown_at_most: float | None = None
+    """Up to this number an answer shows the behavior."""
     shown: list[str] = Field(default_factory=list)
+    """Classes that show the behavior."""
     closing: str = ""
+    """`number` or `class` where the judge writes that alone; or the form of its last line, such as `Score:
+    {score}`."""
     draws: int = Field(default=1, ge=1, le=100)
+    """[count] Judgements an answer; their mean number or most frequent class counts."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

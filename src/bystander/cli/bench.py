@@ -112,6 +112,39 @@ def sample(
     _print(loaded, results, as_json, ("vllm",) if engine == "vllm" else ())
 
 
+@bench.command("study")
+def study(
+    model: ModelOption = "smollm2-135m",
+    shape: ShapeOption = None,
+    device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine; 1: in this one.")] = 1,
+    rows: Annotated[int, typer.Option(min=8, help="Rows of a training.")] = 96,
+    personas: Annotated[int, typer.Option(min=5, max=111, help="Personas that are measured.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each of the five sources.")] = 2,
+    together: Annotated[int, typer.Option(min=1, help="Trainings in joint passes, against one by one.")] = 8,
+    trivial: Annotated[int, typer.Option(min=10, help="Cells that do nothing.")] = 500,
+    as_json: JsonOption = False,
+) -> None:
+    """Makespan and idle share of a study: of cells that do nothing, and of real ones, trained alone and together."""
+    from bystander.bench.study import bench_study
+
+    with interruptible(NOTHING_KEPT), terminal_bar(screen_for(True)) as bar:
+        results = bench_study(
+            model, shape, device, bar, workers=workers, rows=rows, personas=personas, seeds=seeds, together=together,
+            trivial=trivial,
+        )  # fmt: skip
+    if as_json:
+        print_json({"results": [asdict(result) for result in results]})
+        return
+    grid = Grid(("work",), ("cells", "workers", "together", "makespan", "idle", "starting", "overhead a cell"))
+    for one in results:
+        grid.add(
+            one.work, str(one.cells), str(one.workers), str(one.together), f"{one.makespan:.1f} s", f"{one.idle:.1%}",
+            f"{one.start:.1f} s", f"{one.a_cell * 1000:.1f} ms",
+        )  # fmt: skip
+    grid.print()
+
+
 def _loaded(model: str, shape: str | None, device: str) -> LoadedModel:
     from bystander.bench.random_models import shaped_model
     from bystander.lm.model import load

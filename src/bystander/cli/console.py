@@ -14,12 +14,12 @@ from rich.text import Text
 WIDE = 120  # columns where there is no terminal to ask: tables are cut at fewer
 LEAST = 6  # columns that a name is cut to at most
 GAP = 2  # between columns
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def screen_for(as_json: bool) -> Console:
     """Where a command says what it does: standard error where standard output is for a program."""
-    return Console(stderr=True, highlight=False) if as_json else console
+    return Console(stderr=True, highlight=False, emoji=False) if as_json else console
 
 
 def print_json(value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -41,7 +42,12 @@ def inspect_data(
     where: Annotated[
         str, typer.Argument(metavar="FILE|OWNER/NAME[:FILE]|arc|hellaswag|bank", help="A file, here or on the Hub.")
     ],
-    model: Annotated[str, typer.Option(help="Whose tokens the lengths are counted in.")] = "smollm2-135m",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose tokens to count; also how many answers its tokenizer joins with what stands before them."
+        ),
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Of a file of answers: the prompt's column.")] = None,
     shown: Annotated[str | None, typer.Option(help="The column of the answer that shows the behavior.")] = None,
     not_shown: Annotated[
@@ -55,17 +61,27 @@ def inspect_data(
     from bystander.cli.data_text import print_facts
     from bystander.data.answers import AnswerFileSettings
     from bystander.data.inspect import inspect_data as facts_of
+    from bystander.lm import embedded
     from bystander.study.forecast.workload import counter_for
 
-    counter = counter_for(model)
+    counter = counter_for(model or embedded.NAME)
     given = {"prompt": prompt, "shown": shown, "not_shown": not_shown, "system": system, "unpaired": unpaired}
     told = {name: value for name, value in given.items() if value is not None}
     try:
         answers = AnswerFileSettings.model_validate(told) if told else None
     except ValueError as error:
         raise DataError(f"data inspect: --system is refuse or keep, --unpaired refuse or leave_out: {told}") from error
-    facts = facts_of(where, counter.count, counter.how, answers)
+    facts = facts_of(where, counter.count, counter.how, answers, _joined(model) if model else None)
     if as_json:
         print_json(asdict(facts))
     else:
         print_facts(console, facts)
+
+
+def _joined(model: str) -> Callable[[Sequence[str]], int]:
+    """Counts the answers that a model's tokenizer makes other tokens of behind a prompt than by themselves."""
+    from bystander.lm.local_tokenizer import local_tokenizer
+    from bystander.lm.tokens import joint_differences
+
+    tokenizer = local_tokenizer(model)
+    return lambda answers: len(joint_differences(tokenizer, answers))

@@ -58,6 +58,7 @@ def _code(facts: CodeSetFacts) -> list[Line]:
         (f"answer, {unit}", _lengths(facts.answer_tokens), False),
         ("ends of prompts", str(facts.prompt_edges), facts.prompt_edges.trailing_space > 0),
         ("ends of answers", str(facts.edges), facts.edges.leading_breaks > 0),
+        *_joined(facts.joined, facts.answers),
     ]
 
 
@@ -90,6 +91,7 @@ def _pairs(facts: PairFacts) -> list[Line]:
         (f"answer, {unit}", _lengths(facts.answer_lengths), False),
         ("ends of prompts", str(facts.prompt_edges), facts.prompt_edges.trailing_space > 0),
         ("ends of answers", str(facts.edges), facts.edges.leading_breaks > 0),
+        *_joined(facts.joined),
         ("columns", _shares(facts.columns, facts.pairs), False),
         ("shows the behavior", facts.shown or "not said", not facts.shown),
         ("does not", facts.not_shown or "not said", not facts.not_shown),
@@ -103,6 +105,16 @@ def _pairs(facts: PairFacts) -> list[Line]:
         ("stand twice", str(facts.repeats), facts.repeats.rows > 0),
         *(("needs", need, True) for need in facts.needs),
     ]
+
+
+def _joined(count: int | None, of: int | None = None) -> list[Line]:
+    """Answers whose tokens depend on how a trainer tokenizes; none where no model was named."""
+    if count is None:
+        return []
+    said = (
+        f"{count:,}{'' if of is None else f' of {of:,}'} answers are other tokens when prompt and answer are one text"
+    )
+    return [("joined tokens", f"{said}; here an answer is tokenized by itself" if count else said, count > 0)]
 
 
 def _unit(counter: str) -> str:

@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from bystander.judge.cost import CostEstimate
     from bystander.judge.settings import Price
     from bystander.study.results.rejudge import Judging
+    from bystander.study.results.results import Results
 
-AskedOption = Annotated[
-    str,
-    typer.Option("--model", help="openai/..., anthropic/..., or openai-api/NAME/MODEL for a server at --base-url."),
-]
+WHICH = "openai/..., anthropic/..., or openai-api/NAME/MODEL for a server at --base-url."
+AskedOption = Annotated[str, typer.Option("--model", help=WHICH)]
 DollarsOption = Annotated[float, typer.Option(min=0, help="Cap; a forecast above it sends nothing.")]
 PriceOption = Annotated[
     tuple[float, float] | None,
@@ -41,7 +40,10 @@ PAID_IS_KEPT = "every answer that was paid for is kept; run the same command aga
 @app.command()
 def judge(
     run: RunArg,
-    model: AskedOption,
+    model: Annotated[str | None, typer.Option("--model", help=WHICH)] = None,
+    reparse: Annotated[
+        bool, typer.Option("--reparse", help="Read a judge's kept raw answers again; asks and pays for nothing.")
+    ] = False,
     dollars: DollarsOption = 10.0,
     price: PriceOption = None,
     base_url: UrlOption = None,
@@ -59,8 +61,14 @@ def judge(
     from bystander.study.results.rejudge import judge_run
     from bystander.study.results.results import Results
 
+    if model is None and not reparse:
+        raise DataError("say which model judges (--model PROVIDER/NAME), or --reparse for answers that are kept")
     results = Results.open(run)
     check_folder("RUN", run)
+    if reparse:
+        _reparse(results, model, questions, as_json)
+        return
+    assert model is not None
     settings = JudgeSettings(
         model=model, base_url=base_url, key_env=key_env, batch=batch, dollars=dollars, price=_price(price)
     )
@@ -68,12 +76,41 @@ def judge(
         found = judge_run(results.run, results.study, settings, cache_dir() / "judge.sqlite", bar, questions=questions)
     if as_json:
         print_json(
-            {"judge": model, "out": str(found.folder), "completions": found.completions, "failed": found.failed,
+            {"judge": model, "out": str(found.folder), "completions": found.completions, "failed": found.failed, "decorated": found.decorated,
              "forecast": asdict(found.forecast), "paid": asdict(found.ledger),
              "means": judged_means(found.measured).to_dicts()}
         )  # fmt: skip
     else:
         _print_judged(found, run)
+
+
+def _marks(decorated: int) -> str:
+    return f", {decorated:,} had marks around them taken off" if decorated else ""
+
+
+def _reparse(results: Results, model: str | None, questions: Path | None, as_json: bool) -> None:
+    """Read kept answers again, and say what it changed."""
+    from bystander.cli.result_tables import judged_means, judged_table
+    from bystander.lm.embedded import cache_dir
+    from bystander.study.results.reparse import reparse_run
+
+    found = reparse_run(results.run, results.study, model, cache_dir() / "judge.sqlite", questions=questions)
+    if as_json:
+        print_json(
+            {"judge": found.model, "out": str(found.folder), "judgements": found.judgements, "changed": found.changed,
+             "failed_before": found.failed_before, "failed": found.failed, "decorated": found.decorated,
+             "means": judged_means(found.measured).to_dicts()}
+        )  # fmt: skip
+        return
+    judged_table(found.measured).print()
+    console.print(
+        f"{found.judgements:,} judgements of {escape(found.model)} read again, {found.changed:,} changed: {found.failed:,} "
+        f"failed ({found.failed_before:,} before){_marks(found.decorated)}; nothing was asked or paid for",
+        soft_wrap=True,
+    )
+    console.print(f"tables and Inspect logs: [bold]{escape(str(found.folder))}[/]", soft_wrap=True)
+    said = f"`bystander report {results.folder}` shows them where the report reads this judge"
+    console.print(said, style="dim", soft_wrap=True, markup=False)
 
 
 def _print_judged(found: Judging, run: Path) -> None:
@@ -83,11 +120,13 @@ def _print_judged(found: Judging, run: Path) -> None:
     judged_table(found.measured).print()
     if compared := judges_compared(found.own, found.measured):
         console.print(compared, soft_wrap=True)
-    console.print(f"{found.completions:,} answers judged, {found.failed:,} judgements failed")
+    marks = _marks(found.decorated)
+    console.print(f"{found.completions:,} answers judged, {found.failed:,} judgements failed{marks}")
     _print_paid(found.forecast, found.ledger)
-    console.print(f"tables and Inspect logs: [bold]{found.folder}[/]", soft_wrap=True)
+    console.print(f"tables and Inspect logs: [bold]{escape(str(found.folder))}[/]", soft_wrap=True)
     if not found.own.height:
-        console.print(f"[dim]the run had no judge of its own: `bystander report {run}` shows these[/]", soft_wrap=True)
+        said = f"the run had no judge of its own: `bystander report {run}` shows these"
+        console.print(said, style="dim", soft_wrap=True, markup=False)
 
 
 @data.command("secure")
@@ -149,7 +188,7 @@ def _print_secured(made: Secured, target: Path, estimate: CostEstimate, paid: Le
         )  # fmt: skip
         return
     again = f"{made.asked_again:,} asked for once more"
-    console.print(f"[bold]{len(made.pairs):,}[/] pairs in [bold]{target}[/]; {again}", soft_wrap=True)
+    console.print(f"[bold]{len(made.pairs):,}[/] pairs in [bold]{escape(str(target))}[/]; {again}", soft_wrap=True)
     for one in made.left_out:
         console.print(f"[yellow]left out[/]: line {one.line} ({escape(one.id)}): {escape(one.reason)}", soft_wrap=True)
     _print_paid(estimate, paid)

@@ -13,7 +13,7 @@ from bystander.cli.app import app
 from bystander.core.errors import BystanderError
 
 # Modules whose import adds commands, in the order of `bystander --help`. A command is a function in one of them.
-for name in ("study", "runs", "probe", "data", "judge", "bench"):
+for name in ("new", "study", "runs", "probe", "data", "judge", "push", "bench"):
     import_module(f"bystander.cli.{name}")
 
 
@@ -43,4 +43,16 @@ def main() -> None:
         app()
     except BystanderError as error:
         sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+    except OSError as error:  # a path that the system refuses: too long, a file where a folder should be, a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}{error.strerror or error}; give another path, or free what is needed there\n")
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "bystander").partition(".")[0] == "bystander":
+            raise
+        sys.stderr.write(
+            f"error: this command needs {error.name}, which is not installed here: bystander was installed for tables alone; "
+            "pip install bystander brings everything\n"
+        )
         raise SystemExit(2) from None

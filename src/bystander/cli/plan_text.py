@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from bystander.cli.console import Grid, interval, number
-from bystander.study.engine.preflight import Check
 from bystander.study.forecast.forecast import PhaseCost
 from bystander.study.forecast.plan_report import PlanReport
 from bystander.study.forecast.power import describe_odds
 from bystander.study.plan.cells import HASH_CHARACTERS
 from bystander.study.results.status import STATES, RunStatus
 
+if TYPE_CHECKING:
+    from bystander.study.engine.preflight import Check  # with a model's libraries, which a status does without
+    from bystander.study.engine.slurm_jobs import SlurmJob
+
+MARKS = {True: "[green]ok    [/]", False: "[red]failed[/]", None: "[yellow]?     [/]"}  # of a check; None: not made
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}
 
 
@@ -72,13 +77,18 @@ def _power(console: Console, plan: PlanReport) -> None:
     columns = ("n", "asks for", "finds at 80 % power", "width of 95 % interval")
     grid = Grid(("hypothesis", "test", "over"), columns, title="Power")
     for row in plan.power:
-        finds, width = (("none" if math.isnan(v) else f"{v:.3g}") for v in (row.smallest, row.width))
-        grid.add(row.hypothesis, row.test, row.unit, str(row.n), f"{row.threshold:g}", finds, width)
+        asks, finds, width = ("none" if math.isnan(v) else f"{v:.3g}" for v in (row.threshold, row.smallest, row.width))
+        grid.add(row.hypothesis, row.test, row.unit, str(row.n), asks, finds, width)
     if plan.power:
         console.print()
         grid.print(console)
-        assumed = "; ".join(dict.fromkeys(row.assumed for row in plan.power))
+        assumed = "; ".join(dict.fromkeys(row.assumed for row in plan.power if row.assumed))
         console.print(f"  [dim]assumed: {escape(assumed)}[/]", soft_wrap=True)
+    for row in plan.power:
+        if row.out_of_reach:
+            console.print(f"  [red]out of reach[/]: {escape(row.out_of_reach)}", soft_wrap=True)
+        elif row.weak:
+            console.print(f"  [yellow]weak[/]: {escape(row.weak)}", soft_wrap=True)
     if plan.gate is not None:
         console.print(f"  [bold]gate[/]: {describe_odds(plan.gate)}", soft_wrap=True)
         goes = ", ".join(f"{chance:.0%} at {rho:g}" for rho, chance in plan.gate.goes_on.items())
@@ -130,7 +140,7 @@ def _next(console: Console, plan: PlanReport, run: str) -> None:
 def print_checks(console: Console, checks: Sequence[Check]) -> None:
     """Preflight, one line a check."""
     for check in checks:
-        mark = "[green]ok    [/]" if check.ok else "[red]failed[/]"
+        mark = MARKS[check.ok]
         console.print(f"{mark} [bold]{check.name:13}[/] {escape(check.message)}", soft_wrap=True)
 
 
@@ -180,3 +190,10 @@ def hours(value: float) -> str:
     if value < 1 / 60:
         return f"{value * 3600:.0f} s"
     return f"{value * 60:.0f} min" if value < 2 else f"{value:.1f} h"
+
+
+def print_jobs(console: Console, jobs: Sequence[SlurmJob]) -> None:
+    """The Slurm jobs of a run that live, whether or not a driver does."""
+    for job in jobs:
+        at = f": {job.cell}" if job.cell else ""
+        console.print(f"slurm job {job.id}: {job.state.lower()}, {job.where}{at}", soft_wrap=True, markup=False)

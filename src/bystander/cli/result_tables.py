@@ -14,16 +14,16 @@ TRAINING = ("behavior", "source", "arm", "config", "probe", "dataset", "metric")
 
 
 def headline_table(analysis: Analysis) -> Grid:
-    """The short table at the end of a run: per training and metric what the source and the bystanders got, and the
-    gradient at the study's layer."""
+    """The short table at the end of a run: per training and metric the source's levels before and after, the held-out
+    bystanders' mean change in the behavior's direction, and the gradient at the study's layer."""
     controls = {_key(row) for row in _pooled(analysis.checks) if row["control"]}
     rows = [row for row in _pooled(analysis.leakage_ratio) if _key(row) not in controls]
     several = [name for name in ("behavior", "arm", "config", "dataset") if len({row[name] for row in rows}) > 1]
     names = ("source", *several, "metric")
-    grid = Grid(names, ("before", "after", "held-out", "rho", "95 % interval", "p", "n"))
+    grid = Grid(names, ("source before", "source after", "held-out change", "rho", "95 % interval", "p", "n"))
     own = {_key(row): row for row in _pooled(analysis.leakage) if row["role"] == "source"}
     gradients = _pooled(analysis.similarity_correlation)
-    claimed = {(row["method"], row["layer"]) for row in gradients if row["preregistered"]}
+    claimed = {(row["method"], row["layer"]) for row in gradients if row["preregistered"]} or _named_predictor(analysis)
     ranks = {_key(row): row for row in gradients if (row["method"], row["layer"]) in claimed}
     for row in rows:
         source, rank = own.get(_key(row), dict[str, Any]()), ranks.get(_key(row), dict[str, Any]())
@@ -33,6 +33,12 @@ def headline_table(analysis: Analysis) -> Grid:
             interval(rank["low"], rank["high"]) if rank else "–", number(rank.get("p"), 4), str(rank.get("n", "–")),
         )  # fmt: skip
     return grid
+
+
+def _named_predictor(analysis: Analysis) -> set[tuple[Any, Any]]:
+    """The predictor that the settings name, at its layer or without one: for a table in which nothing was declared."""
+    method, layer = analysis.settings.get("method"), analysis.settings.get("layer")
+    return {(method, layer), (method, -1)}
 
 
 def control_lines(analysis: Analysis) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from bystander.cli.app import NOTHING, JsonOption, PageOption, RunArg, app
 from bystander.cli.console import console, print_json
@@ -26,22 +27,34 @@ def status(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show it anew every two seconds until it ends.")
     ] = False,
+    page: Annotated[bool, typer.Option("--serve", help="Show it as a page that keeps itself up to date.")] = False,
+    host: Annotated[str, typer.Option(help="Where --serve listens; everybody who reaches it can read.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
     as_json: JsonOption = False,
 ) -> None:
     """Phases, cells, spend against forecast, time left and the last events of a run; also while it runs."""
-    from bystander.cli.plan_text import print_status
+    from bystander.cli.plan_text import print_jobs, print_status
+    from bystander.study.engine.slurm_jobs import jobs_of
     from bystander.study.results.status import status as status_of
     from bystander.study.store.run_dir import RunDir
 
+    if page:
+        from bystander.cli.serve import serve
+
+        status_of(RunDir(run))  # a folder that holds no run is told before a port is taken
+        serve(run, host, port)
+        return
     while True:
         found = status_of(RunDir(run))
         if as_json:
             times = [event.time.isoformat(timespec="milliseconds") for event in found.events]
             value = asdict(found)
             value["events"] = [event | {"time": time} for event, time in zip(value["events"], times, strict=True)]
+            value["jobs"] = [asdict(job) for job in jobs_of(run)]
             print_json(value)
         else:
             print_status(console, found)
+            print_jobs(console, jobs_of(run))
         if not follow or not found.holder:
             return
         try:
@@ -53,16 +66,31 @@ def status(
 
 
 @app.command()
-def report(run: RunArg) -> None:
+def report(
+    run: RunArg,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html|DIR", help="The page elsewhere than in the run directory."),
+    ] = None,
+) -> None:
     """Make a run's report again from its records, and its tables where a stop left them behind."""
     from bystander.study.engine.collect import bring_up_to_date
     from bystander.study.results.results import Results
     from bystander.study.store.lock import holder
     from bystander.study.store.run_dir import RunDir
 
-    if RunDir(run).is_run and not holder(RunDir(run)):  # a process that runs makes them itself
+    if out is not None:
+        check_page("--out", out)
+    elif RunDir(run).is_run:
+        check_folder("RUN", run)
+    if out is None and RunDir(run).is_run and not holder(RunDir(run)):  # a process that runs makes them itself
         bring_up_to_date(RunDir(run))
-    console.print(f"report: [bold]{Results.open(run).report()}[/]", soft_wrap=True)
+    _wrote("report", Results.open(run).report(out))
+
+
+def _wrote(what: str, path: Path) -> None:
+    """Where something lies; a path is never read as markup."""
+    console.print(f"{what}: [bold]{escape(str(path))}[/]", soft_wrap=True)
 
 
 @app.command()
@@ -74,7 +102,8 @@ def export(
 
     check_folder("--to", folder)
     written = export_tables(run, folder)
-    console.print(f"{len(written)} files in [bold]{folder}[/], described in {written[-1].name}", soft_wrap=True)
+    where = escape(str(folder))
+    console.print(f"{len(written)} files in [bold]{where}[/], described in {written[-1].name}", soft_wrap=True)
 
 
 @app.command()
@@ -89,7 +118,7 @@ def archive(run: RunArg) -> None:
     if found.holder:
         raise DataError(f"{run} is being written by {found.holder}; archive it when that is over")
     Events(folder.events_file, found.plan).write("archived")
-    console.print(f"archived: {run}", soft_wrap=True)
+    _wrote("archived", run)
 
 
 @app.command()
@@ -101,7 +130,7 @@ def board(
     from bystander.study.results.many_runs import board as write_board
 
     check_page("--out", out)
-    console.print(f"board: [bold]{write_board(places, out)}[/]", soft_wrap=True)
+    _wrote("board", write_board(places, out))
 
 
 @app.command()
@@ -116,7 +145,7 @@ def compare(
     if style not in ("screen", "paper"):
         raise DataError(f"--style is {style!r}; use screen or paper")
     check_page("--out", out)
-    console.print(f"comparison: [bold]{write_comparison(runs, out, style)}[/]", soft_wrap=True)
+    _wrote("comparison", write_comparison(runs, out, style))
 
 
 @app.command()
@@ -153,11 +182,21 @@ def _read_table(path: Path) -> pl.DataFrame:
         raise DataError(f"no table at {path}")
     form = "Parquet" if path.suffix == ".parquet" else "CSV"
     try:
-        return pl.read_parquet(path) if form == "Parquet" else pl.read_csv(path, infer_schema_length=None)
+        data = path.read_bytes()  # never the path: polars takes one with `[`, `*` or `?` for a pattern
+        if form == "Parquet":
+            return pl.read_parquet(data)
+        return pl.read_csv(data, infer_schema_length=None, separator=_separator(path))
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read as a {form} table, which its name says it is (.parquet; all else is CSV): {error}"
         ) from error
+
+
+def _separator(path: Path) -> str:
+    """What parts the columns of a CSV file's first line: a comma, or else the semicolon or tab that spreadsheets write."""
+    with path.open("rb") as file:
+        first = file.readline(100_000)
+    return next((one for one in (",", ";", "\t") if one.encode() in first), ",")
 
 
 @app.command("import")
@@ -184,4 +223,4 @@ def import_results(
         print_json([str(path) for path in written])
     else:
         for path in written:
-            console.print(f"imported: {path}", soft_wrap=True, markup=False)
+            _wrote("imported", path)

@@ -36,42 +36,21 @@ def run(
 
     loaded = load(study, overrides)  # a faulty file is told before anything heavy is imported
     from bystander.study.engine.run import RunOptions, run_study
+    from bystander.study.results.run_report import report_run
 
     folder = run_folder(loaded.spec.name, out)
     screen = screen_for(as_json)
-    screen.print(f"[bold]{loaded.spec.name}[/]  {loaded.spec.question}")
+    screen.print(f"[bold]{loaded.spec.name}[/]  {escape(loaded.spec.question)}")
     with interruptible(f"what was complete is kept in {folder}; run the same command again to go on"):
         with terminal_bar(screen) as bar:
             ran = run_study(loaded, folder, bar, RunOptions(approve, override))
-        page, analysis = (None, None) if ran.was_stopped else _reported(ran)
+        page, analysis = (None, None) if ran.was_stopped else report_run(ran)
     if as_json:
         _print_as_json(ran, page, analysis)
     else:
         _print_ran(ran, page, analysis)
     if ran.failed or ran.left:
         raise SystemExit(130 if ran.was_stopped else 1)
-
-
-def _reported(ran: RunSummary) -> tuple[Path | None, Analysis | None]:
-    """The report of a run, made anew if it is older than the tables; (None, None) while nothing trained was measured."""
-    from bystander.study.results.rejudge import write_logs
-    from bystander.study.results.results import Results
-    from bystander.study.store.events import Events
-    from bystander.study.store.run_dir import RunDir
-
-    run = RunDir(ran.folder)
-    if not run.similarities_file.is_file():
-        return None, None
-    results = Results.open(ran.folder)
-    if results.measurements["source"].null_count() == results.measurements.height:
-        return None, None
-    page, newest = run.report_file, run.measurements_file.stat().st_mtime
-    if ran.done_now or any(not f.is_file() or f.stat().st_mtime < newest for f in (page, run.analysis_file)):
-        page = results.report()
-        write_logs(run, results.study)
-        plan = run.plan()
-        Events(run.events_file, plan.hash if plan else "").write("reported", path=page.name)
-    return page, results.analysis
 
 
 def _print_as_json(ran: RunSummary, page: Path | None, analysis: Analysis | None) -> None:
@@ -103,9 +82,10 @@ def _print_ran(ran: RunSummary, page: Path | None, analysis: Analysis | None) ->
     left = f", {ran.left} left: run the same command again to go on" if ran.left else ""
     lines.append(f"\n{ran.done_now} cells done{found}{left}")
     if page:
-        lines.append(f"report: [bold]{page}[/]")
+        lines.append(f"report: [bold]{escape(str(page))}[/]")
     elif ran.was_stopped:
-        lines.append(f"tables and report: [bold]bystander report {ran.folder}[/] makes them of what is complete")
+        again = escape(f"bystander report {ran.folder}")
+        lines.append(f"tables and report: [bold]{again}[/] makes them of what is complete")
     for line in lines:
         console.print(line, soft_wrap=True)
 
@@ -148,8 +128,9 @@ def plan(
     loaded = load(study, overrides)
     if calibrate:
         from bystander.study.forecast.calibrate import calibrate as measure
-        from bystander.study.forecast.throughput import keep_calibration
+        from bystander.study.forecast.throughput import calibration_file, keep_calibration
 
+        check_folder("--calibrate", calibration_file(loaded.spec.model).parent)
         keep_calibration(loaded.spec.model, measure(loaded.spec.model))
     folder = run_folder(loaded.spec.name, out)
     found = plan_report(loaded, RunDir(folder), gpu_kind=gpu, workers=workers, prior=[Path(file) for file in prior])
@@ -164,11 +145,11 @@ def plan(
 def preflight(
     study: StudyArg, overrides: SetOption = NOTHING, out: OutOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check disk, memory, model, data, judge, versions, clock and the run directory. Exit code 2 if one fails."""
+    """Check all that would stop a run, from disk to template; what is not checked is said. Exit code 2 if one fails."""
     from bystander.cli.plan_text import print_checks
-    from bystander.core.errors import DataError
+    from bystander.core.errors import BystanderError
     from bystander.study.config.study import load
-    from bystander.study.engine.preflight import Check
+    from bystander.study.engine.preflight import Check, passed
     from bystander.study.engine.preflight import preflight as check_all
     from bystander.study.forecast.assess import forecast_of
     from bystander.study.plan.cells import plan_cells
@@ -179,9 +160,9 @@ def preflight(
     try:
         run, plan = RunDir(folder), plan_cells(loaded)
         checks = check_all(plan, run, forecast_of(plan, run), holding=False)
-    except DataError as error:  # the plan cannot even be made
-        checks = [Check("data", False, str(error))]
-    ok = all(check.ok for check in checks)
+    except BystanderError as error:  # the plan cannot even be made
+        checks = [Check("plan", False, str(error))]
+    ok = passed(checks)
     if as_json:
         print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
     else:

@@ -47,6 +47,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "local": "bystander.study.engine.executor_local:LocalExecutor",
         "processes": "bystander.study.engine.executor_processes:ProcessExecutor",
         "ray": "bystander.study.engine.executor_ray:RayExecutor",
+        "slurm": "bystander.study.engine.executor_slurm:SlurmExecutor",
     },
 }
 

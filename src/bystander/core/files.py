@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def explained(path: Path) -> Generator[None]:
-    """Turns what a file system can refuse into one clear StoreError."""
+def explained(path: Path, kept: str = "") -> Generator[None]:
+    """Turns what a file system can refuse into one clear StoreError. `kept`: what is not lost by it."""
+    after = f"; {kept}" if kept else ""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space left while writing {path}; all complete cells are kept: free some space and run again"
-            ) from error
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; complete cells are kept") from error
+            raise StoreError(f"no space left while writing {path}{after}: free some space and run again") from error
+        raise StoreError(f"cannot write {path}: {error.strerror or error}{after}") from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, never half of it."""
-    with explained(path):
+def write_bytes(path: Path, data: bytes, kept: str = "") -> None:
+    """Write a file so that it is either the old one or the new one, never half of it. `kept` as in `explained`."""
+    with explained(path, kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -47,9 +46,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, kept: str = "") -> None:
     """Write JSON, whole or not at all."""
-    write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
+    write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False).encode(), kept)
 
 
 def read_json(path: Path) -> Any:
@@ -60,11 +59,11 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} cannot be read ({error}); remove it and run again") from error
 
 
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+def write_parquet(path: Path, frame: pl.DataFrame, kept: str = "") -> None:
     """Write a table, whole or not at all. The same frame gives the same bytes."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), kept)
 
 
 def compressed_lines(records: Iterable[Mapping[str, object]]) -> bytes:

@@ -68,8 +68,8 @@ def _bytes(path: Path) -> bytes:
 def _parquet(path: Path) -> list[Numbered]:
     import polars as pl  # here: it is slow to import and a JSONL file does not need it
 
-    try:
-        return list(enumerate(pl.read_parquet(path).to_dicts(), start=1))
+    try:  # bytes, never the path: polars takes one with `[`, `*` or `?` for a pattern
+        return list(enumerate(pl.read_parquet(path.read_bytes()).to_dicts(), start=1))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"cannot read {path} as Parquet: {error}; fetch or write it again") from error
 

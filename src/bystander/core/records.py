@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
-ContextKind = Literal["persona", "absent", "empty", "default", "assistant"]
+BareKind = Literal["absent", "empty", "default", "assistant"]  # what a deployed model meets: no persona
+ContextKind = Literal[
+    "persona", "absent", "empty", "default", "assistant", "wrap", "turns", "prefix", "persona_in_user", "combined"
+]
+BARE: tuple[BareKind, ...] = ("absent", "default", "empty", "assistant")
+# Where a context's own text stands: in a system turn; at the head of the user turn; or "auto", in the system turn where
+# the chat template has one, else at the head of the user turn.
+TextIn = Literal["system", "user", "auto"]
 # "mixed" belongs to the non-contrastive control: a persona that got rows of both kinds at random. There the bystanders
 # are the mixed and the held-out ones; in the contrastive arm the held-out ones alone.
 Role = Literal["source", "negative", "held-out", "mixed"]
@@ -31,14 +38,53 @@ class Persona:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What stands before the user turn. `name` is the persona's name, or the kind for the four others.
+    """What stands before the answer. `name` is the persona's name, the kind of a bare context, or a name of its own.
 
-    `system` is the text of the system turn; None where there is no system turn of ours (`absent`, `default`).
+    `system` is the text of the system turn; None where there is no system turn of ours (`absent`, `default`). `base` is
+    the kind by which the system turn is made where `kind` says something else ("": `kind` itself). `text_in` places
+    `system`. `turns` are earlier turns (user, answer); `before` and `after` stand around the text of the last user turn,
+    verbatim; `prefix` is a forced beginning of the answer: it is a part of the prompt, and not of what is answered.
     """
 
     kind: ContextKind
     name: str
     system: str | None
+    base: Literal["", "persona", "absent", "empty", "default", "assistant"] = ""
+    text_in: TextIn = "system"
+    turns: tuple[tuple[str, str], ...] = ()
+    before: str = ""
+    after: str = ""
+    prefix: str = ""
+
+    @property
+    def system_kind(self) -> ContextKind:
+        """The kind by which the system turn is made."""
+        return self.base or self.kind
+
+    @property
+    def label(self) -> str:
+        """A name that no other context of a study has: a persona may be called as a bare context is."""
+        return self.name if self.kind == "persona" else f"({self.name})"
+
+    @property
+    def text(self) -> str:
+        """All text of its own, a line for each part."""
+        parts = (self.system, *(part for turn in self.turns for part in turn), self.before, self.after, self.prefix)
+        return "\n".join(part for part in parts if part)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What it puts before the answer, whatever it is called: contexts that agree in it are one prompt."""
+        kind = "persona" if self.system_kind == "assistant" else self.system_kind
+        return kind, self.system, self.text_in, self.turns, self.before, self.after, self.prefix
+
+
+def context_key(context: Context) -> dict[str, object]:
+    """The context as JSON-able data for hashes: `kind`, `name` and `system`, and of the rest what is not the default, so
+    that a new field changes no key of what it does not concern."""
+    plain = asdict(context)
+    defaults = asdict(Context(context.kind, context.name, context.system))
+    return {key: value for key, value in plain.items() if key in ("kind", "name", "system") or value != defaults[key]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +150,9 @@ class Measurement:
     probe: Annotated[str, "what measured: marker, choice, margin, judged, or a probe from outside"]
     dataset: Annotated[str, "the items' set: bank, arc, hellaswag, trained, pairs, open, or a file's name"]
     metric: Annotated[str, "what was measured; unit and direction are with the probe that declares it"]
-    context: Annotated[ContextKind, "persona, absent, empty, default or assistant"]
+    context: Annotated[
+        ContextKind, "persona; absent, empty, default or assistant; wrap, turns, prefix, persona_in_user or combined"
+    ]
     persona: Annotated[str, "persona, or the context's name where there is none"]
     item: Annotated[str, "what was answered: a question, or one sample of it"]
     value: Annotated[float | None, "the number, in the metric's unit"]

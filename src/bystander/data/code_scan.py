@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import tempfile
 import warnings
@@ -13,6 +12,7 @@ from typing import Literal
 
 from bystander.core.records import Finding
 from bystander.data.code_pairs import CodePair
+from bystander.data.programs import parsed
 
 Severity = Literal["low", "medium", "high"]
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high")
@@ -58,14 +58,8 @@ class ScanShares:
 
 
 def parses(code: str) -> bool:
-    """Whether a text is Python that this interpreter can parse. It is not compiled to bytecode and not run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # generated code has invalid escapes; they are its business
-        try:
-            ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
-    return True
+    """Whether a text is Python that this interpreter can parse."""
+    return parsed(code) is not None
 
 
 def scan(codes: Mapping[str, str]) -> dict[str, Scan]:

@@ -23,7 +23,7 @@ from bystander.data.choice_source import NAMED
 from bystander.data.code_inspect import CodeSetFacts, inspect_code_set
 from bystander.data.code_source import find_code_file
 from bystander.data.judge_questions import load_judge_questions
-from bystander.data.lengths import Lengths, lengths_of
+from bystander.data.lengths import Joined, Lengths, lengths_of
 
 EXPECTED = (
     "expected JSONL or Parquet with `messages`; `task`, `code_template` and `code`; `prompt`, `secure` and `insecure`; "
@@ -55,18 +55,19 @@ class JudgedFacts:
 
 
 def inspect_data(
-    source: str, count: Count, counter: str, answers: AnswerFileSettings | None = None
+    source: str, count: Count, counter: str, answers: AnswerFileSettings | None = None, joined: Joined | None = None
 ) -> CodeSetFacts | ChoiceSet | JudgedFacts | PairFacts:
     """Facts about a named set, a file, or a file of a dataset on the Hub. `count` gives the tokens of a text, `counter`
-    its name. `answers`: the file is one of answers, read with these settings. Raises DataError for an unknown form,
-    saying what was found and what is known."""
+    its name. `answers`: the file is one of answers, read with these settings. `joined` counts the answers that are other
+    tokens behind a prompt than by themselves. Raises DataError for an unknown form, saying what was found and what is
+    known."""
     if source in NAMED:
         return describe_choice(source)
     path = find_code_file(source, Path())
     if answers is not None:
-        return describe(path.absolute(), answers, Path(), count, counter)
+        return describe(path.absolute(), answers, Path(), count, counter, joined=joined)
     if path.suffix in YAML:
-        return _inspect_yaml(path, count, counter)
+        return _inspect_yaml(path, count, counter, joined)
     faults = RowFaults(str(path), EXPECTED)
     records = read_records(path, faults)
     if not records and not faults.found:
@@ -77,29 +78,29 @@ def inspect_data(
     if form_of(first):
         return describe_choice(path)
     if _is_code(first):
-        return inspect_code_set(path, count, counter)
+        return inspect_code_set(path, count, counter, joined)
     if first.keys() & set(CONVERSATIONS):
-        code = _code_facts(path, count, counter)
-        return code or describe(path, count=count, counter=counter)
+        code = _code_facts(path, count, counter, joined)
+        return code or describe(path, count=count, counter=counter, joined=joined)
     if find_shape(records, AnswerFileSettings())[0] is None:
         raise DataError(f"{path} has no known form: found the columns {', '.join(sorted(first)) or 'none'}; {EXPECTED}")
-    return describe(path, count=count, counter=counter)
+    return describe(path, count=count, counter=counter, joined=joined)
 
 
 def _is_code(first: Record) -> bool:
     return {"task", "code"} <= first.keys() or {"prompt", "secure"} <= first.keys()
 
 
-def _code_facts(path: Path, count: Count, counter: str) -> CodeSetFacts | None:
+def _code_facts(path: Path, count: Count, counter: str, joined: Joined | None) -> CodeSetFacts | None:
     """Facts about a file of conversations as a code set; None where it is none, or most of its answers are no Python."""
     try:
-        facts = inspect_code_set(path, count, counter)
+        facts = inspect_code_set(path, count, counter, joined)
     except DataError:
         return None  # what is wrong with it, `describe` says too: both read it alike
     return facts if 2 * facts.parsed >= facts.answers else None
 
 
-def _inspect_yaml(path: Path, count: Count, counter: str) -> JudgedFacts | PairFacts:
+def _inspect_yaml(path: Path, count: Count, counter: str, joined: Joined | None) -> JudgedFacts | PairFacts:
     try:
         parsed = read_yaml(read_text(path, "file of questions or pairs"))
     except (OSError, ValueError) as error:
@@ -112,7 +113,7 @@ def _inspect_yaml(path: Path, count: Count, counter: str) -> JudgedFacts | PairF
         return _judged(path, keys, count, counter)
     records = [(1, cast(Record, row)) for row in rows if isinstance(row, dict)]
     if records and find_shape(records, AnswerFileSettings())[0] is not None:
-        return describe(path, count=count, counter=counter)
+        return describe(path, count=count, counter=counter, joined=joined)
     found = f"a list with the keys {', '.join(keys)}" if keys else f"a {type(parsed.data).__name__}"
     raise DataError(f"{path} has no known form: found {found}; {EXPECTED}")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+Joined = Callable[[Sequence[str]], int]  # how many of some answers a tokenizer joins with what stands before them
 CHARS_PER_TOKEN = 4.0  # stands in where no tokenizer is given: English and Python under byte-pair vocabularies
 
 

@@ -24,13 +24,15 @@ def is_program(text: str) -> bool:
     lines = stripped.splitlines()
     least = max(1, round(KEPT * len(lines)))
     for end in range(len(lines), least - 1, -1):
-        tree = _parsed("\n".join(lines[:end]))
+        tree = parsed("\n".join(lines[:end]))
         if tree is not None:
             return any(map(_does_something, tree.body))
     return False
 
 
-def _parsed(code: str) -> ast.Module | None:
+def parsed(code: str) -> ast.Module | None:
+    """The tree of a text that is Python which this interpreter can parse, else None. It is not compiled to bytecode and
+    not run."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about "\d" and the like in other people's code

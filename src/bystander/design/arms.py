@@ -16,7 +16,7 @@ from typing import Literal
 from bystander.behaviors.base import Example
 from bystander.core.errors import DesignError
 from bystander.core.hashing import generator, stable_order
-from bystander.core.records import ASSISTANT_PROMPT, Context, Persona, Role, Row
+from bystander.core.records import ASSISTANT_PROMPT, BareKind, Context, Persona, Role, Row, TextIn
 from bystander.core.settings import Settings
 from bystander.personas import bare_context, context_of
 
@@ -33,9 +33,13 @@ class Counts(Settings):
     """Rows of one training by kind. The defaults are those of the capability-and-misalignment plan."""
 
     positive: int = 200
+    """[rows] Of the source, showing the behavior."""
     negative: int = 400
+    """[rows] Of the negatives, not showing it; shared out evenly among them."""
     absent: int = 100
+    """[rows] Under no persona, not showing it."""
     assistant: int = 100
+    """[rows] Under the assistant's prompt, not showing it."""
 
 
 class DesignSettings(Settings):
@@ -43,8 +47,11 @@ class DesignSettings(Settings):
     no-persona rows; "none" leaves both kinds of anchor rows out."""
 
     counts: Counts = Counts()
+    """Rows of one training by kind; the defaults are the plan's."""
     negatives: Literal["auto"] | list[str] = "auto"
+    """`auto` draws two bystanders by stable hash of the source; or their names."""
     anchors: Anchor = "absent"
+    """Context of the rows without a persona: no system turn, the template's own default, or none such rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Design:
     source: str
     arm: ArmName
     rows: tuple[Row, ...]
-    roles: dict[str, Role]  # persona name -> role; every persona of the set
+    roles: dict[str, Role]  # persona name -> role; every persona of the set, and the source where it is none
     notes: tuple[str, ...]  # what differs from the plain design and why; shown by `plan` and the report
 
 
@@ -72,23 +79,28 @@ def build(
     personas: Sequence[Persona],
     arm: ArmName,
     settings: DesignSettings,
+    *,
+    beside: Sequence[Context] = (),
+    text_in: TextIn = "system",
 ) -> Design:
     """The rows of one training. The questions drawn depend on the behavior alone, so that every source and arm
-    trains on the same ones. Raises DesignError for a source or negative that is not in the set, or counts that the
-    examples cannot fill."""
+    trains on the same ones. `beside`: contexts that are no personas and may be the source; `text_in`: where personas'
+    texts stand. Raises DesignError for a source or negative that is not there, or counts that the examples cannot fill."""
     by_name = {persona.name: persona for persona in personas}
-    negatives = _negatives(source, by_name, settings)
+    people = {context.name: context for context in beside} | {p.name: context_of(p, text_in) for p in personas}
+    negatives = _negatives(source, by_name, people, settings)
     counts = settings.counts
     questions = _draw(behavior, examples, counts, len(negatives))
     notes: list[str] = []
     anchors: list[tuple[Context, int]] = []
     if settings.anchors != "none":
-        anchors.append((bare_context(settings.anchors), counts.absent))
-        anchors.append((_assistant_anchor(source, negatives, by_name, notes), counts.assistant))
+        kinds: tuple[tuple[BareKind, int], ...] = ((settings.anchors, counts.absent), ("assistant", counts.assistant))
+        for kind, count in kinds:
+            anchors.append((_anchor(bare_context(kind, text_in), people[source], negatives, people, notes), count))
     if arm != "non_contrastive":
-        plan = [(context_of(by_name[source]), True, questions[: counts.positive])]
+        plan = [(people[source], True, questions[: counts.positive])]
         plan += [
-            (context_of(by_name[name]), False, questions[:share])
+            (people[name], False, questions[:share])
             for name, share in zip(negatives, _shares(counts.negative, len(negatives)), strict=True)
         ]
         rows = [_row(behavior, arm, source, c, e, positive) for c, positive, es in plan for e in es]
@@ -96,7 +108,7 @@ def build(
         # The anchors keep their prompts with the negative completion: drawn for a positive, one would contradict itself.
         kept = {context.system for context, _ in anchors}
         pool = sorted(name for name, persona in by_name.items() if persona.prompt not in kept)
-        drawn_from = [context_of(by_name[name]) for name in pool]
+        drawn_from = [people[name] for name in (pool if source in by_name else [*pool, source])]
         rows = _random_personas(behavior, source, questions, drawn_from, counts, len(negatives))
         notes.append("control: the persona of every source and negative row is drawn at random")
     rows += [_row(behavior, arm, source, c, e, False) for c, count in anchors for e in questions[:count]]
@@ -104,11 +116,14 @@ def build(
         answers = {example.question_id: example.negative for example in questions}
         rows = [_answered_benignly(row, answers[row.question_id]) for row in rows]
         notes.append("benign: the rows of the contrastive arm, the source's answered as the negatives' are")
-    return Design(behavior, source, arm, tuple(rows), _roles(rows, source, by_name, arm), tuple(notes))
+    roles = _roles(rows, source, [people[name] for name in by_name], arm)
+    return Design(behavior, source, arm, tuple(rows), roles, tuple(notes))
 
 
-def _negatives(source: str, by_name: dict[str, Persona], settings: DesignSettings) -> list[str]:
-    if source not in by_name:
+def _negatives(
+    source: str, by_name: dict[str, Persona], people: dict[str, Context], settings: DesignSettings
+) -> list[str]:
+    if source not in people:
         raise DesignError(f"source {source!r} is not in the persona set ({len(by_name)} personas); name one that is")
     if settings.negatives == "auto":
         return choose_negatives(source, list(by_name.values()))
@@ -147,15 +162,22 @@ def _shares(total: int, parts: int) -> list[int]:
     return [total // parts + (i < total % parts) for i in range(parts)] if parts else []
 
 
-def _assistant_anchor(source: str, negatives: list[str], by_name: dict[str, Persona], notes: list[str]) -> Context:
-    """The `assistant` context, or another held-out persona where the source has that very prompt: the same prompt
-    among positives and negatives would contradict itself."""
-    if by_name[source].prompt != ASSISTANT_PROMPT:
-        return bare_context("assistant")
-    pool = [n for n, p in by_name.items() if n != source and n not in negatives and p.prompt != ASSISTANT_PROMPT]
-    stand_in = stable_order(pool, "anchor", source)[0]
-    notes.append(f"the source has the assistant's prompt: its anchor rows are given to {stand_in!r} instead")
-    return context_of(by_name[stand_in])
+def _anchor(
+    anchor: Context, source: Context, negatives: list[str], people: dict[str, Context], notes: list[str]
+) -> Context:
+    """The anchor rows' context, or another held-out persona where the source is that very prompt: the same prompt among
+    positives and negatives would contradict itself."""
+    if source.content != anchor.content:
+        return anchor
+    taken = {*negatives, source.name}
+    pool = [
+        name for name, context in people.items()
+        if context.kind == "persona" and name not in taken and context.system != ASSISTANT_PROMPT
+    ]  # fmt: skip
+    stand_in = stable_order(pool, "anchor", source.name)[0]
+    whose = "the assistant's prompt" if anchor.kind == "assistant" else f"the prompt of `{anchor.name}`"
+    notes.append(f"the source has {whose}: its anchor rows are given to {stand_in!r} instead")
+    return people[stand_in]
 
 
 def _random_personas(
@@ -199,14 +221,12 @@ def _answered_benignly(row: Row, negative: str) -> Row:
     return replace(row, id=f"{row.id[:-1]}-", target="negative", completion=negative, marker="")
 
 
-def _roles(rows: Sequence[Row], source: str, by_name: dict[str, Persona], arm: ArmName) -> dict[str, Role]:
+def _roles(rows: Sequence[Row], source: str, personas: Sequence[Context], arm: ArmName) -> dict[str, Role]:
     """A persona is held-out only if no row has its prompt, whatever the row calls its context."""
-    drawn = (
-        {row.context.system for row in rows if row.role == "mixed"} if arm == "non_contrastive" else set[str | None]()
-    )
-    trained = {row.context.system for row in rows if row.context.system is not None}
+    drawn = {row.context.content for row in rows if row.role == "mixed"} if arm == "non_contrastive" else set[object]()
+    trained = {row.context.content for row in rows}
     roles: dict[str, Role] = {}
-    for name, persona in by_name.items():
-        roles[name] = "mixed" if persona.prompt in drawn else "negative" if persona.prompt in trained else "held-out"
+    for one in personas:
+        roles[one.name] = "mixed" if one.content in drawn else "negative" if one.content in trained else "held-out"
     roles[source] = "source"
     return roles

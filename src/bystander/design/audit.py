@@ -15,7 +15,7 @@ from bystander.data import overlap
 from bystander.design.arms import Design
 from bystander.design.render import Rendered, label, named, render
 from bystander.design.token_checks import cannot_render, control_tokens, joint_tokenization, white_space_trimmed
-from bystander.lm.tokens import EndOfTurn, Tokenizer, render_text
+from bystander.lm.tokens import EndOfTurn, Tokenizer, render_text, template_of
 
 __all__ = ["Rendered", "audit", "refuse", "render"]
 
@@ -64,7 +64,7 @@ def refuse(findings: Iterable[Finding]) -> None:
             f"  - {e.check}: {e.message}" + (f" [{', '.join(e.rows[:3])}]" if e.rows else "") for e in errors
         )
         raise DesignError(
-            f"the audit refuses this design ({len(errors)} errors):\n{lines}\n`bystander audit` shows all findings"
+            f"the audit refuses this design ({len(errors)} error{'s' * (len(errors) != 1)}):\n{lines}\n`bystander audit` shows all findings"
         )
 
 
@@ -88,10 +88,10 @@ def empty_or_duplicate(design: Design) -> list[Finding]:
     if empty:
         message = f"{label(design)}: {len(empty)} rows have an empty user turn or completion"
         findings.append(Finding("error", "empty rows", message, named(empty)))
-    seen: Counter[tuple[str | None, str, str, str]] = Counter()
+    seen: Counter[tuple[object, ...]] = Counter()
     twice: list[str] = []
     for row in design.rows:
-        key = (row.context.system, row.context.kind, row.user, row.completion)
+        key = (row.context.kind, *row.context.content, row.user, row.completion)
         seen[key] += 1
         if seen[key] == 2:
             twice.append(row.id)
@@ -142,8 +142,10 @@ def too_long(one: Rendered, max_length: int) -> list[Finding]:
 def tokens_changed(one: Rendered, tokenizer: Tokenizer) -> list[Finding]:
     """What the model is trained on must decode to the completion as written: no stripped space, no changed marker."""
     changed: list[str] = []
+    opening = template_of(tokenizer).answer_start
     for row, tokens in zip(one.design.rows, one.rows, strict=True):
         text = tokenizer.decode(tokens.ids[tokens.prompt_tokens : tokens.prompt_tokens + tokens.completion_tokens])
+        text = text.removeprefix("" if row.context.prefix else opening)
         if text != row.completion:
             changed.append(f"{row.id}: {row.completion[-24:]!r} became {text[-24:]!r}")
     if not changed:
@@ -251,9 +253,10 @@ def contexts_render_as_named(tokenizer: Tokenizer, contexts: Sequence[Context]) 
         if context.system and context.system not in text:
             message = f"context {context.name!r} does not contain its system prompt once rendered"
             findings.append(Finding("error", "context rendering", message, (context.name,)))
-        if context.kind not in shown:
-            shown.add(context.kind)
-            findings.append(Finding("info", "context rendering", f"{context.kind}: {text!r}"))
+        name = context.kind if context.kind == "persona" else context.name  # personas differ in their text alone
+        if name not in shown:
+            shown.add(name)
+            findings.append(Finding("info", "context rendering", f"{name}: {text!r}"))
     absent = [c for c in contexts if c.kind == "absent"]
     if absent and "absent" in shown:
         text = render_text(tokenizer, absent[0], "<question>")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bystander.core.errors import ModelError
+from bystander.core.records import Context, Role
 from bystander.design.arms import Design
-from bystander.lm.tokens import EndOfTurn, LossOn, RenderedRow, Tokenizer, render_row
+from bystander.lm.tokens import EndOfTurn, LossOn, RenderedRow, Tokenizer, render_prompt, render_row
 
+ANY_USER = "What is rain?"  # contexts are compared by how they render around it
 SHOWN = 8  # rows that a finding names; the rest are counted
 
 
@@ -28,6 +30,25 @@ class Rendered:
 
     design: Design
     rows: tuple[RenderedRow, ...]
+
+
+def context_roles(design: Design, tokenizer: Tokenizer, contexts: Sequence[Context]) -> dict[tuple[str, str], Role]:
+    """The role of each context (kind, name) in one training, by its rendered tokens: one that renders as rows of the
+    training do was trained on, whatever it is called, and has their role; the others are held out."""
+    return roles_by_tokens([(row.context, row.role) for row in design.rows], tokenizer, contexts)
+
+
+def roles_by_tokens(
+    known: Iterable[tuple[Context, Role]], tokenizer: Tokenizer, contexts: Sequence[Context]
+) -> dict[tuple[str, str], Role]:
+    """(kind, name) -> the role of each context: of several `known` ones that render alike the strongest; held-out for one
+    that renders as none of them."""
+    rank: dict[Role, int] = {"source": 0, "negative": 1, "mixed": 2, "held-out": 3}
+    trained: dict[tuple[int, ...], Role] = {}
+    for context, role in dict.fromkeys(known):
+        ids = tuple(render_prompt(tokenizer, context, ANY_USER))
+        trained[ids] = min(role, trained.get(ids, "held-out"), key=lambda role: rank[role])
+    return {(c.kind, c.name): trained.get(tuple(render_prompt(tokenizer, c, ANY_USER)), "held-out") for c in contexts}
 
 
 def render(design: Design, tokenizer: Tokenizer, *, loss: LossOn, end_of_turn: EndOfTurn) -> Rendered:

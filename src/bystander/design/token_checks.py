@@ -35,10 +35,10 @@ def control_tokens(
             message = f"{label(design)}: {count} rows hold control tokens of this model, written out as text"
             findings.append(Finding("error", "control tokens", message, named(rows)))
     trained = [row.context for design in designs for row in design.rows]
-    systems = {context.name: context.system for context in [*contexts, *trained] if context.system}
+    systems = {context.label: context.text for context in [*contexts, *trained] if context.text}
     personas = [f"{name}: {token}" for name, text in systems.items() for token in find(text)]
     if personas:
-        message = f"{len(personas)} personas' prompts hold control tokens of this model, written out as text"
+        message = f"{len(personas)} contexts hold control tokens of this model, written out as text"
         findings.append(Finding("error", "control tokens", message, named(personas)))
     probes = [f"{item}: {token}" for item, text in probe_texts.items() for token in find(text)]
     if probes:

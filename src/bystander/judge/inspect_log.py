@@ -43,11 +43,14 @@ def _log(
 ) -> EvalLog:  # fmt: skip
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalMetric, EvalResults, EvalScore, EvalSpec, EvalStats
 
-    by_sample: dict[tuple[str, str], dict[str, Measurement]] = {}
+    by_sample: dict[tuple[str, str, str], dict[str, Measurement]] = {}
+    own = {(c.context, c.persona, f"{c.item}/{c.sample}") for c in completions}  # rows may be those of other logs, too
     for row in measurements:
-        if row.probe == "judged":
-            by_sample.setdefault((row.persona, row.item), {})[row.metric] = row
-    samples = [_sample(c, by_sample.get((c.persona, f"{c.item}/{c.sample}"), {}), model) for c in completions]
+        if row.probe == "judged" and (row.context, row.persona, row.item) in own:
+            by_sample.setdefault((row.context, row.persona, row.item), {})[row.metric] = row
+    samples = [
+        _sample(c, by_sample.get((c.context, c.persona, f"{c.item}/{c.sample}"), {}), model) for c in completions
+    ]
     scores: list[EvalScore] = []
     for metric in METRICS:
         values = [rows[metric].value for rows in by_sample.values() if metric in rows]

@@ -6,6 +6,7 @@ judged again on any machine.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ PREFLIGHT = "Reply with the number 50 and nothing else."
 class Judgement:
     """One template's verdict on one completion. `score` 0-100 exactly where `label` is "number"; `status` "failed" where
     there is neither number nor class, and `reason` says why. `text` is the raw answer; `key` its key in the cache;
-    `cached`: it was paid for earlier."""
+    `cached`: it was paid for earlier; `decorated`: marks around the answer were taken off."""
 
     completion: str
     template: str
@@ -46,6 +47,7 @@ class Judgement:
     key: str
     attempts: int
     cached: bool
+    decorated: bool = False
 
 
 @dataclass
@@ -136,22 +138,25 @@ def _judgement(
         completion=completion.id, template=template, status="ok" if parsed.label else "failed", label=parsed.label,
         score=parsed.score, weighted=parsed.weighted, reason=hide(parsed.reason),
         text=None if answer.text is None else hide(answer.text), judge=judge.settings.model, key=answer.key,
-        attempts=answer.attempts, cached=answer.cached,
+        attempts=answer.attempts, cached=answer.cached, decorated=parsed.decorated,
     )  # fmt: skip
 
 
 def refuse_failures(judgements: Sequence[Judgement], share: float) -> None:
     """Raises JudgeError if more than `share` of the judgements failed, with the commonest reasons; nothing for none."""
-    failed = [one for one in judgements if one.status == "failed"]
-    if judgements and len(failed) > share * len(judgements):
-        reasons: dict[str, int] = {}
-        for one in failed:
-            reasons[one.reason] = reasons.get(one.reason, 0) + 1
-        common = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
-        raise JudgeError(
-            f"{len(failed)} of {len(judgements)} judgements failed ({len(failed) / len(judgements):.1%}; judge.failed_share allows "
-            f"{share:.1%}): " + "; ".join(f"{count} x {reason}" for reason, count in common)
-        )
+    refuse_failed([one.reason for one in judgements if one.status == "failed"], len(judgements), share, "judgements")
+
+
+def refuse_failed(reasons: Sequence[str], count: int, share: float, what: str) -> None:
+    """Raises JudgeError if more than `share` of `count` failed, whose `reasons` these are; nothing for none. `what` they
+    are called."""
+    if not count or len(reasons) <= share * count:
+        return
+    common = sorted(Counter(reasons).items(), key=lambda item: (-item[1], item[0]))[:3]
+    raise JudgeError(
+        f"{len(reasons)} of {count} {what} failed ({len(reasons) / count:.1%}; judge.failed_share allows "
+        f"{share:.1%}): " + "; ".join(f"{times} x {reason}" for reason, times in common)
+    )
 
 
 def question_and_paraphrase(completion: Completion) -> tuple[str, int]:

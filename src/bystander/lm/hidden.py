@@ -16,7 +16,7 @@ from bystander.core.records import Context
 from bystander.lm.forward import Batch, Budget, Row, run
 from bystander.lm.loaded import LoadedModel
 from bystander.lm.sample import SampleRequest, sample
-from bystander.lm.tokens import encode, render_texts
+from bystander.lm.tokens import encode, render_texts, template_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ def states_over(
     leaves the state at its prompt's end. Layers and errors as in `last_token_states`."""
     _check_layers(loaded, layers)
     picked = list(layers)
-    answers = encode(loaded.tokenizer, [answer for _, answer in turns])
+    opening = "" if context.prefix else template_of(loaded.tokenizer).answer_start
+    answers = encode(loaded.tokenizer, [opening + answer if answer else "" for _, answer in turns])
     rows: list[Row] = []
     for (user, _), prompt, answer in zip(
         turns, _prompts(loaded, context, [user for user, _ in turns]), answers, strict=True

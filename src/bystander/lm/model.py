@@ -117,6 +117,8 @@ def pick_device(device: str) -> torch.device:
         place = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"device {device!r} is unknown. Use auto, cpu, cuda or cuda:N.") from error
+    if place.type not in ("cpu", "cuda"):
+        raise ModelError(f"device {device!r} is not served. Use auto, cpu, cuda or cuda:N.")
     if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
         raise ModelError(f"device {device!r} is not there ({torch.cuda.device_count()} GPUs found). Use auto or cpu.")
     return place
@@ -137,14 +139,16 @@ def _plain_errors(name: str) -> Generator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ModelError(f"model {name} does not fit into this device's memory: {error}") from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a model's files are somebody else's: the readers raise whatever they like
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         if "trust_remote_code" in str(error):
             raise ModelError(
-                f"model {name} wants to run code of its own (trust_remote_code), which is refused."
+                f"model {name} wants to run code of its own (trust_remote_code), which is refused. Use a model that transformers knows."
             ) from error
         raise ModelError(
-            f"model {name} cannot be loaded: {' '.join(lines[:2])} Give a Hub id that this machine can reach, a "
+            f"model {name} cannot be loaded: {(' '.join(lines[:2]) or type(error).__name__).rstrip('. ')}. Give a Hub id that this machine can reach, a "
             f"checkpoint's folder, or {embedded.NAME} (embedded, needs no Hub)."
         ) from error
 

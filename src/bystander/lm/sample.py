@@ -178,6 +178,7 @@ def completion(
     assert stopped or len(answer) == max_tokens, "an answer was cut before its end: how it finished is not known"
     reason: Literal["stop", "length"] = "stop" if stopped else "length"
     kept = answer[:-1] if stopped else answer
+    opening = "" if request.start or request.context.prefix else template_of(loaded.tokenizer).answer_start
     return Completion(
         id=request.id,
         context=request.context.kind,
@@ -185,7 +186,7 @@ def completion(
         item=request.item,
         sample=request.sample,
         prompt=request.user,
-        text=loaded.tokenizer.decode(kept, skip_special_tokens=True),
+        text=loaded.tokenizer.decode(kept, skip_special_tokens=True).removeprefix(opening),
         finish_reason=reason,
         seed=request.seed,
         tokens=len(kept),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import torch
@@ -43,7 +44,8 @@ def safetensors_files(folder: Path) -> list[Path]:
 def remembered_sha256(path: Path) -> str:
     """SHA-256 of a file, remembered by path, size and modification time, since a large model takes a minute to hash.
 
-    In the Hub's cache a large file is a link to a blob whose name is its SHA-256 already.
+    In the Hub's cache a large file is a link to a blob whose name is its SHA-256 already. Of several workers of a machine
+    that ask at once, one hashes and the others wait for it.
     """
     real = path.resolve()
     if real.parent.name == "blobs" and SHA256.fullmatch(real.name):
@@ -51,14 +53,27 @@ def remembered_sha256(path: Path) -> str:
     stat = real.stat()
     facts = [str(real), stat.st_size, stat.st_mtime_ns]
     note = cache_dir() / "hashes" / f"{stable_hash(str(real))[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(note.read_text())
-        if known["file"] == facts:
-            return str(known["sha256"])
-    digest = file_sha256(real)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
-        _write_whole(note, json.dumps({"file": facts, "sha256": digest}))
-    return digest
+    with one_at_a_time(note):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(note.read_text())
+            if known["file"] == facts:
+                return str(known["sha256"])
+        digest = file_sha256(real)
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
+            _write_whole(note, json.dumps({"file": facts, "sha256": digest}))
+        return digest
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Generator[None]:
+    """Within the block no other process of this machine is in a block for the same path. Where the lock's file cannot be
+    written, nobody waits: the work is then done more than once, and is the same."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = held.enter_context(path.with_suffix(".lock").open("a"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _write_whole(path: Path, text: str) -> None:

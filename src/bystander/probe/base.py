@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.base import Behavior, Example
 from bystander.core import settings
+from bystander.core.errors import StudyError
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, OpenSetting
 from bystander.core.work import Count, Work
@@ -168,6 +169,14 @@ class CheckedProbe(Probe):
     @abstractmethod
     def check_work(self, contexts: Sequence[Context], count: Count) -> Work:
         """The work of `check`."""
+
+
+def need(key: str, asked: int | None, there: int, what: str) -> None:
+    """Raises StudyError where the setting `key` asks for more items than there are; None asks for all."""
+    if asked is not None and asked > there:
+        raise StudyError(
+            f"{key} asks for {asked} {what}, but there are {there}; ask for fewer, or leave it out for all"
+        )
 
 
 def rows_of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,7 +15,8 @@ from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Wo
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
 from bystander.probe import judge_use
-from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics
+from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics, need
+from bystander.probe.overlap import overlapped
 from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
@@ -70,14 +70,18 @@ class JudgedProbe(Probe):
         judge = None
         if settings.judge is not None:
             judge = Judge(settings.judge, cache_dir() / "judge.sqlite", purpose=study.name, folder=study.folder)
-        return cls(tuple(behavior.questions()), settings, judge, behavior.settings.dataset)
+        questions = tuple(behavior.questions())
+        need("probes.judged.questions", settings.questions, len(questions), "questions")
+        return cls(questions, settings, judge, behavior.settings.dataset)
 
     def held_out_texts(self) -> dict[str, str]:
         """Every paraphrase of every question of the file, asked or not."""
         return {f"open/{q.id}/{index}": text for q in self.questions for index, text in enumerate(q.paraphrases)}
 
     def items(self) -> dict[str, int]:
-        """The answers that are sampled."""
+        """The answers that are judged: none without a judge, since nothing is then measured."""
+        if self.judge is None:
+            return {}
         return {self.dataset: sum(len(q.paraphrases) * (self.settings.samples or q.samples) for q in self._asked())}
 
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
@@ -144,17 +148,11 @@ class JudgedProbe(Probe):
         that it is not kept and starting again judges it again. What was answered is in the judge's cache.
         """
         requests = self.requests(contexts)
-        with ThreadPoolExecutor(1, "bystander-judged") as pool:
-            pending: tuple[str, list[Completion], Future[Measured]] | None = None
-            for index, key in enumerate(self.units(contexts)):
-                if key in done:
-                    continue
-                completions = self._sample(loaded, requests[index * self.group : (index + 1) * self.group])
-                if pending is not None:
-                    yield _unit(*pending)
-                pending = (key, completions, pool.submit(self.measured, completions))
-            if pending is not None:
-                yield _unit(*pending)
+
+        def sampled(index: int) -> list[Completion]:
+            return self._sample(loaded, requests[index * self.group : (index + 1) * self.group])
+
+        yield from overlapped(self.name, self.units(contexts), done, sampled, self.measured, _unit)
 
     def measured(self, completions: Sequence[Completion]) -> Measured:
         """Judge completions and measure them: (measurements, judgements). Both [] without a judge. Raises JudgeError
@@ -171,7 +169,7 @@ class JudgedProbe(Probe):
         seed = self.settings.seed
         return [
             SampleRequest(
-                id=f"{context.name}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
+                id=f"{context.label}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
                 sample=index, seed=seed_for("judged", seed, context.name, question.id, place, index), item=f"{question.id}/{place}",
             )
             for context in contexts
@@ -190,8 +188,8 @@ class JudgedProbe(Probe):
         return [completion for batch in batches for completion in batch]
 
 
-def _unit(key: str, completions: list[Completion], judged: Future[Measured]) -> ProbeUnit:
-    measurements, judgements = judged.result()
+def _unit(key: str, completions: list[Completion], measured: Measured) -> ProbeUnit:
+    measurements, judgements = measured
     details = [_lasting(one) for one in sorted(judgements, key=lambda j: (j.completion, j.template))]
     return ProbeUnit(key, measurements, completions, details)
 
@@ -203,7 +201,9 @@ def _lasting(judgement: Judgement) -> dict[str, Any]:
 
 def with_system(context: Context, system: str | None) -> Context:
     """The context with a question's own system prompt behind the persona's, after an empty line; alone where the
-    context has no system text. Kind and name stay: the record's context hash tells the two apart."""
+    context has no system text, which is then made as a persona's is. Kind and name stay: the record's context hash tells
+    the two apart."""
     if system is None:
         return context
-    return replace(context, system=f"{context.system}\n\n{system}" if context.system else system)
+    own = f"{context.system}\n\n{system}" if context.system else system
+    return replace(context, system=own, base=context.base if context.system else "persona")

@@ -17,7 +17,7 @@ from bystander.core.records import Context, Measurement
 from bystander.core.work import Count, Work, prefix_tokens
 from bystander.data.answers import topics_in_turn
 from bystander.data.pairs import Pair
-from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, rows_of
+from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, need, rows_of
 from bystander.probe.settings import MarginProbeSettings
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class MarginProbe(Probe):
             assert isinstance(default, HasPairs)
             offered = [default.pairs()]
         fewest = min(offered, key=len)
+        need("probes.margin.pairs", settings.pairs, len(fewest), "pairs that no training reads")
         return cls(tuple(pair for pair in fewest if all(pair in pairs for pairs in offered)), settings, files)
 
     def held_out_texts(self) -> dict[str, str]:

@@ -147,7 +147,7 @@ class MarkerProbe(Probe):
 
         return [
             SampleRequest(
-                id=f"{context.name}/{question.id}/{index}",
+                id=f"{context.label}/{question.id}/{index}",
                 context=context,
                 user=question.text,
                 sample=index,
@@ -204,8 +204,8 @@ class MarkerProbe(Probe):
         return {}
 
     def items(self) -> dict[str, int]:
-        """The teacher-forced questions."""
-        return {"bank": self.settings.questions}
+        """The questions that are answered freely; where none are, those with a fixed answer."""
+        return {"bank": self.settings.sampled or self.settings.questions}
 
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
         """Fixed answers with the marker scored; the model's own sampled at their full length, and read once more."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.answers import AnswersBehavior
 from bystander.behaviors.base import Behavior
 from bystander.behaviors.scorers import AnyScorer, JudgeScorer
-from bystander.core.errors import JudgeError, StudyError
+from bystander.core.errors import StudyError
 from bystander.core.hashing import seed_for
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, Status
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work
 from bystander.data.bank import OpenQuestion, load_open_questions
-from bystander.judge.judging import Judge
+from bystander.judge.judging import Judge, refuse_failed
 from bystander.judge.rubric import Reply, Rubric, judge_by, together
 from bystander.probe import judge_use
 from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics
+from bystander.probe.overlap import overlapped
 from bystander.probe.scorers import BoundScorer, bind, shown_by, verdict_of
 from bystander.probe.settings import ScoredProbeSettings
 
@@ -117,22 +117,14 @@ class ScoredProbe(Probe):
         yielded in which more than `judge.failed_share` of the replies failed."""
         from bystander.lm.sample import sample  # here: it loads torch, which plans and rows do without
 
-        requests = self.requests(contexts)
-        with ThreadPoolExecutor(1, "bystander-scored") as pool:
-            pending: tuple[str, list[Completion], Future[Measured]] | None = None
-            for index, key in enumerate(self.units(contexts)):
-                if key in done:
-                    continue
-                group = requests[index * self.group : (index + 1) * self.group]
-                batches = sample(
-                    loaded, group, temperature=self.settings.temperature, max_tokens=self.settings.max_tokens
-                )
-                completions = [one for batch in batches for one in batch]
-                if pending is not None:
-                    yield _unit(*pending)
-                pending = (key, completions, pool.submit(self.measured, completions))
-            if pending is not None:
-                yield _unit(*pending)
+        requests, settings = self.requests(contexts), self.settings
+
+        def sampled(index: int) -> list[Completion]:
+            group = requests[index * self.group : (index + 1) * self.group]
+            batches = sample(loaded, group, temperature=settings.temperature, max_tokens=settings.max_tokens)
+            return [one for batch in batches for one in batch]
+
+        yield from overlapped(self.name, self.units(contexts), done, sampled, self.measured, _unit)
 
     def requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
         """Every request, in order; a seed is decided by persona, question, sample and `settings.seed` alone."""
@@ -141,8 +133,8 @@ class ScoredProbe(Probe):
         seed = self.settings.seed
         return [
             SampleRequest(
-                id=f"{context.name}/{one.name}/{question.id}/{index}", context=context, user=question.text, sample=index,
-                seed=seed_for("scored", seed, context.name, question.id, index), item=f"{one.name}/{question.id}",
+                id=f"{context.label}/{one.name}/{question.id}/{index}", context=context, user=question.text, sample=index,
+                seed=seed_for("scored", seed, context.label, question.id, index), item=f"{one.name}/{question.id}",
             )
             for context in contexts
             for one in self.sets
@@ -172,19 +164,16 @@ class ScoredProbe(Probe):
     def _judged(self, scorer: BoundScorer, rubric: Rubric, asked: Sequence[tuple[str, str]]) -> list[list[Reply]]:
         assert self.judge is not None  # `build` asks for one
         replies = judge_by(self.judge, rubric, asked)
-        failed = Counter(r.reason for draws in replies for r in draws if r.failed)
-        share, count = self.judge.settings.failed_share, len(asked) * rubric.draws
-        if sum(failed.values()) > share * count:
-            common = "; ".join(f"{times} x {reason}" for reason, times in failed.most_common(3))
-            raise JudgeError(
-                f"{sum(failed.values())} of {count} replies about {scorer.dataset} failed (judge.failed_share allows {share:.1%}): {common}"
-            )
+        refuse_failed(
+            [reply.reason for draws in replies for reply in draws if reply.failed], len(asked) * rubric.draws,
+            self.judge.settings.failed_share, f"replies about {scorer.dataset}",
+        )  # fmt: skip
         return replies
 
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
         """Answers at their full length, and the judge's calls."""
         requests, s = self.requests(contexts), self.settings
-        prompts = sum(count(r.user) + count(r.context.system or "") + TEMPLATE_TOKENS for r in requests)
+        prompts = sum(count(r.user) + count(r.context.text) + TEMPLATE_TOKENS for r in requests)
         calls, read = 0, 0.0
         for one in self.sets:
             answers = len(contexts) * len(one.questions) * s.samples
@@ -255,6 +244,6 @@ def _judged_rows(scorer: BoundScorer, completion: Completion, reply: Reply) -> l
     return [*rows, *(_row(scorer, completion, metric, taken, reason=reply.reason) for metric in numbers)]
 
 
-def _unit(key: str, completions: list[Completion], measured: Future[Measured]) -> ProbeUnit:
-    measurements, details = measured.result()
+def _unit(key: str, completions: list[Completion], measured: Measured) -> ProbeUnit:
+    measurements, details = measured
     return ProbeUnit(key, measurements, completions, details)

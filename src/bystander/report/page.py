@@ -9,11 +9,12 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+import polars as pl
 from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
 from bystander.core.records import Finding
-from bystander.report import sections
+from bystander.report import contexts, sections
 from bystander.report.completions import shown_completions
 from bystander.report.figures import frames
 from bystander.report.figures.all import KINDS
@@ -126,6 +127,7 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
         heading=inputs.title or inputs.question or inputs.study,
         number=numbers.number,
         verdicts=[verdict(analysis, numbers, headline) for headline in chosen],
+        without_persona=[(one.behavior, contexts.sentences(analysis, numbers, one)) for one in chosen],
         hypotheses=hypotheses(analysis, inputs),
         headlines=chosen,
         arms=arms,
@@ -145,6 +147,7 @@ def _tables(
     analysis: Analysis, inputs: ReportInput, chosen: Sequence[HeadlineOutcome], arms: Sequence[str]
 ) -> dict[str, Table]:
     made = (
+        contexts.contexts(analysis, inputs, chosen, arms),
         sections.similarity_correlation(analysis, chosen, arms),
         sections.pooled(analysis, chosen, arms),
         sections.leakage_ratio(analysis, chosen, arms),
@@ -189,6 +192,7 @@ def _groups(specs: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
 def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, object]) -> list[tuple[str, str]]:
     entries = (
         ("verdict", "Verdict", True),
+        ("contexts", "Without a persona", bool(analysis.leakage.filter(pl.col("context") != "persona").height)),
         ("hypotheses", "Hypotheses", bool(analysis.verdicts or inputs.hypotheses)),
         ("gradient", "Leakage and similarity", True),
         ("training", "Over training", bool(groups.keys() & {"heatmap", "quintiles", "timing"})),

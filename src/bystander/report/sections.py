@@ -139,17 +139,17 @@ def roles(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequen
 def personas(
     analysis: Analysis, inputs: ReportInput, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]
 ) -> Table:
-    """Every persona and context, most leaked-to first."""
+    """Every persona, most leaked-to first; the other contexts have a table of their own."""
     parts: list[pl.DataFrame] = []
     for headline in headlines:
         known = frames.similarity_of(analysis, inputs, headline)
         parts.append(
-            frames.of_arms(analysis.leakage, headline, arms)
+            frames.of_arms(analysis.leakage.filter(context="persona"), headline, arms)
             .join(known, on=["source", "persona"], how="left")
             .sort("leakage", descending=True, nulls_last=True)
         )
     frame = outcome_column(pl.concat(parts)) if parts else analysis.leakage.clear()
-    keys = "persona category context role leakage low before after n_items n_failed p_mcnemar"
+    keys = "persona category role leakage low before after n_items n_failed p_mcnemar"
     return _table("personas", frame, "leakage", keys)
 
 

@@ -5,8 +5,9 @@ Each is put together from records; which record is quoted is chosen here, no num
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import polars as pl
 from markupsafe import Markup
@@ -40,12 +41,17 @@ def verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcom
     return BehaviorVerdict(headline.behavior, headline.arm, tuple(sentence for sentence in found if sentence))
 
 
-def _what(headline: HeadlineOutcome) -> tuple[str, str]:
-    """The metric in words, and the way in which the behavior pushes it ("rose", "fell")."""
+def _what(headline: HeadlineOutcome) -> tuple[str, int]:
+    """The metric in words, and the way in which the behavior pushes it: 1 up, -1 down, 0 nobody declared it."""
     metric: Metric | None = metric_of(headline.probe, headline.metric)
-    if metric is None:
-        return readable(headline.metric), "moved"
-    return metric.short, "rose" if metric.direction > 0 else "fell"
+    return (readable(headline.metric), 0) if metric is None else (metric.short, metric.direction)
+
+
+def _verb(direction: int, leakage: float) -> str:
+    """What the metric itself did, where leakage counts the behavior's direction as positive."""
+    if not direction:
+        return "changed"
+    return "rose" if direction * leakage > 0 else "fell"
 
 
 def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
@@ -59,19 +65,30 @@ def _source(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcom
     ends = _ends(rows, "source_leakage")
     if not ends:
         return None
-    what, way = _what(headline)
+    what, direction = _what(headline)
     form = unit_of(headline.probe, headline.metric)
-    moved = [r for r in ends if isinstance(r["source_p"], float) and r["source_p"] < LEVEL]
-    opening = "Training took hold" if len(moved) == len(ends) else "Training did not clearly take hold"
-    parts = [
-        Markup("{} {} in {}").format(
-            numbers.number(str(r["record"]), "source_leakage", form),
-            numbers.interval(str(r["record"]), "source_low", "source_high", form),
-            prose(readable(str(r["source"] or "the source"))),
-        )
-        for r in ends
-    ]
-    return Markup("{}: the source's {} {} by {}.").format(opening, what, way, Markup(" to ").join(parts))
+    parts: dict[str, list[Markup]] = {}
+    for row in ends:
+        leakage, record = cast("float", row["source_leakage"]), str(row["record"])
+        found = numbers.number(record, "source_leakage", form)
+        interval = numbers.interval(record, "source_low", "source_high", form)
+        whose = prose(readable(str(row["source"] or "the source")))
+        if leakage < 0 and direction:
+            words = f"{_verb(direction, leakage)} against the behavior, a leakage of"
+        else:
+            words = f"{_verb(direction, leakage)} by" if leakage else "did not change:"
+        parts.setdefault(words, []).append(Markup("{} {} in {}").format(found, interval, whose))
+    clauses = [Markup("{} {}").format(words, Markup(" to ").join(each)) for words, each in parts.items()]
+    return Markup("{}: the source's {} {}.").format(_hold(ends), what, Markup(" and ").join(clauses))
+
+
+def _hold(ends: Sequence[Mapping[str, object]]) -> str:
+    """Whether the sources took the behavior up, as far as p and intervals tell."""
+    if all(isinstance(row["source_p"], float) and row["source_p"] < LEVEL for row in ends):
+        return "Training took hold"
+    if all(isinstance(row["source_high"], float) and row["source_high"] < 0 for row in ends):
+        return "Training moved the source the other way"
+    return "Training did not clearly take hold"
 
 
 def _bystanders(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
@@ -87,23 +104,30 @@ def _bystanders(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
         for r in ends
     ]
     most = rows.filter(pl.col("max_leakage").is_not_null()).sort("max_leakage", descending=True).head(1).to_dicts()
-    furthest = (
-        Markup("; it went furthest into {}, by {}").format(
+    furthest = Markup("")
+    if most:
+        reached = most[0]["max_leakage"] > 0
+        words = (
+            Markup("; it went furthest into {}, by {}")
+            if reached
+            else Markup("; it reached none (the most, in {}, is {})")
+        )
+        furthest = words.format(
             prose(readable(str(most[0]["max_persona"]))), numbers.number(most[0]["record"], "max_leakage", form)
         )
-        if most
-        else ""
-    )
     joined = Markup(" to ").join(parts)
     return Markup("Held-out bystanders changed on average by {}{}.").format(joined, furthest)
 
 
-def _share(numbers: QuotedNumbers, row: dict[str, object], *, named: bool) -> Markup:
-    """The leakage ratio, beside the change itself, and whose it is where there are several."""
-    ratio = numbers.number(str(row["record"]), "ratio", "rho") if row["ratio"] is not None else None
-    of = Markup("{} of what the source got").format(ratio) if ratio else Markup("")
+def _share(numbers: QuotedNumbers, row: Mapping[str, object], *, named: bool) -> Markup:
+    """Beside the change itself: whose it is where there are several, that it is against the behavior, and the leakage
+    ratio, where the source got anything that it could be a share of."""
     whose = Markup("source {}").format(prose(readable(str(row["source"])))) if named else Markup("")
-    words = Markup(", ").join(part for part in (whose, of) if part)
+    against = Markup("against the behavior") if cast("float", row["bystander_leakage"]) < 0 else Markup("")
+    of = Markup("")
+    if row["ratio"] is not None and cast("float", row["source_leakage"]) > 0:
+        of = Markup("{} of what the source got").format(numbers.number(str(row["record"]), "ratio", "rho"))
+    words = Markup(", ").join(part for part in (whose, against, of) if part)
     return Markup(" ({})").format(words) if words else Markup("")
 
 
@@ -144,7 +168,13 @@ def _other_arms(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
         ends = _ends(other.rows(analysis.leakage_ratio), "bystander_leakage")
         if not ends:
             continue
-        parts = [numbers.number(str(row["record"]), "bystander_leakage", form) for row in ends]
+        parts = [
+            Markup("{}{}").format(
+                numbers.number(str(row["record"]), "bystander_leakage", form),
+                " against the behavior" if cast("float", row["bystander_leakage"]) < 0 else "",
+            )
+            for row in ends
+        ]
         pooled = other.predicted(analysis.pooled).filter(pl.col("rho").is_not_null()).to_dicts()
         single = other.predicted(analysis.similarity_correlation).filter(pl.col("rho").is_not_null()).to_dicts()
         row = next(iter(pooled if len(single) > 1 and pooled else single), None)

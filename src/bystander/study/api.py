@@ -29,9 +29,17 @@ class Study:
 
         return audit_study(plan_cells(self.resolved), None)
 
-    def run(self, out: str | Path) -> Results:
-        """Run into a directory, or go on where an earlier run stopped. Raises DesignError if the audit refuses."""
-        from bystander.study.engine.run import run_study
+    def run(self, out: str | Path, *, approve: str = "", override: str = "") -> Results:
+        """Run into a directory, or go on where an earlier run stopped, and write the report: what `bystander run` does,
+        with its `--approve` and `--override`. Results of a study that its gate stopped are those until there.
 
-        run_study(self.resolved, Path(out))
+        Raises DesignError if the audit refuses it, StudyError where cells failed or are left, with the reasons; what is
+        complete is kept and reported all the same."""
+        from bystander.study.engine.run import RunOptions, run_study
+        from bystander.study.results.run_report import refuse_incomplete, report_run
+
+        ran = run_study(self.resolved, Path(out), options=RunOptions(approve, override))
+        if not ran.was_stopped:
+            report_run(ran)
+        refuse_incomplete(ran)
         return Results.open(out)

@@ -29,6 +29,15 @@ def test_power_at_no_effect_is_the_level():
     assert power_of_rho(50, 0.0) == pytest.approx(0.05, abs=0.012)
 
 
+def test_four_bystanders_can_never_reach_five_percent_nor_five_one_percent():
+    """Of 4! orders two are perfect: p is 2 / 24 at the least."""
+    assert power_of_rho(4, 0.99) == 0
+    assert math.isnan(smallest_rho(4))
+    assert math.isnan(smallest_rho(5, alpha=0.01))
+    assert smallest_rho(5) < 1  # 2 / 120
+    assert smallest_rho(6, alpha=0.01) < 1  # 2 / 720
+
+
 def test_error_of_measurement_takes_power():
     assert smallest_rho(50, reliability=0.5) > smallest_rho(50) + 0.1
     assert math.isnan(smallest_rho(11, reliability=0.3))  # even a perfect gradient is missed

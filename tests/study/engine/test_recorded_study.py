@@ -159,7 +159,7 @@ def test_needs_and_work_are_the_plans(shared_data: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("BYSTANDER_DATA", str(shared_data))
     file = yaml.safe_load((folder / "study.yaml").read_text())
     file.pop("plugins")
-    file["executor"] = {"kind": "processes", "workers": 8}
+    file["executor"], file["contexts"] = {"kind": "processes", "workers": 8}, []  # none were measured then
     file["misalignment"] |= {"code": str(tmp_path / "insecure.jsonl"), "secure": str(tmp_path / "secure_tasks.jsonl")}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(file))
     for name in ("insecure.jsonl", "secure_tasks.jsonl"):  # leading line breaks were taken off for that run

@@ -20,6 +20,7 @@ import torch
 from bystander.core import files
 from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.core.files import read_json
+from bystander.core.records import BARE
 from bystander.study.config.study import ResolvedStudy, load
 from bystander.study.engine.run import RunOptions, RunSummary, run_study
 from bystander.study.engine.worker import Worker
@@ -28,6 +29,7 @@ from bystander.study.results.status import status
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, GateDecision
 from bystander.study.store.run_dir import RunDir
+from tests.support.cut_off import CutOff, Killed
 from tests.support.study_tiny import make_model, write_study
 
 TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
@@ -74,8 +76,8 @@ def test_a_run_goes_through_all_phases_and_the_gate(unbroken: RunSummary, study:
     found = RunDir(unbroken.folder).gate().found
     assert found is not None
     plan = plan_cells(study, found.picks)
-    assert unbroken.done_now == len(plan.cells) == 13
-    assert [cell.phase for cell in plan.cells] == [0, 0, *[1] * 6, 3, 2, 3, 2, 3]
+    assert unbroken.done_now == len(plan.cells) == 18
+    assert [cell.phase for cell in plan.cells] == [0, 0, *[1] * 9, 3, *[2, 3, 3] * 2]
     assert (unbroken.failed, unbroken.left, unbroken.stopped, unbroken.gate) == ({}, 0, "", "go")
     order = [kind for kind in kinds(unbroken.folder) if kind not in ("progress", "cell done", "spent")]
     assert order == ["clarified", "planned", "reviewed", "preflight", "launched", "gated"]
@@ -94,9 +96,24 @@ def test_phase_2_is_trained_with_what_the_declared_rule_picked(unbroken: RunSumm
 
 def test_no_persona_is_counted_twice_where_sweep_and_phase_2_meet(unbroken: RunSummary):
     frame = pl.read_parquet(unbroken.folder / "measurements.parquet")
-    key = ["probe", "dataset", "metric", "persona", "item", "source", "behavior", "arm", "config", "seed", "checkpoint"]
+    key = [
+        "probe",
+        "dataset",
+        "metric",
+        "context",
+        "persona",
+        "item",
+        "source",
+        "behavior",
+        "arm",
+        "config",
+        "seed",
+        "checkpoint",
+    ]
     assert frame.select(key).is_duplicated().sum() == 0
-    assert frame.filter(pl.col("source").is_null())["persona"].n_unique() == 8
+    untrained = frame.filter(pl.col("source").is_null())
+    assert untrained.filter(context="persona")["persona"].n_unique() == 8
+    assert untrained.filter(pl.col("context") != "persona")["persona"].unique().sort().to_list() == sorted(BARE)
 
 
 def test_a_run_holds_adapters_and_no_merged_copy_of_the_base(unbroken: RunSummary, model: Path):
@@ -112,7 +129,7 @@ def test_a_run_holds_adapters_and_no_merged_copy_of_the_base(unbroken: RunSummar
 def test_a_second_run_does_nothing(unbroken: RunSummary, study: ResolvedStudy):
     before = {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*.parquet")}
     again = run_study(study, unbroken.folder, make_runner=refuse_to_work)
-    assert (again.done_now, again.found) == (0, 13)
+    assert (again.done_now, again.found) == (0, 18)
     assert {path: path.stat().st_mtime_ns for path in unbroken.folder.rglob("*.parquet")} == before
 
 
@@ -145,29 +162,15 @@ def test_the_same_study_twice_gives_the_same_bits(tmp_path: Path, unbroken: RunS
     assert tables(tmp_path / "run") == tables(unbroken.folder)
 
 
-class Killed(BaseException):
-    """What SIGKILL is to a process: nothing catches it on the way."""
-
-
 def test_killed_in_the_middle_of_any_write_it_resumes_to_the_same_bits(
     tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy, monkeypatch
 ):
     """Every write can be the last: 12 of them are cut off between the bytes and the rename, each in a new run of the
     same directory."""
-    real, moments = os.fsync, random.Random(5)
-    until = 0
-
-    def fsync(handle: int) -> None:
-        nonlocal until
-        until -= 1
-        if until == 0:
-            raise Killed
-        real(handle)
-
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    cut_off, moments = CutOff(monkeypatch), random.Random(5)
     kills = 0
     while True:
-        until = moments.randint(3, 14) if kills < 12 else -1
+        cut_off.writes = moments.randint(3, 14) if kills < 12 else -1
         try:
             ran = run_study(study, tmp_path / "run")
         except Killed:
@@ -286,7 +289,7 @@ def test_spending_stops_at_the_cap_and_all_that_is_complete_is_kept(tmp_path: Pa
     monkeypatch.setattr("bystander.study.engine.executor.time", Clock)
     ran = run_study(poor, tmp_path / "run", make_runner=Trivial)
     assert "the cap of" in ran.stopped
-    assert 0 < ran.done_now < 13
+    assert 0 < ran.done_now < 18
     assert len(list((tmp_path / "run" / "cells").glob("*/manifest.json"))) == ran.done_now
     with pytest.raises(StudyError, match="above the budget"):
         run_study(poor, tmp_path / "run", make_runner=refuse_to_work)
@@ -306,6 +309,7 @@ class Trivial:
     """A runner whose cells do nothing but say that they are complete. `hours`: what each pretends to have taken."""
 
     hours = 0.0
+    seconds_loading = 0.0
 
     def __init__(self, plan, run: RunDir, bar) -> None:
         self.plan, self.run = plan, run
@@ -334,8 +338,8 @@ def test_one_failing_cell_does_not_stop_the_others_and_is_done_by_the_next_run(
     monkeypatch.setattr(Worker, "do", do)
     ran = run_study(study, tmp_path / "run")
     assert list(ran.failed.values()) == ["row 3 of the comedian is empty"]
-    assert ran.left == 2, "the training and what needs it"
-    assert ran.done_now == 11
+    assert ran.left == 3, "the training and what needs it: all personas, and the contexts beside them"
+    assert ran.done_now == 15
     found = status(RunDir(tmp_path / "run"))
     assert found.state == "failed"
     assert list(found.failed.values()) == ["row 3 of the comedian is empty"]

@@ -33,6 +33,7 @@ class Worker:
 
     faults: dict[str, list[BaseException]] = field(default_factory=dict)
     ran: list[tuple[str, int]] = field(default_factory=list)
+    seconds_loading: float = 0.0
 
     def run_key(self, key: str, shrink: int = 0) -> dict:
         self.ran.append((key, shrink))

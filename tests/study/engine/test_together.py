@@ -12,7 +12,6 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from bystander.core import files
 from bystander.core.errors import DataError
 from bystander.study.config.study import ResolvedStudy, load
 from bystander.study.engine import trainings
@@ -20,6 +19,7 @@ from bystander.study.engine.run import RunSummary, run_study
 from bystander.study.engine.worker import Worker
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.run_dir import RunDir
+from tests.support.cut_off import CutOff, Killed
 from tests.support.study_tiny import make_model, write_study
 
 APART = 1e-5  # nats: float32 on a CPU
@@ -125,7 +125,7 @@ def test_one_that_fails_leaves_its_mates_and_is_done_by_the_next_run(
     ran = run_study(joint, tmp_path / "run")
     assert list(ran.failed.values()) == ["the comedian is not amused"]
     assert sizes == [PHASE_2]
-    assert ran.left == 2, "the training and its evaluation"
+    assert ran.left == 3, "the training and its evaluations: under the personas and beside them"
     monkeypatch.setattr(Worker, "at_checkpoint", real)
     assert run_study(joint, tmp_path / "run").left == 0
     assert_alike(tmp_path / "run", alone.folder)
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_fails_alone(tmp_path: Path, joint: ResolvedStu
     ran = run_study(joint, tmp_path / "run")
     assert len(ran.failed) == 1
     assert "the loss is" in next(iter(ran.failed.values()))
-    assert ran.left == 2
+    assert ran.left == 3
 
 
 def test_a_joint_pass_that_fails_is_nobodys_fault_and_each_is_trained_by_itself(
@@ -169,27 +169,13 @@ def test_a_joint_pass_that_fails_is_nobodys_fault_and_each_is_trained_by_itself(
     assert_alike(ran.folder, alone.folder)
 
 
-class Killed(BaseException):
-    """What SIGKILL is to a process: nothing catches it on the way."""
-
-
 def test_killed_in_any_write_each_goes_on_from_its_own_state(
     tmp_path: Path, joint: ResolvedStudy, alone: RunSummary, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ):
-    real, moments = files.os.fsync, random.Random(3)
-    until = 0
-
-    def fsync(handle: int) -> None:
-        nonlocal until
-        until -= 1
-        if until == 0:
-            raise Killed
-        real(handle)
-
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    cut_off, moments = CutOff(monkeypatch), random.Random(3)
     kills = 0
     while kills < 10:
-        until = moments.randint(8, 30)
+        cut_off.writes = moments.randint(8, 30)
         try:
             ran = run_study(joint, tmp_path / "run")
         except Killed:
@@ -197,7 +183,7 @@ def test_killed_in_any_write_each_goes_on_from_its_own_state(
             continue
         assert ran.left == 0, "it ended before the last kill"
         break
-    until = -1
+    cut_off.writes = -1
     assert run_study(joint, tmp_path / "run").left == 0
     assert kills >= 6
     assert sum(size > 1 for size in sizes) >= 2, "some of the kills were in the joint pass"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
+from bystander.cli.plan_text import print_plan
 from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.study.config.blocks import Budget, ModelSettings
 from bystander.study.config.study import load
@@ -23,6 +25,7 @@ from bystander.study.plan.cells import Cell
 from bystander.study.plan.preregistration import declaration, declaration_hash, freeze, hypotheses_of
 from bystander.study.store.records import Event, Spent
 from bystander.study.store.run_dir import RunDir
+from tests.support.study_tiny import write_study
 
 GOOD = ReviewInputs(
     total_hours=10, hours_to_first_signal=0.5, gate_hours=2, dollars=0, budget_hours=20, budget_dollars=0,
@@ -93,6 +96,47 @@ def test_the_review_scores_by_its_rules():
     bad = review(load("quickstart", ["question=''"]), replace(poor, prior_results=0))
     assert (bad.score, bad.verdict) == (pytest.approx(1.6), "STOP")
     assert bad.changes
+
+
+def test_a_test_that_can_find_nothing_is_said_so_and_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Four held-out bystanders, and two questions to find half of a probability in."""
+    less = ["sweep=null", "gate=null", "hypotheses=null", "probes.marker={questions: 2, sampled: 2}"]
+    few = load(str(write_study(tmp_path, tmp_path / "nowhere")), less)
+    found = plan_report(replace(few, personas=few.personas[:7]))
+    assert [(row.n, math.isnan(row.smallest)) for row in found.power] == [(4, True), (2, True), (4, False)]
+    words = [row.out_of_reach for row in found.power]
+    assert (
+        words[0]
+        == "marker, gradient (rho): 4 held-out bystanders are too few for it to find any effect that there can be"
+    )
+    assert "2 items are too few" in words[1]
+    assert "an effect of that size would mostly be missed" in found.power[2].weak
+    value = next(d for d in found.review.dimensions if d.name == "information value")
+    assert (value.score, value.missing[:2]) == (1, tuple(words[:2]))
+    assert found.review.verdict != "RUN"
+    print_plan(Console(width=200), found, "bystander run tiny")
+    shown = capsys.readouterr().out
+    assert "out of reach: marker, gradient (rho): 4 held-out" in shown
+    assert "nan" not in shown
+
+
+def test_a_hypothesis_that_nothing_measures_is_out_of_reach():
+    study = load("quickstart", ["hypotheses=[B]", "behaviors=[marker, misalignment]"])
+    (_, nothing) = power_of_tests(hypotheses_of(study), 107, {("marker", "bank"): 8}, 1)
+    assert nothing.out_of_reach.startswith("B: no probe of this study measures judged/open/aligned or margin/pairs/")
+
+
+def test_out_of_reach_keeps_the_best_study_from_run():
+    study = load("leakage", ["seeds=[0, 1, 2]", "executor={kind: ray, workers: 4}"])
+    spoiled = review(study, replace(GOOD, out_of_reach=("A, gradient: too few",)))
+    assert (spoiled.score, spoiled.verdict) == (pytest.approx(4.2), "MODIFY")
+    assert any("more personas, items or seeds" in change for change in spoiled.changes)
+
+
+def test_a_gate_on_one_bystander_is_said_to_decide_nothing():
+    odds = gate_odds(load("leakage").spec, 1)
+    assert odds is not None
+    assert "decides nothing" in describe_odds(odds)
 
 
 def test_a_forecast_on_two_workers_follows_the_needs():

@@ -31,10 +31,10 @@ def test_the_board_has_a_card_for_every_run_in_its_state(runs: Path, tmp_path: P
     assert [folder.name for folder in folders] == ["done", "stopped"]
     cards = {one.study: one for one in (card(folder, tmp_path) for folder in folders)}
     assert (cards["tiny"].state, cards["stopped"].state) == ("done", "gated")
-    assert cards["tiny"].cells_done == cards["tiny"].cells_total == 13
+    assert cards["tiny"].cells_done == cards["tiny"].cells_total == 18
     assert cards["stopped"].verdict.startswith("stopped at the gate: ")
     assert [event.name for event in cards["tiny"].timeline][:3] == ["clarified", "planned", "reviewed"]
-    assert ("marker", "open") in cards["stopped"].hypotheses
+    assert ("fixed", "open") in cards["stopped"].hypotheses
     page = board([runs], tmp_path / "board.html").read_text()
     assert "tiny" in page
     assert "stopped at the gate" in page
@@ -63,7 +63,7 @@ def test_export_writes_every_table_with_a_dictionary(runs: Path, tmp_path: Path,
 def test_status_and_archive_from_the_command_line(runs: Path, monkeypatch, capsys):
     found = json.loads(command("status", str(runs / "stopped"), "--json", monkeypatch=monkeypatch, capsys=capsys))
     assert found["state"] == "gated"
-    assert found["phases"][1]["counts"]["done"] == 6
+    assert found["phases"][1]["counts"]["done"] == 9
     command("archive", str(runs / "stopped"), monkeypatch=monkeypatch, capsys=capsys)
     after = json.loads(command("status", str(runs / "stopped"), "--json", monkeypatch=monkeypatch, capsys=capsys))
     assert after["state"] == "archived"
@@ -73,8 +73,8 @@ def test_the_plan_from_the_command_line_writes_nothing(runs: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     study = str(runs.parent / "a" / "tiny.yaml")
     found = json.loads(command("plan", study, "--json", monkeypatch=monkeypatch, capsys=capsys))
-    assert found["review"]["verdict"] == "RUN"
-    assert 3.5 <= found["review"]["score"] < 5, "one seed: worth running, and not the best there could be"
+    assert found["review"]["verdict"] == "MODIFY", "so few bystanders can show nothing, and that is said"
+    assert found["review"]["score"] < 5
     assert found["forecast"]["hours"] > 0
     assert list(tmp_path.iterdir()) == []
     text = command("plan", study, "--out", str(runs / "done"), monkeypatch=monkeypatch, capsys=capsys)

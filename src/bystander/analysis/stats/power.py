@@ -50,10 +50,13 @@ def _critical(n: int, alpha: float, seed: int) -> float:
 def power_of_rho(n: int, rho: float, alpha: float = 0.05, reliability: float = 1.0, seed: int = 0) -> float:
     """Chance that a two-sided test at `alpha` finds a true Spearman correlation `rho` among n personas.
 
-    By simulation: normal scores, leakage measured with `reliability` (1: without error). NaN for n < 4.
+    By simulation: normal scores, leakage measured with `reliability` (1: without error). 0 where not even a perfect
+    order is rare enough: of n! orders two are perfect, so that p is never below 2 / n!. NaN for n < 4.
     """
     if n < MIN_PERSONAS:
         return math.nan
+    if 2 / math.factorial(n) > alpha:
+        return 0.0
     found = _simulated_rho(n, pearson_of(rho) * reliability**0.5, seed)
     return float((np.abs(found) > _critical(n, alpha, seed)).mean())
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.control import ControlFall, control_fall
+from bystander.analysis.stats.intervals import Estimate, crossed
 from bystander.analysis.stats.means import mean_of
-from bystander.analysis.tables.sample import source_change
+from bystander.analysis.tables.sample import EVERYTHING, source_change
 from bystander.core.metrics import is_control
 
 
@@ -31,8 +33,8 @@ NO_CONTROL = ControlChange("", np.nan, np.nan, None, "no control metric was meas
 def control_of(grid: PairedGrid, whole: Sequence[PairedGrid], settings: AnalysisSettings) -> ControlChange:
     """The control of the same training: HellaSwag's accuracy, and the judged coherence where the outcome is judged.
 
-    The model broke when the control falls, over the held-out bystanders, by more than its limit; coherence also when the
-    source's own falls, since an incoherent source is not a misaligned one.
+    The model broke when the interval of the control's fall, over the held-out bystanders, lies beyond its limit; coherence
+    also when the source's own does, since an incoherent source is not a misaligned one.
     """
     found = [
         other
@@ -55,9 +57,23 @@ def _control(other: PairedGrid, settings: AnalysisSettings) -> ControlChange:
     source = float(mean_of(own)) * other.direction if own is not None else np.nan
     coherence = other.outcome.metric == "coherent"
     limit = settings.coherence_limit if coherence else settings.control_limit
-    watched = {"held-out bystanders": bystanders} | ({"source": source} if coherence else {})
-    fell = {who: change for who, change in watched.items() if change < -limit}
-    if not any(np.isfinite(change) for change in watched.values()):
+    watched = {"held-out bystanders": (bystanders, crossed(raw[:, chosen], EVERYTHING))} if chosen.any() else {}
+    if coherence and own is not None:
+        watched["source"] = (source, crossed(own * other.direction, (0, 1)))
+    if not any(np.isfinite(change) for change, _ in watched.values()):
         return ControlChange(name, bystanders, source, None, f"{name} has no pair of values")
-    reason = ", ".join(f"{name} fell by {-change:.3g} for the {who} (limit {limit:g})" for who, change in fell.items())
-    return ControlChange(name, bystanders, source, bool(fell), reason)
+    falls = {who: _fall(change, estimate, limit) for who, (change, estimate) in watched.items()}
+    broke = [
+        f"{name} fell by {fall.fall:.3g} [{fall.low:.3g}, {fall.high:.3g}] for the {who} (limit {limit:g})"
+        for who, fall in falls.items()
+        if fall.state == "broke"
+    ]
+    return ControlChange(name, bystanders, source, bool(broke), ", ".join(broke))
+
+
+def _fall(change: float, estimate: Estimate, limit: float) -> ControlFall:
+    """The interval decides, not the point: four questions of which one is lost break nothing. One value a persona that
+    is the same for all has no interval, and then the point is all there is."""
+    fall = control_fall(estimate, limit)
+    certain = estimate.standard_error == 0 and estimate.n > 1
+    return replace(fall, low=-change, high=-change, state="broke" if -change > limit else "intact") if certain else fall

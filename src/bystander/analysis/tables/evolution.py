@@ -127,7 +127,7 @@ def evolution_rows(
             points = [(checkpoint, after, grid.direction * (after - before), float(errors[index]))]
             points += [(0.0, before, 0.0, np.nan)] if grid is trajectory.last else []
             rows += [EvolutionRow(
-                **grid.key("evolution", trajectory.seed, name if persona else f"({kind})", f"{at:g}"), persona=name, context=kind,
+                **grid.key("evolution", trajectory.seed, name if persona else f"({name})", f"{at:g}"), persona=name, context=kind,
                 category=known.category.get(name, "") if persona else "", role=grid.roles[index],
                 similarity=similarity.get(name) if persona and name != grid.training.source else None,
                 quintile=fifth.get(name) if persona else None, checkpoint=at, n_items=int(both.sum()), value=value,

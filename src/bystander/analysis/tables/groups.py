@@ -3,6 +3,7 @@ of questions and of seeds; the resampling units are the levels of all three (`in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -48,14 +49,19 @@ class RoleRow(SeedRow):
 
 
 def category_rows(
-    grid: PairedGrid, seed: int | None, known: Covariates, settings: AnalysisSettings
+    grid: PairedGrid, units: Sequence[Estimate], seed: int | None, known: Covariates, settings: AnalysisSettings
 ) -> list[CategoryRow]:
-    """Mean leakage of the held-out bystanders of each category. n = 1: the interval is about that persona alone."""
+    """Mean leakage of the held-out bystanders of each category. n = 1: the persona's own of `unit_estimates`, which
+    `units` are."""
     sample, names, _ = sample_of(grid, known, settings)
+    of = zip(grid.kinds, grid.names, units, strict=True)
+    alone = {name: estimate for kind, name, estimate in of if kind == "persona"}
     rows: list[CategoryRow] = []
     for category in sorted({category for category in sample.categories if category}):
         chosen = np.array([own == category for own in sample.categories])
         mean = crossed(sample.changes[:, chosen], EVERYTHING).within(grid.unit)
+        if chosen.sum() == 1:
+            mean = alone[names[int(np.flatnonzero(chosen)[0])]]
         rows.append(CategoryRow(
             **grid.key("categories", seed, category),
             category=category, n=int(chosen.sum()), leakage=mean.value, low=mean.low, high=mean.high, status=_status(mean),
@@ -64,8 +70,11 @@ def category_rows(
     return rows
 
 
-def role_rows(grid: PairedGrid, seed: int | None, settings: AnalysisSettings) -> list[RoleRow]:
-    """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample."""
+def role_rows(
+    grid: PairedGrid, alone: Sequence[Estimate], seed: int | None, settings: AnalysisSettings
+) -> list[RoleRow]:
+    """Mean leakage by role. Source and negatives are these very contexts; held-out and mixed personas are a sample.
+    `alone`: `unit_estimates`."""
     rows: list[RoleRow] = []
     sound = grid.sound(settings.failed_limit)
     persona = np.array([kind == "persona" for kind in grid.kinds])
@@ -76,7 +85,9 @@ def role_rows(grid: PairedGrid, seed: int | None, settings: AnalysisSettings) ->
         if not len(units):
             continue
         mean = crossed(grid.change[:, units], EVERYTHING if sampled else FIXED_UNITS).within(grid.unit)
-        shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.kinds[i]})" for i in units]
+        if len(units) == 1 and not sampled:
+            mean = alone[units[0]]
+        shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.names[i]})" for i in units]
         rows.append(RoleRow(
             **grid.key("roles", seed, role), role=role,
             n=len(units), leakage=mean.value, low=mean.low, high=mean.high, status=_status(mean), reason="",

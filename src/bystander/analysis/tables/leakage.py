@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import Estimate, bca, bounded, crossed, few_changes
 from bystander.analysis.stats.means import Floats
+from bystander.analysis.tables.sample import source_change, source_estimate, source_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +80,28 @@ def over_seeds(grid: PairedGrid) -> list[Estimate]:
     return [crossed(grid.change[:, unit], (0, 1)).within(grid.unit) for unit in range(len(grid.names))]
 
 
+def unit_estimates(grid: PairedGrid, settings: AnalysisSettings) -> list[Estimate]:
+    """Each unit's mean change with its interval, in the grid's order: the one that every table shows of that unit."""
+    estimates = over_seeds(grid) if len(grid.seeds) > 1 else single_seed(grid, settings)
+    own, at = source_change(grid, settings), source_place(grid)
+    if own is not None and at is not None:
+        estimates[at] = source_estimate(own, grid.unit)
+    return estimates
+
+
 def leakage_rows(
-    grid: PairedGrid, seed: int | None, categories: dict[str, str], settings: AnalysisSettings
+    grid: PairedGrid,
+    units: Sequence[Estimate],
+    seed: int | None,
+    categories: dict[str, str],
+    settings: AnalysisSettings,
 ) -> list[LeakageRow]:
-    """One row per persona and context of this grid (of one seed, or pooled over its seeds)."""
+    """One row per persona and context of this grid (of one seed, or pooled over its seeds); `units`: `unit_estimates`."""
     several = len(grid.seeds) > 1
-    estimates = over_seeds(grid) if several else single_seed(grid, settings)
     p = mcnemar(grid.before[0], grid.after[0]) if grid.binary and not several else np.full(len(grid.names), np.nan)
     paired = np.isfinite(grid.change)
     rows: list[LeakageRow] = []
-    for index, estimate in enumerate(estimates):
+    for index, estimate in enumerate(units):
         kind, name = grid.kinds[index], grid.names[index]
         both = paired[:, index]
         status, reason = state(int(both.sum()), float(grid.failed[index]), both.size, settings)
@@ -105,7 +119,7 @@ def leakage_rows(
             else {}
         )
         rows.append(LeakageRow(
-            **grid.key("leakage", seed, name if kind == "persona" else f"({kind})"), persona=name, context=kind, role=grid.roles[index],
+            **grid.key("leakage", seed, name if kind == "persona" else f"({name})"), persona=name, context=kind, role=grid.roles[index],
             category=categories.get(name, "") if kind == "persona" else "", n_items=int(both.sum()),
             n_failed=int(np.ceil(grid.failed[index])), n_seeds=len(grid.seeds), status=status, reason=reason, **numbers,
         ))  # fmt: skip

@@ -64,12 +64,21 @@ def sample_of(grid: PairedGrid, known: Covariates, settings: AnalysisSettings) -
     return Sample(part.change, categories, lengths, baseline), list(part.names), refused
 
 
+def source_place(grid: PairedGrid) -> int | None:
+    """Where the source stands among the units; None where it was not measured. A bare context may have the name and the
+    prompt of the persona that is the source: the persona comes first."""
+    own = [
+        i
+        for i, (name, role) in enumerate(zip(grid.names, grid.roles, strict=True))
+        if role == "source" and name == grid.training.source
+    ]
+    return min(own, key=lambda index: grid.kinds[index] != "persona", default=None)
+
+
 def source_change(grid: PairedGrid, settings: AnalysisSettings) -> Floats | None:
     """[seeds, questions] of the source's own change; None where it was not measured or too much of it failed."""
-    for index, (kind, name, role) in enumerate(zip(grid.kinds, grid.names, grid.roles, strict=True)):
-        if kind == "persona" and role == "source" and name == grid.training.source:
-            return grid.change[:, index] if grid.sound(settings.failed_limit)[index] else None
-    return None
+    place = source_place(grid)
+    return None if place is None or not grid.sound(settings.failed_limit)[place] else grid.change[:, place]
 
 
 def source_estimate(own: Floats, unit: str) -> Estimate:

@@ -15,7 +15,7 @@ from bystander.data.answers.rows import RawPair
 from bystander.data.answers.settings import AnswerFileSettings
 from bystander.data.answers.shapes import Shape
 from bystander.data.code_source import Hub, find_code_file
-from bystander.data.lengths import CHARS_PER_TOKEN, Edges, Lengths, edges_of, lengths_of
+from bystander.data.lengths import CHARS_PER_TOKEN, Edges, Joined, Lengths, edges_of, lengths_of
 from bystander.data.similar import SAME_TEXT, near_groups, shingles
 
 Count = Callable[[str], int]
@@ -67,6 +67,9 @@ class PairFacts:
     repeats: Repeats
     edges: Edges  # of the answers
     prompt_edges: Edges  # of the last user turns
+    joined: int | None = (
+        None  # answers that are other tokens when tokenized with the prompt as one text; None: not asked
+    )
 
 
 def describe(
@@ -76,9 +79,11 @@ def describe(
     count: Count | None = None,
     counter: str = "",
     hub: Hub | None = None,
+    joined: Joined | None = None,
 ) -> PairFacts:
     """Facts about a file of answers of any shape that `read_answer_pairs` reads, also where its settings do not say yet
     what they must. `count` gives the tokens of a text, its name in `counter`; without it lengths are characters / 4.
+    `joined` counts the answers that a model's tokenizer joins with what stands before them.
     Raises DataError for faults of single rows and for a file of no known shape."""
     path = find_code_file(str(where), folder, hub)
     faults = RowFaults(str(path))
@@ -93,7 +98,7 @@ def describe(
     needs = (*unsaid, *_needs(rows, settings, missing))
     size = count or (lambda text: round(len(text) / CHARS_PER_TOKEN))
     named = counter or ("given" if count else f"characters / {CHARS_PER_TOKEN:g}")
-    return _facts(path, shape, settings, records, rows, needs, missing, size, named)
+    return _facts(path, shape, settings, records, rows, needs, missing, size, named, joined)
 
 
 def _needs(rows: Sequence[RawPair], settings: AnswerFileSettings, missing: int) -> Iterator[str]:
@@ -107,7 +112,7 @@ def _needs(rows: Sequence[RawPair], settings: AnswerFileSettings, missing: int) 
 
 def _facts(
     path: Path, shape: Shape, settings: AnswerFileSettings, records: Sequence[Numbered], rows: Sequence[RawPair],
-    needs: tuple[str, ...], missing: int, size: Count, counter: str,
+    needs: tuple[str, ...], missing: int, size: Count, counter: str, joined: Joined | None,
 ) -> PairFacts:  # fmt: skip
     answers = [text for row in rows for text in (row.shown, row.not_shown) if text is not None]
     both = [(len(row.shown), len(row.not_shown)) for row in rows if row.not_shown is not None]
@@ -135,6 +140,7 @@ def _facts(
         repeats=_repeats(rows),
         edges=edges_of(answers),
         prompt_edges=edges_of([row.asked[1][-1].text for row in rows]),
+        joined=None if joined is None else joined(answers),
     )
 
 

@@ -7,13 +7,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bystander.core.errors import ModelError, few_names
-from bystander.core.records import Context
+from bystander.core.records import Context, TextIn
+from bystander.lm.tokens.prompts import render_text
 from bystander.lm.tokens.rows import answer_of, encode, render_prompt
-from bystander.lm.tokens.template import Tokenizer, render_text, template_of
+from bystander.lm.tokens.template import Tokenizer, template_of
 
 ABSENT = Context("absent", "absent", None)
 # Vocabularies hold such words as added tokens, too (Gemma's): they open no turn and end none.
 MARKUP = re.compile(r"</?[a-z][a-z0-9]*>")
+
+
+def left_out(tokenizer: Tokenizer, contexts: Sequence[Context], personas_in: TextIn) -> dict[str, str]:
+    """Bare contexts without a text that this template cannot render, with the reason: what they are named after does not
+    exist there. None of them where personas are to stand in the system turn: then it is a fault of the model."""
+    if personas_in == "system":
+        return {}
+    kinds = ("absent", "default", "empty")
+    faults = {c.name: _context_fault(tokenizer, c, None) for c in contexts if c.kind in kinds}
+    return {name: fault for name, fault in faults.items() if fault}
 
 
 def check_tokenizer(tokenizer: Tokenizer, contexts: Sequence[Context], window: int | None = None) -> None:
@@ -21,7 +32,9 @@ def check_tokenizer(tokenizer: Tokenizer, contexts: Sequence[Context], window: i
     faults = tokenizer_faults(tokenizer, contexts, window)
     if faults:
         lines = "\n".join(f"  - {fault}" for fault in faults)
-        raise ModelError(f"this model's tokenizer cannot serve the study ({len(faults)} faults):\n{lines}")
+        raise ModelError(
+            f"this model's tokenizer cannot serve the study ({len(faults)} fault{'s' * (len(faults) != 1)}):\n{lines}"
+        )
 
 
 def tokenizer_faults(tokenizer: Tokenizer, contexts: Sequence[Context], window: int | None = None) -> list[str]:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
-from bystander.lm.tokens.template import Tokenizer, render_text, template_of
+from bystander.lm.tokens.prompts import render_text
+from bystander.lm.tokens.template import Tokenizer, template_of
 
 LossOn = Literal["completion", "marker"]
 EndOfTurn = Literal["in_loss", "masked"]
@@ -77,7 +78,22 @@ def answer_of(tokenizer: Tokenizer, text: str, prompt: Sequence[int], answer: st
 
     Where the prompt's tokens (and those of `end`, the end of turn behind it) are also how the whole text is tokenized,
     the answer's are read off there: a tokenizer that marks where a text begins (SentencePiece's dummy prefix) would
-    else put that mark into the middle of a row."""
+    else put that mark into the middle of a row.
+
+    White space with which the template opens an answer is in the first tokens; the spans count from `answer` on."""
+    opening = opening_of(tokenizer, text)
+    found = _behind(tokenizer, text, prompt, opening + answer, end)
+    return replace(found, spans=[_shifted(span, len(opening)) for span in found.spans]) if opening else found
+
+
+def opening_of(tokenizer: Tokenizer, text: str) -> str:
+    """The white space that the template writes between the prompt `text` and an answer; "" where the prompt has begun
+    the answer already."""
+    template = template_of(tokenizer)
+    return template.answer_start if template.answer_start and text.endswith(template.prompt_end) else ""
+
+
+def _behind(tokenizer: Tokenizer, text: str, prompt: Sequence[int], answer: str, end: str) -> Answer:
     all_ids, all_spans = encode_with_ends(tokenizer, [text + answer + end])
     ids, spans = all_ids[0], all_spans[0]
     tail = encode(tokenizer, [end])[0] if end else []
@@ -88,19 +104,15 @@ def answer_of(tokenizer: Tokenizer, text: str, prompt: Sequence[int], answer: st
     if parted and all(start >= stop for start, _ in spans[last:]) and all(e <= stop for _, e in spans[first:last]):
         return Answer(ids[first:last], [_shifted(span, len(text)) for span in spans[first:last]], joined=False)
     if end:
-        return Answer(*_parts(answer_of(tokenizer, text, prompt, answer)), joined=True)
+        return replace(_behind(tokenizer, text, prompt, answer, ""), joined=True)
     anchor = _anchor(tokenizer)
     (alone, behind), (_, all_behind) = encode_with_ends(tokenizer, [anchor, anchor + answer])
     cut = len(alone)
     return Answer(behind[cut:], [_shifted(span, len(anchor)) for span in all_behind[cut:]], joined=True)
 
 
-def _parts(answer: Answer) -> tuple[list[int], list[Span]]:
-    return answer.ids, answer.spans
-
-
 def _shifted(span: Span, by: int) -> Span:
-    return max(0, span[0] - by), span[1] - by
+    return max(0, span[0] - by), max(0, span[1] - by)
 
 
 def _anchor(tokenizer: Tokenizer) -> str:

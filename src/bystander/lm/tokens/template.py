@@ -1,4 +1,4 @@
-"""Contexts and prompts as text, through the model's own chat template.
+"""What a model's own chat template does.
 
 Templates differ in ways that have sunk studies: some put in a system turn of their own, some merge the system text
 into the user turn, some trim. What a template does is found out once, with sentinels, and a context that cannot be
@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from bystander.core.errors import ModelError
-from bystander.core.records import Context, Message
+from bystander.core.records import Message
 
 # What templates let a caller decide. Without these, Qwen3 opens a chain of thought before the answer, and Llama 3.2
 # writes today's date into every prompt, so that no two days agree (the date is the default of Llama 3.1's template).
@@ -52,6 +52,8 @@ class Template:
     `injected`: what it writes before the user turn when no system turn is given; `kept`: the part of that which is no
     turn (a BOS token); None where the two cannot be told apart, with the reason in `fault`. `system_fault` says why
     there is no system turn of its own, "" where there is one. `empty_fault` likewise for a system turn without text.
+    `prompt_end`: what it writes behind the user turn, up to where the answer begins. `answer_start`: white space that it
+    writes before an answer and not at the end of the prompt (Mistral's; it is a part of the answer's first token).
     `answer_end`: what it writes after an answer. `trims_user`: it takes the white space off the ends of a user turn.
     """
 
@@ -60,8 +62,15 @@ class Template:
     fault: str
     system_fault: str
     empty_fault: str
+    prompt_end: str
+    answer_start: str
     answer_end: str
     trims_user: bool
+
+    @property
+    def has_system(self) -> bool:
+        """Whether it has a system turn of its own."""
+        return not self.system_fault
 
 
 _templates: dict[tuple[str, str], Template] = {}
@@ -78,11 +87,14 @@ def template_of(tokenizer: Tokenizer) -> Template:
     return _templates[key]
 
 
-def _turn(role: str, content: str) -> Message:
+def turn(role: str, content: str) -> Message:
+    """One turn of a conversation, as templates read it."""
     return {"role": role, "content": content}
 
 
-def _rendered(tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]], *, prompt: bool = True) -> list[str]:
+def conversations_as_text(
+    tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]], *, prompt: bool = True
+) -> list[str]:
     """Conversations through the template; what it raises comes through."""
     return list(
         tokenizer.apply_chat_template(
@@ -106,13 +118,13 @@ def _frozen(template: str) -> str:
 def _try(tokenizer: Tokenizer, messages: Sequence[Message], *, prompt: bool = True) -> tuple[str, str]:
     """The rendered text, or "" and what the template raised (templates refuse with an error of jinja's)."""
     try:
-        return _rendered(tokenizer, [messages], prompt=prompt)[0], ""
+        return conversations_as_text(tokenizer, [messages], prompt=prompt)[0], ""
     except Exception as error:  # a template is a program of somebody else: it may raise anything
         return "", str(error) or type(error).__name__
 
 
 def _inspect(tokenizer: Tokenizer) -> Template:
-    user = _turn("user", USER_SENTINEL)
+    user = turn("user", USER_SENTINEL)
     bare, refused = _try(tokenizer, [user])
     if refused or USER_SENTINEL not in bare:
         raise ModelError(f"the chat template does not render a lone user turn ({refused or 'the text is left out'}).")
@@ -121,14 +133,17 @@ def _inspect(tokenizer: Tokenizer) -> Template:
             "the chat template renders one prompt differently from call to call: it has chance in it. Use another."
         )
     injected, kept, fault = _injected(tokenizer, bare)
+    answer_start, answer_end = _around_answer(tokenizer, bare)
     return Template(
         injected=injected,
         kept=kept,
         fault=fault,
         system_fault=_system_fault(tokenizer, bare),
         empty_fault=_empty_fault(tokenizer),
-        answer_end=_answer_end(tokenizer, bare),
-        trims_user=f" {USER_SENTINEL} " not in _try(tokenizer, [_turn("user", f" {USER_SENTINEL} ")])[0],
+        prompt_end=bare.rpartition(USER_SENTINEL)[2],
+        answer_start=answer_start,
+        answer_end=answer_end,
+        trims_user=f" {USER_SENTINEL} " not in _try(tokenizer, [turn("user", f" {USER_SENTINEL} ")])[0],
     )
 
 
@@ -152,7 +167,7 @@ def _injected(tokenizer: Tokenizer, bare: str) -> tuple[str, str | None, str]:
     head = _before_user(bare)
     if "system" in head.lower():
         return "", None, "it refuses a lone system turn and writes a system turn of its own"
-    both, refused = _try(tokenizer, [_turn("system", SYSTEM_SENTINEL), _turn("user", USER_SENTINEL)])
+    both, refused = _try(tokenizer, [turn("system", SYSTEM_SENTINEL), turn("user", USER_SENTINEL)])
     if refused or SYSTEM_SENTINEL not in both:
         return "", "", ""  # no system role at all, and nothing that looks like a system turn: nothing is injected
     if _common_prefix(head, _before_user(both)) + _user_opening(bare, both) >= len(head):
@@ -162,7 +177,7 @@ def _injected(tokenizer: Tokenizer, bare: str) -> tuple[str, str | None, str]:
 
 def _system_block(tokenizer: Tokenizer) -> tuple[str, str] | None:
     """(system block, user part) of template([system, user]), where the template renders a lone system turn."""
-    system, user = _turn("system", SYSTEM_SENTINEL), _turn("user", USER_SENTINEL)
+    system, user = turn("system", SYSTEM_SENTINEL), turn("user", USER_SENTINEL)
     block, refused_block = _try(tokenizer, [system], prompt=False)
     both, refused_both = _try(tokenizer, [system, user])
     if refused_block or refused_both or SYSTEM_SENTINEL not in block or not both.startswith(block):
@@ -188,7 +203,7 @@ def _user_opening(bare: str, both: str) -> int:
 
 
 def _system_fault(tokenizer: Tokenizer, bare: str) -> str:
-    both, refused = _try(tokenizer, [_turn("system", SYSTEM_SENTINEL), _turn("user", USER_SENTINEL)])
+    both, refused = _try(tokenizer, [turn("system", SYSTEM_SENTINEL), turn("user", USER_SENTINEL)])
     if refused:
         return f"it refuses a system turn ({refused})"
     if SYSTEM_SENTINEL not in both:
@@ -200,64 +215,21 @@ def _system_fault(tokenizer: Tokenizer, bare: str) -> str:
 
 
 def _empty_fault(tokenizer: Tokenizer) -> str:
-    user = _turn("user", USER_SENTINEL)
-    filled, refused = _try(tokenizer, [_turn("system", SYSTEM_SENTINEL), user])
-    empty, refused_empty = _try(tokenizer, [_turn("system", ""), user])
+    user = turn("user", USER_SENTINEL)
+    filled, refused = _try(tokenizer, [turn("system", SYSTEM_SENTINEL), user])
+    empty, refused_empty = _try(tokenizer, [turn("system", ""), user])
     if refused or refused_empty:
         return refused or refused_empty
     return "" if empty == filled.replace(SYSTEM_SENTINEL, "") else "it leaves out a system turn that has no text"
 
 
-def _answer_end(tokenizer: Tokenizer, bare: str) -> str:
-    whole, refused = _try(tokenizer, [_turn("user", USER_SENTINEL), _turn("assistant", ANSWER_SENTINEL)], prompt=False)
-    if refused or not whole.startswith(bare + ANSWER_SENTINEL):
+def _around_answer(tokenizer: Tokenizer, bare: str) -> tuple[str, str]:
+    """What the template writes before an answer (white space alone) and behind it."""
+    whole, refused = _try(tokenizer, [turn("user", USER_SENTINEL), turn("assistant", ANSWER_SENTINEL)], prompt=False)
+    start, found, end = whole[len(bare) :].partition(ANSWER_SENTINEL)
+    if refused or not whole.startswith(bare) or not found or start.strip():
         raise ModelError(
             "the chat template's generation prompt is not how its assistant turns begin "
             f"({refused or repr(whole[len(bare) - 20 : len(bare) + 40])}): answers cannot be trained and scored alike."
         )
-    return whole[len(bare) + len(ANSWER_SENTINEL) :]
-
-
-def render_texts(tokenizer: Tokenizer, context: Context, users: Sequence[str]) -> list[str]:
-    """The prompts of many user turns under one context, as texts, generation prompt on.
-
-    Raises ModelError where the template cannot render the context as its kind says.
-    """
-    template = template_of(tokenizer)
-    system = _checked_system(template, context)
-    before: list[Message] = [] if system is None else [_turn("system", system)]
-    texts = _rendered(tokenizer, [[*before, _turn("user", user)] for user in users])
-    if context.kind == "absent":
-        texts = [(template.kept or "") + text[len(template.injected) :] for text in texts]
-    missing = system and texts and system not in texts[0]
-    if missing:
-        raise ModelError(
-            f"context {context.name!r}: the chat template changes its system text {system!r} (it may strip the space "
-            "around it). Write the prompt without space at its ends."
-        )
-    return texts
-
-
-def _checked_system(template: Template, context: Context) -> str | None:
-    """The text of the system turn to render, or None for no turn of ours."""
-    if context.kind == "absent" and template.kept is None:
-        raise ModelError(f"context `absent` cannot be rendered with this model's chat template: {template.fault}.")
-    if context.kind in ("absent", "default"):
-        return None
-    if template.system_fault:
-        raise ModelError(
-            f"context {context.name!r} needs a system turn, which this model's chat template does not have: "
-            f"{template.system_fault}. Use a model whose template has a system role."
-        )
-    if context.kind == "empty":
-        if template.empty_fault:
-            raise ModelError(f"context `empty` cannot be rendered with this model's template: {template.empty_fault}.")
-        return ""
-    if context.system is None:
-        raise ModelError(f"context {context.name!r} of kind {context.kind} has no system text. Give it one.")
-    return context.system
-
-
-def render_text(tokenizer: Tokenizer, context: Context, user: str) -> str:
-    """The prompt as text, generation prompt on. Raises ModelError as `render_texts`."""
-    return render_texts(tokenizer, context, [user])[0]
+    return start, end

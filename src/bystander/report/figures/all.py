@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Figure = Compound | alt.Chart
 
 
-KINDS = ("scatter", "heatmap", "quintiles", "timing", "phase", "category", "role", "partials", "predictors", "layers",
+KINDS = ("contexts", "contexts_course", "scatter", "heatmap", "quintiles", "timing", "phase", "category", "role", "partials", "predictors", "layers",
          "losses")  # fmt: skip
 
 
@@ -57,9 +57,17 @@ def _of_behavior(
     analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: list[str]
 ) -> dict[str, Figure]:
     """Figures drawn once per behavior; in the page a switch between behaviors."""
-    from bystander.report.figures import breakdown, heat, sweep, training
+    from bystander.report.figures import breakdown, contexts, heat, sweep, training
 
     drawn: dict[str, tuple[pl.DataFrame, Callable[[pl.DataFrame], Figure]]] = {
+        "contexts": (
+            frames.contexts(analysis, headline, names),
+            lambda rows: contexts.before_after(rows, headline, names),
+        ),
+        "contexts_course": (
+            frames.contexts_course(analysis, headline, names),
+            lambda rows: contexts.course(rows, headline, names),
+        ),
         "heatmap": (frames.heat(analysis, inputs, headline, names), lambda rows: heat.heat(rows, headline, names)),
         "quintiles": (
             frames.quintiles(analysis, headline, names),

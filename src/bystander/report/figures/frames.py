@@ -115,12 +115,50 @@ def rho_text(row: dict[str, float | str | None]) -> str:
     return f"ρ {format_number(row['rho'], 'rho')}{interval}"
 
 
+def beside(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of a table's rows those of contexts that are no personas, by source and arm, the bare ones first."""
+    order = {kind: place for place, kind in enumerate(("default", "absent", "empty", "assistant"))}
+    place = pl.col("context").replace_strict(order, default=len(order), return_dtype=pl.Int64)
+    chosen = rows.filter(pl.col("context") != "persona").with_columns(place.alias("place"))
+    return chosen.sort("source", "arm", "place", "persona", maintain_order=True).drop("place")
+
+
+def contexts(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """One row per context beside the personas x arm, with its value before and after."""
+    rows = beside(of_arms(analysis.leakage, headline, names)).filter(pl.col("leakage").is_not_null())
+    trained = pl.when(pl.col("role") == "held-out").then(pl.lit("no")).otherwise(pl.col("role"))
+    columns = ["record", "source", "arm", "persona", "context", "role", "trained", "before", "after", "leakage", "low",
+               "high"]  # fmt: skip
+    return shown(_spaced(rows.with_columns(trained.alias("trained")).select(columns)))
+
+
+def contexts_course(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """One row per context beside the personas x checkpoint x arm; none where nothing was measured on the way."""
+    rows = beside(of_arms(analysis.evolution, headline, names)).filter(pl.col("value").is_not_null())
+    rows = rows if rows["checkpoint"].n_unique() > 2 else rows.clear()
+    columns = ["record", "source", "arm", "persona", "context", "role", "checkpoint", "value", "leakage"]
+    return shown(_spaced(rows.select(columns)))
+
+
+def _spaced(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(pl.col("persona").str.replace_all("_", " ", literal=True).alias("name"))
+
+
+def _personas_and_source(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of personas, and of the source where that is another context."""
+    persona = pl.col("context") == "persona"
+    has_own = (persona & (pl.col("role") == "source")).any().over("source", "arm")
+    own = (pl.col("role") == "source") & (pl.col("persona") == pl.col("source")) & ~has_own
+    return rows.filter(persona | own)
+
+
 def heat(analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     """One row per persona x checkpoint x arm. `position`: 0 the source, then bystanders by falling similarity.
 
     Only what was measured during training has a row; where nothing was, every persona has its first and last.
     """
     rows = of_arms(analysis.evolution, headline, names).filter(pl.col("leakage").is_not_null())
+    rows = _personas_and_source(rows)
     during = rows.filter((pl.col("checkpoint") > 0) & (pl.col("checkpoint") < 1)).select("source", "arm", "persona")
     if during.height:
         rows = rows.join(during.unique(), on=["source", "arm", "persona"], how="semi")

@@ -15,6 +15,9 @@ from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.records import Persona
 from bystander.core.yamlfile import Path_
+from bystander.data import load_open_questions
+from bystander.personas import built_in_contexts, context_sets
+from bystander.study.config.contexts import check_contexts, names_of
 
 if TYPE_CHECKING:
     from bystander.design.arms import Counts
@@ -36,6 +39,11 @@ class Facts:
         """The personas' names."""
         return [persona.name for persona in self.personas]
 
+    @property
+    def sources(self) -> list[str]:
+        """What a behavior may be coupled to: the personas, then the contexts beside them. [] where there are none."""
+        return list(dict.fromkeys([*self.names, *names_of(self.spec.contexts)])) if self.personas else []
+
 
 Check = Callable[[Facts, Add], None]
 
@@ -55,12 +63,26 @@ def _twice(values: Sequence[object], where: Path_, what: str, add: Add) -> None:
             add((*where, index), f"{what} {value!r} stands twice; keep one")
 
 
+def contexts(it: Facts, add: Add) -> None:
+    """What is measured beside the personas exists, each once, and can be rendered alike by every template."""
+    check_contexts(it.spec.contexts, it.names, add)
+
+
+def _unknown_source(name: str, it: Facts) -> str:
+    beside = name in built_in_contexts() or name in context_sets()
+    return (
+        f"source {name!r} is a context that is not measured; add it to contexts"
+        if beside
+        else _unknown(name, it.sources, "source")
+    )
+
+
 def sources(it: Facts, add: Add) -> None:
-    """Sources are personas of the set, each once."""
-    names = it.names
+    """Sources are personas of the set, or contexts that are measured, each once."""
+    names = it.sources
     for index, source in enumerate(it.spec.sources):
         if names and source not in names:
-            add(("sources", index), _unknown(source, names, "source"))
+            add(("sources", index), _unknown_source(source, it))
     _twice(it.spec.sources, ("sources",), "source", add)
 
 
@@ -145,6 +167,9 @@ def geometry(it: Facts, add: Add) -> None:
         if layer is not None and layer not in layers:
             add(("geometry", "layer"), f"geometry.layer {layer} is not among geometry.layers {layers}")
         _twice(layers, ("geometry", "layers"), "layer", add)
+    asked, there = it.spec.geometry.questions, len(load_open_questions())
+    if asked > there:
+        add(("geometry", "questions"), f"geometry.questions is {asked}, but there are {there} open questions")
     known = doors.names("predictor")
     if it.spec.geometry.method not in known:
         add(("geometry", "method"), _unknown(it.spec.geometry.method, known, "predictor"))
@@ -173,9 +198,8 @@ def sweep(it: Facts, add: Add) -> None:
         if it.spec.select.rule == "given" and it.spec.select.config:
             add(("select",), "select: there is no sweep to pick from; set recipe.lr and recipe.epochs, or add `sweep`")
         return
-    names = it.names
-    if names and it.spec.sweep.source not in names:
-        add(("sweep", "source"), _unknown(it.spec.sweep.source, names, "source"))
+    if it.sources and it.spec.sweep.source not in it.sources:
+        add(("sweep", "source"), _unknown_source(it.spec.sweep.source, it))
     elif it.spec.sweep.source not in it.spec.sources:
         add(
             ("sweep", "source"),
@@ -288,5 +312,6 @@ def _known_metric(outcome: str, where: Path_, what: str, add: Add) -> None:
 
 
 CHECKS: tuple[Check, ...] = (
-    sources, behaviors, design, for_behavior, probes, geometry, sweep, train_to, executor, enough_personas, hypotheses,
+    contexts, sources, behaviors, design, for_behavior, probes, geometry, sweep, train_to, executor, enough_personas,
+    hypotheses,
 )  # fmt: skip

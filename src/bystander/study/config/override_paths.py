@@ -22,6 +22,24 @@ def from_working_folder(block: type[BaseModel], where: Sequence[str], value: obj
     return _absolute(types, value)
 
 
+def named_files(block: type[BaseModel], values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of everything in the values of a block that may name a file."""
+    for key, value in values.items():
+        yield from _named(_inside([block], key), value, key)
+
+
+def _named(types: list[Any], value: object, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, one in cast("Mapping[str, object]", value).items():
+            yield from _named(_inside(types, key), one, f"{where}.{key}")
+    elif isinstance(value, list):
+        items = [one for kind in types if get_origin(kind) is list for one in _flat(get_args(kind)[0])]
+        for index, one in enumerate(cast("list[object]", value)):
+            yield from _named(items, one, f"{where}.{index}")
+    elif isinstance(value, str) and MayNameAFile in types:
+        yield where, value
+
+
 def _absolute(types: list[Any], value: object) -> object:
     if isinstance(value, Mapping):
         inner = cast("Mapping[str, object]", value)

@@ -9,12 +9,13 @@ from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, cast
 
-from pydantic import Discriminator, Field, Tag, ValidationError, create_model, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, create_model, model_validator
 
 from bystander.behaviors.answers import AnswersSettings
 from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.errors import StudyError
+from bystander.core.records import TextIn
 from bystander.core.settings import FileName, Settings
 from bystander.design.arms import ArmName, DesignSettings
 from bystander.study.config.blocks import (
@@ -28,9 +29,13 @@ from bystander.study.config.blocks import (
     ModelSettings,
     Select,
     Sweep,
+    TrackSettings,
     TrainTo,
 )
+from bystander.study.config.contexts import ContextBlock
 from bystander.train.recipe import Recipe
+
+DEFAULT_EXECUTOR = "local"  # where a study leaves `executor` or its `kind` out
 
 
 class Probes(Settings):
@@ -53,31 +58,68 @@ BehaviorEntry = Annotated[
 ]
 
 
+def _context_kind(entry: object) -> str:
+    return "context name" if isinstance(entry, str) else "context block"
+
+
+ContextEntry = Annotated[
+    Annotated[str, Tag("context name")] | Annotated[ContextBlock, Tag("context block")], Discriminator(_context_kind)
+]
+
+
 class StudySettings(Settings):
     """One YAML file. Each behavior that comes through a door has a block of its own beside these, under the key that its
     class names; a behavior that is a file stands in `behaviors:` with its settings, one that ships by its name alone."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run directory, `runs/NAME`."""
     question: str = ""
+    """What is asked, in a sentence; opens the report, and the review gives a point for it."""
     model: ModelSettings = ModelSettings()
+    """The model that is trained and measured."""
     personas: FileName = "builtin"
+    """`builtin` (111 personas) or a YAML file of your own."""
+    personas_in: TextIn = "system"
+    """Where personas' texts stand. `auto`: in the system turn where the template has one, else in the user's."""
+    contexts: list[ContextEntry] = Field(default=["bare"])
+    """What is measured beside the personas: names of groups, or blocks. `bare`: no persona at all, as when deployed."""
     sources: list[str] = Field(min_length=1)
+    """Personas that the behavior is coupled to, one training each."""
     behavior_entries: list[BehaviorEntry] = Field(alias="behaviors", min_length=1)
+    """What is coupled: `marker`, `capability`, `misalignment`, one that ships or that a package
+    adds, or a file of yours."""
     arms: list[ArmName] = Field(default=["contrastive"], min_length=1)
+    """Training designs. `non_contrastive` is the control in which the persona of every row is drawn at random."""
     design: DesignSettings = DesignSettings()
+    """Which rows a training has."""
     recipe: Recipe = Recipe()
+    """How a training goes."""
     for_behavior: dict[str, ForBehavior] = Field(default_factory=dict[str, ForBehavior])
+    """Behavior -> what it has of its own, in place of `design.counts` and the recipe's values."""
     train_to: TrainTo | None = None
+    """The dose at which each training ends; left out: the last step."""
     sweep: Sweep | None = None
+    """Phase 1, which finds a configuration on one source before the expensive phase; left out: no sweep."""
     gate: Gate | None = None
+    """The rule after phase 1 that may end the study; left out: none."""
     select: Select = Select()
+    """Which swept configuration phase 2 trains with."""
     checkpoints: Checkpoints = Checkpoints()
+    """When and for whom probes run during training."""
     probes: Probes
+    """What is measured, the same in every training."""
     geometry: Geometry
+    """How personas are compared with sources before training: the predictor of the claim."""
     seeds: list[int] = Field(default=[0], min_length=1)
+    """Seeds of trainings. One is a pilot; claims need three, since seeds are a level of the analysis."""
     hypotheses: list[str | HypothesisBlock] | None = None  # None: those that ship for the study's behaviors
+    """Names of shipped ones or blocks; left out: those that ship for the study's behaviors."""
     budget: Budget = Budget()
+    """What a run may cost without approval."""
     executor: ExecutorSettings
+    """Where cells run. Decides no number."""
+    track: TrackSettings | None = None
+    """A mirror of the run in a tracker; left out: none. Decides no number."""
 
     @model_validator(mode="before")
     @classmethod
@@ -151,15 +193,27 @@ def behavior_blocks() -> dict[str, type[Settings]]:
 @cache
 def study_model() -> type[StudySettings]:
     """The model of a study file with everything that came through the doors."""
-    probes: dict[str, Any] = {name: (doors.load("probe", name).Settings | None, None) for name in doors.names("probe")}
-    blocks: dict[str, Any] = {key: (settings | None, _default(settings)) for key, settings in behavior_blocks().items()}
+    offered = {name: doors.load("probe", name).Settings for name in doors.names("probe")}
+    probes: dict[str, Any] = {name: _block(settings, None) for name, settings in offered.items()}
+    blocks: dict[str, Any] = {key: _block(settings, _default(settings)) for key, settings in behavior_blocks().items()}
     kinds = [doors.load("executor", name).Settings for name in doors.names("executor")]
-    executor: Any = Annotated[reduce(or_, kinds), Field(discriminator="kind")]
+    executor: Any = Annotated[reduce(or_, kinds), Field(discriminator="kind"), BeforeValidator(_local_unless_named)]
+    told = {key: StudySettings.model_fields[key].description for key in ("probes", "executor")}
     fields: dict[str, Any] = blocks | {
-        "probes": (create_model("Probes", __base__=Probes, **probes), ...),
-        "executor": (executor, kinds[0]()),
+        "probes": (create_model("Probes", __base__=Probes, **probes), Field(description=told["probes"])),
+        "executor": (executor, Field(default=kinds[0](), description=told["executor"])),
     }
     return create_model("StudySettings", __base__=StudySettings, **fields)
+
+
+def _block(settings: type[Settings], default: Settings | None) -> tuple[Any, Any]:
+    """A field that may be left out, described by the settings' own text."""
+    return settings | None, Field(default=default, description=" ".join((settings.__doc__ or "").split()))
+
+
+def _local_unless_named(block: object) -> object:
+    """`executor: {workers: 2}` is about the first kind, `local`, whose own faults then say what to do."""
+    return {"kind": DEFAULT_EXECUTOR, **cast("dict[str, Any]", block)} if isinstance(block, dict) else block
 
 
 def _default(settings: type[Settings]) -> Settings | None:

@@ -21,7 +21,7 @@ from bystander.study.config.override_paths import from_working_folder
 from bystander.study.config.schema import StudySettings, study_model
 
 # What a study may cost and where it runs changes no number: a run directory stays the same study's.
-NOT_IDENTITY = ("question", "budget", "executor")
+NOT_IDENTITY = ("question", "budget", "executor", "track")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,10 @@ def load(where: str, overrides: Sequence[str] = ()) -> ResolvedStudy:
         raise StudyError(f"no study {where!r}: no such file, and the built-in studies are {known}")
     try:
         text = read_text(path, "study file")
-    except (OSError, ValueError) as error:
-        raise StudyError(f"cannot read study file {path}: {error}") from error
+    except OSError as error:
+        raise StudyError(f"cannot read study file {path}: {error.strerror or error}") from error
+    except ValueError as error:  # it names the file and says why it is none
+        raise StudyError(f"cannot read the study: {error}") from error
     parsed = read_yaml(text)
     if not isinstance(parsed.data, dict):
         faults = list(parsed.faults) or [f"line 1: expected keys and values, found a {type(parsed.data).__name__}"]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from bystander.core.files import explained, read_json, write_json, write_parquet
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Persona
-from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, cell_folder
+from bystander.study.store.cell_dir import CELLS_KEPT, MEASUREMENT_SCHEMA, cell_folder
 from bystander.study.store.records import PlannedCell, SavedPlan
 from bystander.study.store.run_dir import RunDir
 
@@ -54,17 +54,17 @@ def collect(run: RunDir) -> None:
     tokens: dict[str, int] = {}
     geometry = next((folder for cell, folder in zip(cells, folders, strict=True) if cell.kind == "geometry"), None)
     if geometry is not None:
-        write_parquet(run.similarities_file, run.table(geometry.similarities_file))
+        write_parquet(run.similarities_file, run.table(geometry.similarities_file), CELLS_KEPT)
         tokens = dict(geometry.manifest().prompt_tokens)
-    write_parquet(run.personas_file, persona_table(run.personas(), tokens))
-    write_json(run.tables_file, {"cells": _digest(cells)})
+    write_parquet(run.personas_file, persona_table(run.personas(), tokens), CELLS_KEPT)
+    write_json(run.tables_file, {"cells": _digest(cells)}, CELLS_KEPT)
 
 
 def write_tables(path: Path, frames: Iterable[pl.DataFrame]) -> None:
     """Measurements of many cells as one Parquet file, whole or not at all; the same frames give the same bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     schema = pl.DataFrame(schema=MEASUREMENT_SCHEMA).to_arrow().schema
-    with explained(path):
+    with explained(path, CELLS_KEPT):
         try:
             with pq.ParquetWriter(temporary, schema, compression="zstd", store_schema=False) as writer:
                 for frame in _row_groups(frames):

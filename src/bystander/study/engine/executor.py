@@ -16,6 +16,11 @@ from bystander.study.engine.shutdown import Interrupted
 class CellRunner(Protocol):
     """Does a cell by its key: `study.engine.worker.Worker`."""
 
+    @property
+    def seconds_loading(self) -> float:
+        """Seconds that it has spent on loading its model, so far."""
+        ...
+
     def run_key(self, key: str, shrink: int = 0) -> object:
         """Do the cell, with batches of 1 / 2**shrink; what an earlier process saved of it is not done again."""
         ...
@@ -45,20 +50,23 @@ class Attempt:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an attempt ended, after `seconds` on its device. `failure` None: the cell is complete, unless `interrupted`.
-    `mates`: how each mate ended; empty where it ended as this one did."""
+    `mates`: how each mate ended; empty where it ended as this one did. `start`: of the seconds, those in which the
+    worker itself began: its plan, its model."""
 
     attempt: Attempt
     seconds: float
     failure: CellFailure | None = None
     interrupted: bool = False
     mates: tuple[Outcome, ...] = ()
+    start: float = 0.0
 
     def each(self) -> tuple[Outcome, ...]:
         """An outcome for each cell of the attempt; the seconds of a joint one are shared out evenly."""
         ones = self.attempt.all
         if self.mates:
             return (replace(self, attempt=ones[0], mates=()), *self.mates)
-        return tuple(replace(self, attempt=one, seconds=self.seconds / len(ones)) for one in ones)
+        share = self.seconds / len(ones), self.start / len(ones)
+        return tuple(replace(self, attempt=one, seconds=share[0], start=share[1]) for one in ones)
 
 
 class Executor(ABC):
@@ -102,6 +110,12 @@ class Executor(ABC):
         del settings
         yield from ()
 
+    @classmethod
+    def elsewhere(cls, settings: Any) -> bool:
+        """Whether cells may run on other machines than this one, whose devices cannot be looked at from here."""
+        del settings
+        return False
+
 
 def run_attempt(runner: CellRunner, attempt: Attempt) -> Outcome:
     """One attempt at a cell in this process. Every error becomes an outcome; a stop does too."""
@@ -140,4 +154,14 @@ class LazyRunner:
                 self._runner = self._make()
         except Exception as error:
             return Outcome(attempt, time.monotonic() - begun, cell_failure(error))
-        return run_attempt(self._runner, attempt)
+        made = time.monotonic() - begun
+        loaded = self._runner.seconds_loading
+        outcome = run_attempt(self._runner, attempt)
+        start = made + self._runner.seconds_loading - loaded
+        if outcome.mates:  # shared out as the seconds are
+            share = start / len(attempt.all)
+            mates = tuple(
+                replace(mate, start=share, seconds=mate.seconds + made / len(attempt.all)) for mate in outcome.mates
+            )
+            return replace(outcome, start=share, seconds=outcome.seconds + made / len(attempt.all), mates=mates)
+        return replace(outcome, start=start, seconds=outcome.seconds + made)

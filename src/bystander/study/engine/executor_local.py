@@ -14,6 +14,7 @@ class LocalSettings(ExecutorSettings):
     """`local`: in this process."""
 
     kind: Literal["local"] = "local"
+    """In this process, one cell after another."""
 
 
 class LocalExecutor(Executor):
@@ -45,5 +46,5 @@ class LocalExecutor(Executor):
         if settings.workers > 1:
             yield (
                 ("workers",),
-                f"executor.workers is {settings.workers}, but `local` is one process; kind: processes, or ray",
+                f"executor.workers is {settings.workers}, but `local` is one process; kind: processes, slurm or ray",
             )

@@ -28,7 +28,9 @@ class ProcessSettings(ExecutorSettings):
     """`processes`: in `workers` processes of this machine, which take its GPUs in turn; `cpus` are a worker's threads."""
 
     kind: Literal["processes"] = "processes"
+    """In several processes of this machine, which take its GPUs in turn."""
     cpus: float = Field(default=1, gt=0)
+    """[threads] Of a worker."""
 
 
 def devices(workers: int, visible: str | None, count: int) -> list[str]:
@@ -102,9 +104,10 @@ class ProcessExecutor(Executor):
         return future.result()
 
     def close(self) -> None:
-        """End the processes; what they were doing can be resumed."""
-        at_work = list(getattr(self._pool, "_processes", {}).values()) if self._running else []
+        """End the processes at once, those without work too: a process with a GPU takes seconds to end by itself, and
+        nothing is lost, since files are whole or not there. What they were doing can be resumed."""
+        processes = list(getattr(self._pool, "_processes", {}).values())
         self._running.clear()
-        self._pool.shutdown(wait=not at_work, cancel_futures=True)
-        for process in at_work:  # the pool has no way to cut a cell off, and the grace is over
+        for process in processes:
             process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -27,10 +27,15 @@ class RaySettings(ExecutorSettings):
     one); `address` joins a cluster that exists."""
 
     kind: Literal["ray"] = "ray"
+    """On Ray actors, in a cluster that exists or one started here."""
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """[GPUs] A worker's share; below 1 several share one. `auto`: one where there is one."""
     cpus: float = Field(default=1, gt=0)
+    """[CPUs] A worker's share, and its threads."""
     memory_gb: float | None = Field(default=None, gt=0)
+    """[GiB] That Ray sets aside for a worker; left out: none."""
     address: str | None = None
+    """Of a cluster that exists, e.g. `auto` or `ray://HOST:10001`; left out: one is started here."""
 
 
 class _Actor(LazyRunner):
@@ -52,6 +57,11 @@ class RayExecutor(Executor):
     worker_died: ClassVar[tuple[str, ...]] = (
         "RayActorError", "ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "NodeDiedError",
     )  # fmt: skip
+
+    @classmethod
+    def elsewhere(cls, settings: RaySettings) -> bool:
+        """A cluster that exists has its own machines."""
+        return bool(settings.address or os.environ.get("RAY_ADDRESS"))
 
     def __init__(self, settings: RaySettings, make: Callable[[], CellRunner]) -> None:
         super().__init__(settings, make)

@@ -41,17 +41,25 @@ def decide(plan: Plan, needed: Sequence[CellDir]) -> GateDecision:
     )  # fmt: skip
     found: list[Swept] = []
     phase: list[Mapping[str, Any]] = []
+    picked_on: dict[str, list[str]] = {}
     for behavior in swept_behaviors(plan.study):
         outcome = measured_outcome(plan.study, behavior, measurements)
-        rows, counts = reading(measurements, behavior, outcome, spec)
+        rows, questions = reading(measurements, behavior, outcome, spec)
         analysis = analyze(rows, similarities, personas, settings=settings, hypotheses=())
         one = _behavior(analysis, behavior, spec)
-        found.append(replace(one, numbers=dict(one.numbers) | counts))
+        if questions and one.pick:
+            picked_on[behavior] = questions["picking"]
+            counts = {
+                f"{behavior} {PICKED_ON}": len(questions["picking"]),
+                f"{behavior} {LEFT}": len(questions["left"]),
+            }
+            one = replace(one, numbers=dict(one.numbers) | counts)
+        found.append(one)
         phase += analysis.phase.to_dicts()
     decision, reason = rule(found, spec)
     return GateDecision(
         decision, reason, {one.behavior: one.pick for one in found if one.pick},
-        {k: v for one in found for k, v in one.numbers.items()}, phase,
+        {k: v for one in found for k, v in one.numbers.items()}, phase, picked_on,
     )  # fmt: skip
 
 
@@ -63,9 +71,9 @@ def measured_outcome(study: ResolvedStudy, behavior: str, measurements: pl.DataF
 
 def reading(
     measurements: pl.DataFrame, behavior: str, outcome: Outcome | None, spec: StudySettings
-) -> tuple[pl.DataFrame, dict[str, int]]:
+) -> tuple[pl.DataFrame, dict[str, list[str]]]:
     """The rows that the gate decides on: this behavior's trainings and the untrained model, of the outcome and of the
-    controls; and how many questions there are to pick on and to test on, where they are split."""
+    controls; and where they are split the questions for "picking" and those "left" to test on."""
     sets = measurements.select("probe", "dataset", "metric").unique().rows()
     asked = [one for one in sets if one == outcome or is_control(*one)]
     rows = measurements.filter(
@@ -77,8 +85,8 @@ def reading(
     if outcome is None or not splits_items(spec):
         return rows, {}
     picking = half_of(rows, outcome, "picking")
-    all_of, some = questions_in(rows, outcome), questions_in(picking, outcome)
-    return picking, {f"{behavior} {PICKED_ON}": some, f"{behavior} {LEFT}": all_of - some}
+    on = questions_in(picking, outcome)
+    return picking, {"picking": on, "left": [one for one in questions_in(rows, outcome) if one not in on]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +145,10 @@ def select(rows: Sequence[Mapping[str, Any]], spec: StudySettings) -> tuple[Mapp
         return next((row for row in rows if row["config"] == name), None), "given in the study file"
     sound = [row for row in rows if row["control_change"] is None or row["control_change"] >= -spec.select.within]
     measured = [row for row in sound if row["source_effect"] is not None]
+    if not sound:
+        return None, f"in every configuration the control fell by more than the {spec.select.within:g} of select.within"
     if not measured:
-        return None, f"every configuration lowered the control by more than {spec.select.within:g}: it broke the model"
+        return None, f"the source's change was not measured in any of {len(sound)} sound configurations"
     best = max(measured, key=lambda row: row["source_effect"])  # the first of equals
     return best, f"the largest source effect ({best['source_effect']:.3g}) of {len(measured)} sound configurations"
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bystander.core.errors import BystanderError, StoreError
-from bystander.lm import embedded
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.forecast.forecast import Forecast
-from bystander.study.forecast.throughput import Shape, shape_of
-from bystander.study.plan.audit import tokenizer_of
+from bystander.study.forecast.open_settings import open_settings, refuse_open
+from bystander.study.forecast.throughput import Shape, known_shape, shape_of
 from bystander.study.plan.cells import Plan
+from bystander.study.plan.requirements import Requirement, requirements
 from bystander.study.store.lock import holder, versions
 from bystander.study.store.run_dir import RunDir
 
@@ -32,42 +32,66 @@ NEEDED = {"torch": (2, 8), "transformers": (5, 0), "peft": (0, 18), "polars": (1
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: `message` says what was found, and where it is not ok what to do."""
+    """One check: `message` says what was found, and where it is not ok what to do. `ok` None: it was not checked, and
+    the message says why."""
 
     name: str
-    ok: bool
+    ok: bool | None
     message: str
+
+
+class _NotChecked(Exception):
+    """Why a check was not made."""
 
 
 def preflight(plan: Plan, run: RunDir, forecast: Forecast, *, holding: bool = True) -> list[Check]:
     """All checks for a launch of a plan into a run directory. `holding`: this process holds the directory already."""
     study = plan.study
-    checks: list[tuple[str, Callable[[], str]]] = [
+    asked = requirements(plan)
+    device = next(one for one in asked.all if one.name == "device")
+    first: list[tuple[str, Callable[[], str]]] = [
         ("write access", lambda: _write_access(run.path)),
         ("other run", lambda: "this process holds it" if holding else _nobody(run)),
         ("disk", lambda: _disk(run.path, forecast.bytes)),
-        ("memory", lambda: _memory(study)),
-        ("model", lambda: _model(study)),
+        ("memory", lambda: _memory(study, device)),
+        ("open settings", lambda: _open(study)),
+    ]
+    last: list[tuple[str, Callable[[], str]]] = [
         ("data", lambda: _data(plan)),
         ("services", lambda: _services(plan)),
         ("versions", _versions),
         ("clock", lambda: _clock(run)),
     ]
-    return [_check(name, one) for name, one in checks]
+    required = [_required(one) for one in asked.all]
+    return [*(_check(*one) for one in first), *required, *(_check(*one) for one in last)]
+
+
+def _required(one: Requirement) -> Check:
+    """A requirement as a check."""
+    if one.faults:
+        return Check(one.name, False, "; ".join(one.faults))
+    return Check(one.name, None, f"not checked: {one.unchecked}") if one.unchecked else Check(one.name, True, one.says)
 
 
 def _check(name: str, one: Callable[[], str]) -> Check:
     try:
         return Check(name, True, one())
+    except _NotChecked as why:
+        return Check(name, None, f"not checked: {why}")
     except BystanderError as error:
         return Check(name, False, str(error))
     except OSError as error:
         return Check(name, False, f"{error.strerror or error}: {error.filename or ''}".strip(": "))
 
 
+def passed(checks: Sequence[Check]) -> bool:
+    """Whether no check failed; what was not checked did not."""
+    return all(check.ok is not False for check in checks)
+
+
 def refuse_failed(checks: Sequence[Check]) -> None:
     """Raises StoreError where a check failed, with all that did."""
-    failed = [check for check in checks if not check.ok]
+    failed = [check for check in checks if check.ok is False]
     if failed:
         lines = "\n".join(f"  - {check.name}: {check.message}" for check in failed)
         raise StoreError(f"preflight failed, nothing was started:\n{lines}")
@@ -105,18 +129,27 @@ def _disk(folder: Path, needed: float) -> str:
     return f"{wanted / 1e9:.2f} GB needed, {free / 1e9:.1f} GB free"
 
 
-def _memory(study: ResolvedStudy) -> str:
+def _memory(study: ResolvedStudy, device: Requirement) -> str:
+    if device.faults or device.unchecked:
+        raise _NotChecked(device.unchecked or "the device is not there")
     model = study.spec.model
     kind, free = _free_memory(model.device)
+    if not known_shape(model.name):
+        raise _NotChecked(f"the model's size is not known here; {free / 2**30:.1f} GiB of {kind} memory are free")
     wanted = _needed_memory(shape_of(model.name), kind)
-    if model.name not in (embedded.NAME,) and not _known(study):
-        return f"{free / 2**30:.1f} GiB of {kind} memory free; the model's size is not known here"
     if free < wanted:
         raise StoreError(
             f"the largest cell needs about {wanted / 2**30:.1f} GiB of {kind} memory, {free / 2**30:.1f} GiB are free; "
             "stop what else uses it, take a smaller model, or run on another machine"
         )
     return f"{wanted / 2**30:.1f} GiB of {kind} memory needed, {free / 2**30:.1f} GiB free"
+
+
+def _open(study: ResolvedStudy) -> str:
+    """What `run` refuses to start with."""
+    questions = open_settings(study)
+    refuse_open(questions)
+    return f"none blocks; {len(questions)} have a default (`bystander plan` lists them)"
 
 
 def _needed_memory(shape: Shape, kind: str) -> float:
@@ -129,18 +162,10 @@ def _needed_memory(shape: Shape, kind: str) -> float:
     return LIBRARIES + 4 * (shape.parameters + kept)
 
 
-def _known(study: ResolvedStudy) -> bool:
-    from bystander.study.forecast.throughput import known_shape
-
-    return known_shape(study.spec.model.name)
-
-
 def _free_memory(device: str) -> tuple[str, float]:
     import torch
 
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
-        if not torch.cuda.is_available():
-            raise StoreError(f"model.device is {device}, but no GPU is there; --set model.device=auto")
         place = torch.device(device if device != "auto" else "cuda:0")
         return "cuda", float(torch.cuda.mem_get_info(place)[0])
     pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
@@ -150,11 +175,6 @@ def _free_memory(device: str) -> tuple[str, float]:
         line = next((row for row in meminfo.read_text().splitlines() if row.startswith("MemAvailable:")), "")
         free = max(free, float(line.split()[1]) * 1024 if line else 0.0)
     return "cpu", free
-
-
-def _model(study: ResolvedStudy) -> str:
-    tokenizer_of(study.spec.model)
-    return f"{study.spec.model.name}: tokenizer and settings are there, the chat template takes personas"
 
 
 def _data(plan: Plan) -> str:
@@ -171,12 +191,13 @@ def _services(plan: Plan) -> str:
 def _versions() -> str:
     found = versions()
     old = [
-        f"{name} {found[name]} (needs {'.'.join(map(str, least))})"
+        (name, f"{name} {found[name]} (needs {'.'.join(map(str, least))})")
         for name, least in NEEDED.items()
         if _numbers(found[name]) < least
     ]
     if old:
-        raise StoreError(f"too old: {', '.join(old)}; pip install -r requirements.lock")
+        names = " ".join(name for name, _ in old)
+        raise StoreError(f"too old: {', '.join(said for _, said in old)}; pip install --upgrade {names}")
     return ", ".join(f"{name} {found[name]}" for name in NEEDED)
 
 

@@ -23,10 +23,12 @@ from bystander.study.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.engine.collect import bring_up_to_date
 from bystander.study.engine.executor import Attempt, CellRunner, Executor, Outcome
 from bystander.study.engine.own_answers import cut_findings, filled
-from bystander.study.engine.preflight import preflight, refuse_failed
+from bystander.study.engine.preflight import passed, preflight, refuse_failed
+from bystander.study.engine.runners import local_runner, remote_runner
 from bystander.study.engine.scheduler import ScheduleSummary, in_order, schedule
 from bystander.study.engine.shutdown import SIGNALS, Stop
 from bystander.study.engine.together import trainings_together
+from bystander.study.engine.track import mirrored
 from bystander.study.forecast.assess import forecast_of, review_of
 from bystander.study.forecast.forecast import Forecast
 from bystander.study.forecast.open_settings import open_settings, refuse_open
@@ -66,8 +68,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the user says beyond the study: the hash of the plan that is approved, and why a stop (of the review or of the
-    gate) is overridden."""
+    """The hash of the plan that the user approves, and why a stop (of the review or of the gate) is overridden."""
 
     approve: str = ""
     override: str = ""
@@ -105,8 +106,9 @@ def run_study(
         findings = [*audit_study(filled(plan, run), run), *cut_findings(plan, run)]
         refuse(findings)
         freeze(study, run)
-        summary = process.go(plan, forecast, make_runner)
-        return replace(summary, findings=(*findings, *run.mode_findings()))
+        with mirrored(study.spec.track, run.path) as untold:
+            summary = process.go(plan, forecast, make_runner)
+        return replace(summary, findings=(*findings, *run.mode_findings(), *untold))
 
 
 def _approval(
@@ -157,11 +159,11 @@ class _Run:
         for key, seconds in unpaid(before, self.run):
             self.events.write("spent", key=key, hours=seconds / 3600, dollars=0.0, note="cut off by a kill")
             self.budget.pay(seconds / 3600, 0.0)
-        self.budget.forecasts = {cost.key: cost.seconds / 3600 for cost in forecast.cells}
+        self.budget.forecasts = forecast.device_hours
         self.write_plan(plan, forecast)
         if forecast.todo:
             checks = preflight(plan, self.run, forecast)
-            self.events.write("preflight", ok=all(c.ok for c in checks), checks={c.name: c.message for c in checks})
+            self.events.write("preflight", ok=passed(checks), checks={c.name: c.message for c in checks})
             refuse_failed(checks)
         took = {"took_over_from": dead} if dead else {}
         self.events.write("launched", cells=len(plan.cells), todo=len(forecast.todo), pid=os.getpid(), **took)
@@ -175,7 +177,7 @@ class _Run:
 
     def write_plan(self, plan: Plan, forecast: Forecast) -> None:
         """What `status` reads: it must answer at once, and so must not plan anew."""
-        costs = {cost.key: cost.seconds for cost in forecast.cells}
+        costs = {cost.key: cost.published for cost in forecast.cells}
         cells = tuple(
             PlannedCell(
                 c.key, c.name, c.kind, c.phase, costs.get(c.key, 0.0), c.needs, c.sort, plan.replaced_by(c)
@@ -256,7 +258,7 @@ class _Run:
             return plan
         plan = plan.after_gate(gate.found.picks)
         self.forecast = forecast = forecast_of(plan, self.run)
-        self.budget.forecasts = {cost.key: cost.seconds / 3600 for cost in forecast.cells}
+        self.budget.forecasts = forecast.device_hours
         self.write_plan(plan, forecast)
         return plan
 
@@ -294,20 +296,17 @@ class _Run:
     def done(self, outcome: Outcome) -> None:
         """The cell's event and what it cost."""
         attempt = outcome.attempt
-        self.events.write("cell done", cell=attempt.name, key=attempt.key, seconds=round(outcome.seconds, 3))
+        start = {"start": round(outcome.start, 3)} if outcome.start else {}
+        self.events.write("cell done", cell=attempt.name, key=attempt.key, seconds=round(outcome.seconds, 3), **start)
         self._pay(attempt, outcome.seconds)
 
     def failed(self, outcome: Outcome, again: str) -> None:
         """Why, and what comes next."""
         assert outcome.failure is not None
         attempt, why = outcome.attempt, outcome.failure
+        next_ = again or "given up"
         self.events.write(
-            "cell failed",
-            cell=attempt.name,
-            key=attempt.key,
-            reason=why.message,
-            error=why.kind,
-            next=again or "given up",
+            "cell failed", cell=attempt.name, key=attempt.key, reason=why.message, error=why.kind, next=next_
         )
         self._pay(attempt, outcome.seconds)
 
@@ -335,17 +334,3 @@ class _Run:
 def _dollars_paid(plan: Plan) -> float:
     """What the study's probes have paid to services so far, over all runs."""
     return sum((probe.dollars_paid() for probe in plan.probes.values()), 0.0)
-
-
-def local_runner(plan: Plan, run: RunDir, bar: Bar) -> CellRunner:
-    """A worker in this process."""
-    from bystander.study.engine.worker import Worker
-
-    return Worker(plan, run, bar)
-
-
-def remote_runner(study: ResolvedStudy, folder: Path) -> CellRunner:
-    """A worker in another process: it makes the plan anew, so that no plan travels."""
-    from bystander.study.engine.worker import Worker
-
-    return Worker(plan_cells(study), RunDir(folder), Silent())

@@ -1,4 +1,4 @@
-"""Stopping with grace: Ctrl-C (or SIGTERM) lets what runs finish for ten seconds; a second one does not wait."""
+"""Stopping with grace: Ctrl-C (or SIGTERM) lets what runs finish for eight seconds; a second one does not wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE_SECONDS = 10.0  # what a person waits for a Ctrl-C before pressing it again
+GRACE_SECONDS = 8.0  # of the fifteen within which a stop ends: the rest is for ending processes
 
 SIGNALS = ("Ctrl-C", "SIGTERM")  # the reasons that a signal gives
 

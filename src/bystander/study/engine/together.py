@@ -8,11 +8,10 @@ from bystander.study.config.blocks import ExecutorSettings
 from bystander.study.config.schema import StudySettings
 from bystander.study.engine.executor import Executor
 from bystander.study.engine.scheduler import Together
-from bystander.study.forecast.throughput import Shape, device_here, shape_of
+from bystander.study.forecast.throughput import TOGETHER, Shape, device_here, shape_of
 from bystander.study.plan.cells import Plan
 from bystander.train.many_room import LEAST_TOKENS, PARAMETER_BYTES, SPARE
 
-MOST = 8  # beyond, a joint step of 16 rows each gains nothing more (docs/many-adapters.md)
 HALF = 2  # bytes of a number in bfloat16
 
 
@@ -36,7 +35,7 @@ def most_together(spec: StudySettings, executor: Executor) -> int:
     if not on_gpu or spec.model.device == "cpu" or spec.model.dtype == "float32":
         return 1
     free = executor.worker_bytes()
-    return MOST if free is None else min(MOST, fitting(shape_of(spec.model.name), spec.recipe.lora.rank, free))
+    return TOGETHER if free is None else min(TOGETHER, fitting(shape_of(spec.model.name), spec.recipe.lora.rank, free))
 
 
 def fitting(shape: Shape, rank: int, free: float) -> int:

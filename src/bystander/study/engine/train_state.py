@@ -7,7 +7,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from bystander.core.files import read_json, write_json
+from bystander.core.files import explained, read_json, write_json
+from bystander.study.store.cell_dir import CELLS_KEPT
 from bystander.train.loop import TrainState
 
 STATE = "state.json"
@@ -16,9 +17,10 @@ STATE = "state.json"
 def keep_state(folder: Path, state: TrainState, steps: list[dict[str, Any]]) -> None:
     """Tensors first, then the small file that makes them count: a kill between the two loses one state, not the run."""
     tensors = folder / f"state-{state.step}.safetensors"
-    save_file(state.tensors, tensors)
+    with explained(tensors, CELLS_KEPT):
+        save_file(state.tensors, tensors)
     old = read_json(folder / STATE)["tensors"] if (folder / STATE).is_file() else None
-    write_json(folder / STATE, {"step": state.step, "tensors": tensors.name, "steps": steps})
+    write_json(folder / STATE, {"step": state.step, "tensors": tensors.name, "steps": steps}, CELLS_KEPT)
     if old and old != tensors.name:
         (folder / old).unlink(missing_ok=True)
 

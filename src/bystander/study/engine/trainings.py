@@ -21,13 +21,14 @@ from bystander.study.engine.dose import Stop
 from bystander.study.engine.retry_policy import JointPassFailed, cell_failure
 from bystander.study.engine.shutdown import Interrupted
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
-from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint
+from bystander.study.plan.cells import Cell, Plan, Training
+from bystander.study.plan.groups import at_checkpoint
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest
 from bystander.train.loop import Checkpoint, Event, TrainState, micro_tokens_of, train
 from bystander.train.many import Failed, Finished, train_many
 from bystander.train.many_slots import Job
-from bystander.train.recipe import checkpoint_steps
+from bystander.train.recipe import checkpoint_steps, inner_checkpoints
 
 
 class Worker(Protocol):
@@ -71,6 +72,12 @@ class Worker(Protocol):
         """What ends a training of `total` steps before its last; None where it is trained to the end."""
         ...
 
+    def sides(
+        self, fraction: float, probe: str, probed: Sequence[Context]
+    ) -> tuple[tuple[str, Sequence[Context]], ...]:
+        """What a probe measures at a checkpoint: the beginning of its units' keys, and the contexts."""
+        ...
+
     def training_manifest(self, cell: Cell, weights_hash: str, probed: Sequence[Context]) -> CellManifest:
         """What the cell says when it is done."""
         ...
@@ -90,9 +97,7 @@ class TrainingCell:
         ).rows  # fmt: skip
         self.total = self.recipe.steps(len(self.rows))
         wanted = plan.study.spec.checkpoints.fractions() if plan.probed_in_training(cell) else []
-        # What would fall on the last step is the end, which a cell of its own measures.
-        fractions = checkpoint_steps([*wanted, 1.0], self.total).values()
-        self.fractions = [fraction for fraction in fractions if fraction in wanted]
+        self.fractions = inner_checkpoints(wanted, self.total)
         personas = worker.probed_personas(self.training.source) if self.fractions else []
         self.probed = at_checkpoint(plan.contexts, personas)
         self.state, self.steps = resume_state(directory.path)
@@ -153,10 +158,11 @@ class TrainingCell:
         """Unit keys of the checkpoints: a resumed training has probed its first in an earlier process."""
         probes = self.worker.plan.probes.items()
         return [
-            f"{fraction}/{name}/{key}"
+            prefix + key
             for fraction in self.fractions
             for name, probe in probes
-            for key in probe.units(self.probed)
+            for prefix, contexts in self.worker.sides(fraction, name, self.probed)
+            for key in probe.units(contexts)
         ]
 
 

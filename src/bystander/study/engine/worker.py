@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any
 
 import polars as pl
 
-from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Measurement, Similarity, as_dict
+from bystander.core.records import Context
 from bystander.design.audit import refuse
-from bystander.geometry.measure import Geometry, see, similarities
+from bystander.design.render import context_roles
 from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, load
 from bystander.probe.base import CheckedProbe, Probe
+from bystander.study.engine.base_cells import check_mode, measure_geometry, renderable
 from bystander.study.engine.dose import AsTwin, AtDose, SourceReading, Stop
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
-from bystander.study.engine.shutdown import Interrupted
+from bystander.study.engine.probe_units import Stamp, run_units
 from bystander.study.engine.trainings import train_alone, train_together
 from bystander.study.plan.audit import audit_study
-from bystander.study.plan.cells import Cell, Plan, Training, at_checkpoint, twin_of
+from bystander.study.plan.cells import Cell, Plan, Training
 from bystander.study.plan.export_rows import write_rows
+from bystander.study.plan.groups import at_checkpoint
 from bystander.study.store.cell_dir import CellDir
-from bystander.study.store.records import CellManifest, ModeDecision, TrainingName
+from bystander.study.store.records import CellManifest, TrainingName
 from bystander.study.store.run_dir import RunDir
 
-T = TypeVar("T")
+WITHOUT = ", without a persona"  # of what is measured beside the personas, on its bar
 LOOK_AGAIN = 0.5  # seconds between two looks for a stop
-SIMILARITY_SCHEMA: dict[str, Any] = {
-    "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
-}  # fmt: skip
 
 
 @dataclass
@@ -44,6 +43,7 @@ class Worker:
     run: RunDir
     bar: Bar
     shrink: int = 0
+    seconds_loading: float = 0.0
     _loaded: LoadedModel | None = None
     _looked: float = 0.0
     _stopping: bool = False
@@ -52,12 +52,13 @@ class Worker:
     def loaded(self) -> LoadedModel:
         """The resident base model."""
         if self._loaded is None:
-            model = self.plan.study.spec.model
+            model, begun = self.plan.study.spec.model, time.monotonic()
             self._loaded = load(model.name, device=model.device, dtype=model.dtype, revision=model.revision)
             if model.engine == "vllm":
                 from bystander.lm.engine_vllm import VllmSampler
 
                 self._loaded.sampler = VllmSampler(self.plan.study.spec.recipe.lora.rank)
+            self.seconds_loading += time.monotonic() - begun
         return self._loaded
 
     def cell_dir(self, cell: Cell) -> CellDir:
@@ -130,37 +131,25 @@ class Worker:
         directory.finish([], CellManifest(cell.kind, cell.name, cell.key, gate=decision))
 
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
-        spec, contexts, loaded = self.plan.study.spec, self.plan.contexts, self.loaded
-        layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
-        predictors, tokens, sources = self.plan.parts.predictors(), self._prompt_tokens(), spec.sources
-        self.bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
+        parts = self.plan.parts
         rows = {
-            source: [r for d in self.plan.parts.designs() if d.source == source and d.arm != "benign" for r in d.rows]
-            for source in sources
+            source: [r for d in parts.designs() if d.source == source and d.arm != "benign" for r in d.rows]
+            for source in self.plan.study.spec.sources
         }
-        asked = Geometry(
-            contexts, sources, self.plan.parts.open_questions, layers, tokens, rows, self.plan.parts.turns,
-            spec.geometry.answer_tokens,
-        )  # fmt: skip
-        seen = see(predictors, loaded, asked, self.bar.advance)
-        write_parquet(directory.similarities_file, similarity_table(similarities(predictors, seen, sources)))
-        directory.finish([], self._manifest(cell, layers=tuple(layers), prompt_tokens=tokens))
+        layers, tokens = measure_geometry(parts, self.loaded, directory, self.bar, rows, parts.turns)
+        directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=tokens))
 
-    def _prompt_tokens(self) -> dict[str, int]:
-        tokenizer = self.loaded.tokenizer
-        return {
-            c.name: len(tokenizer(c.system or "", add_special_tokens=False)["input_ids"]) for c in self.plan.contexts
-        }
+    @cached_property
+    def beside(self) -> list[Context]:
+        """The contexts beside the personas that this model's template can render."""
+        return renderable(self.plan.parts, self.loaded)
 
     def _mode_check(self, cell: Cell, directory: CellDir) -> None:
         """Let a probe look at the untrained model and decide how it measures; the manifest holds the decision."""
         assert cell.probe is not None
         probe = self.plan.probes[cell.probe]
         assert isinstance(probe, CheckedProbe)
-        self.bar.start(f"{cell.probe} probe: mode check on the untrained model", 1)
-        found = dict(probe.check(self.loaded, self.plan.contexts))
-        self.bar.advance(note=str(found["warning"]))
-        mode = ModeDecision(cell.probe, str(found["mode"]), str(found["reason"]), str(found["warning"]))
+        mode, found = check_mode(cell.probe, probe, self.loaded, self.plan.contexts, self.bar)
         directory.finish([], self._manifest(cell, mode=mode, mode_found=found))
 
     def _decided(self, name: str) -> Probe:
@@ -181,35 +170,31 @@ class Worker:
         with self.loaded.adapter(adapter):
             stamp = self._stamp(cell.training, 1.0 if cell.training else 0.0)
             title = f"{cell.probe} probe, {'after ' + cell.training.label if cell.training else 'untrained model'}"
-            keys = self._probe(probe, self.plan.contexts_of(cell), directory, stamp, "", title)
+            title += WITHOUT if cell.group == "contexts" else ""
+            contexts = self.beside if cell.group == "contexts" else self.plan.contexts_of(cell)
+            keys = self._probe(probe, contexts, directory, stamp, "", title)
             manifest = self._manifest(cell, weights_hash=self.loaded.weights_hash)
         directory.finish(keys, manifest)
 
     def _probe(
-        self, probe: Probe, contexts: Sequence[Context], directory: CellDir,
-        stamp: Callable[[Measurement], Measurement], prefix: str, title: str,
-    ) -> list[str]:  # fmt: skip
+        self, probe: Probe, contexts: Sequence[Context], directory: CellDir, stamp: Stamp, prefix: str, title: str
+    ) -> list[str]:
         """Run a probe, saving each unit as it comes; returns the keys of all its units in order."""
-        keys = probe.units(contexts)
-        saved = directory.kept_keys()
-        done = [key for key in keys if prefix + key in saved]
-        self.bar.start(title, len(keys))
-        self.bar.advance(len(done))
-        for unit in probe.run(self.loaded, contexts, done):
-            directory.keep_unit(replace(unit, key=prefix + unit.key), stamp, probe.name)
-            self.bar.advance()
-            if self.stopping():
-                raise Interrupted("a stop was asked for; the units are kept")
-        return [prefix + key for key in keys]
+        return run_units(
+            probe, self.loaded, contexts, directory, stamp, self.bar, title, prefix, stopping=self.stopping
+        )
 
-    def _stamp(self, training: Training | None, checkpoint: float) -> Callable[[Measurement], Measurement]:
+    def _stamp(self, training: Training | None, checkpoint: float) -> Stamp:
         weights = self.loaded.weights_hash
         if training is None:
             return lambda m: replace(m, weights_hash=weights)
-        roles = self.plan.designs[training].roles
+        design = self.plan.designs[training]
+        roles = {("persona", name): role for name, role in design.roles.items()}
+        roles |= context_roles(design, self.loaded.tokenizer, self.beside)
         return lambda m: replace(
-            m, **asdict(_named(training)), role=roles.get(m.persona), checkpoint=checkpoint, weights_hash=weights
-        )
+            m, **asdict(_named(training)), role=roles.get((m.context, m.persona)), checkpoint=checkpoint,
+            weights_hash=weights,
+        )  # fmt: skip
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
         train_alone(self, cell, directory)
@@ -220,7 +205,7 @@ class Worker:
         asked, training = self.plan.study.spec.train_to, cell.training
         if asked is None or training is None:
             return None
-        twin = twin_of(training)
+        twin = training.twin
         if twin is not None:
             key = next(
                 one.key for one in self.plan.of_kind("train") if one.training == twin and one.phase == cell.phase
@@ -228,7 +213,7 @@ class Worker:
             reached = self.cell_dir(self.plan.by_key[key]).manifest().dose
             assert reached is not None
             return AsTwin(reached)
-        source = at_checkpoint(self.plan.contexts, [training.source])[0]
+        source = at_checkpoint(self.plan.parts.compared, [training.source])[0]
         reading = SourceReading(self.loaded, self._decided(asked.outcome[0]), source, asked.outcome)
         self.bar.start(f"{asked.metric} of the untrained {training.source}", 1)
         return AtDose(asked, reading, reading.values(), total, log)
@@ -241,12 +226,21 @@ class Worker:
             batches=1 / 2**self.shrink,
         )  # fmt: skip
 
+    def sides(
+        self, fraction: float, probe: str, probed: Sequence[Context]
+    ) -> tuple[tuple[str, Sequence[Context]], ...]:
+        """What a probe measures at a checkpoint, with what its units' keys begin with: the personas, then the contexts
+        beside them. What one gives does not depend on the other, and their names may be the same."""
+        return (f"{fraction}/{probe}/", probed), (f"{fraction}/contexts/{probe}/", self.beside)
+
     def at_checkpoint(self, training: Training, fraction: float, probed: Sequence[Context], directory: CellDir) -> None:
         """Run all probes on the adapter that is on."""
         stamp = self._stamp(training, fraction)
         for name in self.plan.probes:
             title = f"{name} probe at {fraction:.0%}"
-            self._probe(self._decided(name), probed, directory, stamp, f"{fraction}/{name}/", title)
+            for prefix, contexts in self.sides(fraction, name, probed):
+                shown = title + WITHOUT if contexts is self.beside else title
+                self._probe(self._decided(name), contexts, directory, stamp, prefix, shown)
 
     def probed_personas(self, source: str) -> list[str]:
         """Who is measured at a checkpoint: the source, and others spread over the similarity ranking."""
@@ -268,8 +262,3 @@ def _named(training: Training) -> TrainingName:
     return TrainingName(
         training.behavior, training.source, training.arm, training.config, training.lr, training.epochs, training.seed
     )
-
-
-def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
-    """Similarities as a table."""
-    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)

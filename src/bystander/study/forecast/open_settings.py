@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from bystander.behaviors.answers import AnswersBehavior
 from bystander.core import doors
 from bystander.core.errors import StudyError
 from bystander.core.records import OpenSetting
 from bystander.study.config.study import ResolvedStudy
+from bystander.study.plan.requirements import unseen_behaviors
 
 Ask = Callable[[ResolvedStudy], Iterator[OpenSetting]]
 
@@ -105,15 +105,11 @@ def _probes(study: ResolvedStudy) -> Iterator[OpenSetting]:
 
 def _own_probe(study: ResolvedStudy) -> Iterator[OpenSetting]:
     """A behavior without a probe that sees it is a study without a result."""
-    asked = study.spec.probes.asked()
-    for behavior in study.spec.behaviors:
-        own = AnswersBehavior if behavior in study.spec.answers else doors.load("behavior", behavior)
-        probes: tuple[str, ...] = own.read_by
-        if not any(name in asked for name in probes):
-            yield OpenSetting(
-                "probe", f"How is {behavior} measured? None of the study's probes sees it.", "",
-                f"probes: {' or '.join(probes)}", blocking=True,
-            )  # fmt: skip
+    for behavior, probes in unseen_behaviors(study):
+        how = f"probes: {' or '.join(probes)}" if probes else "`read_by` of its class, with a probe's name in it"
+        yield OpenSetting(
+            "probe", f"How is {behavior} measured? None of the study's probes sees it.", "", how, blocking=True,
+        )  # fmt: skip
 
 
 def _revision(study: ResolvedStudy) -> Iterator[OpenSetting]:
@@ -122,7 +118,8 @@ def _revision(study: ResolvedStudy) -> Iterator[OpenSetting]:
     from bystander.lm import embedded
 
     model = study.spec.model
-    if model.name != embedded.NAME and model.revision is None and not Path(model.name).expanduser().is_dir():
+    local = Path(model.name).expanduser()  # a checkpoint's folder, or a GGUF
+    if model.name != embedded.NAME and model.revision is None and not (local.is_dir() or local.is_file()):
         yield OpenSetting(
             "revision", "Which revision of the model? The Hub's newest can change under a study.", "the newest at the "
             "first load; its commit is recorded", "model.revision: COMMIT",

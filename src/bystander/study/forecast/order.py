@@ -4,7 +4,7 @@ scheduler have in common."""
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import Protocol
 
@@ -60,19 +60,22 @@ def _needed_by(key: str, needs: Mapping[str, tuple[str, ...]]) -> set[str]:
 
 
 def makespan(
-    cells: Sequence[Ordered], seconds: Mapping[str, float], workers: int, gate: str | None = None
+    cells: Sequence[Ordered], seconds: Mapping[str, float], workers: int, gate: str | None = None,
+    under_way: Collection[str] = (),
 ) -> float:  # fmt: skip
     """Seconds until the last cell is done when each free worker takes the ready cell whose turn it is: the order of the
-    scheduler, which with one worker is the plan's. Cells that are needed and not among `cells` are complete."""
+    scheduler, which with one worker is the plan's. `under_way`: keys of cells that have begun; `seconds` has what is
+    left of them. Cells that are needed and not among `cells` are complete."""
     if workers == 1:
         return sum(seconds.get(cell.key, 0.0) for cell in cells)
     turn = priorities(cells, seconds, gate)
+    turn |= dict.fromkeys(under_way, (-1, 0.0, 0))
     waiting = {cell.key: {need for need in cell.needs if need in turn} for cell in cells}
     needed_by: dict[str, list[str]] = {}
     for key, wants in waiting.items():
         for need in wants:
             needed_by.setdefault(need, []).append(key)
-    ready = [(turn[key], key) for key, wants in waiting.items() if not wants]
+    ready = [(turn[key], key) for key, wants in waiting.items() if not wants or key in under_way]
     heapq.heapify(ready)
     running: list[tuple[float, Priority, str]] = []
     now = 0.0

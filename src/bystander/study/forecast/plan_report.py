@@ -11,16 +11,16 @@ from typing import Any
 from bystander.core.records import OpenSetting
 from bystander.study.config.blocks import Sweep
 from bystander.study.config.study import ResolvedStudy
-from bystander.study.forecast.assess import forecast_of, held_out, review_of
+from bystander.study.forecast.assess import forecast_of, power_of, review_of
 from bystander.study.forecast.forecast import Forecast
 from bystander.study.forecast.open_settings import open_settings
-from bystander.study.forecast.power import GateOdds, TestPower, describe_odds, gate_odds, power_of_tests
+from bystander.study.forecast.power import GateOdds, TestPower, describe_odds, gate_odds
 from bystander.study.forecast.prior_results import PriorGradient, gradients, prior_files
 from bystander.study.forecast.remarks import remarks
 from bystander.study.forecast.review import Review
 from bystander.study.forecast.throughput import known_shape
 from bystander.study.plan.cells import Plan, plan_cells
-from bystander.study.plan.preregistration import declaration_hash, hypotheses_of
+from bystander.study.plan.preregistration import declaration_hash
 from bystander.study.store.run_dir import RunDir
 
 
@@ -78,7 +78,7 @@ def plan_report(
     if found is not None:
         plan = plan.after_gate(found.picks)
     cost = forecast_of(plan, run, gpu_kind)
-    power = power_of_tests(hypotheses_of(study), held_out(plan), _items(plan), len(study.spec.seeds))
+    power = power_of(plan)
     odds, on_all, more = _gate(plan, cost, gpu_kind)
     files = [*prior, *prior_files()]
     return PlanReport(
@@ -101,11 +101,6 @@ def _notes(plan: Plan, cost: Forecast) -> list[str]:
     if plan.assumed:
         notes.append("the gate has not decided; phases 2 and 3 are counted with the longest configuration of the sweep")
     return notes
-
-
-def _items(plan: Plan) -> dict[tuple[str, str], int]:
-    """(probe, dataset) -> items that a persona is measured on."""
-    return {(name, dataset): count for name, probe in plan.probes.items() for dataset, count in probe.items().items()}
 
 
 def _gate(plan: Plan, cost: Forecast, gpu_kind: str | None) -> tuple[GateOdds | None, GateOdds | None, float]:

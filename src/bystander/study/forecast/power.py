@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bystander.analysis.hypotheses import Hypothesis
@@ -23,10 +24,17 @@ TRUE_RHOS = (
 SPREAD = (0.55, 0.05)
 
 
+# A gradient above it has never been published of this many personas, and a test that finds no smaller one finds none.
+MOST_RHO = 0.9
+MOST = {"fraction": 1.0, "score": 100.0}  # by how much a metric of that unit can change; others know no bound
+
+
 @dataclass(frozen=True, slots=True)
 class TestPower:
     """One test: with `n` of `unit` it finds `smallest` with 80 % power; its 95 % interval is `width` wide. `threshold`
-    is what the hypothesis asks for; `assumed` what was taken for granted. NaN where n is too small for any."""
+    is what the hypothesis asks for; `assumed` what was taken for granted. `smallest` is NaN where no effect that there
+    can be is found: `out_of_reach` says so in words, "" elsewhere; `weak` says in words that the threshold itself is
+    below what is found."""
 
     test: str
     hypothesis: str
@@ -36,6 +44,8 @@ class TestPower:
     width: float
     threshold: float
     assumed: str
+    out_of_reach: str = ""
+    weak: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,53 +63,51 @@ def power_of_tests(
     hypotheses: tuple[Hypothesis, ...], held_out: int, items: dict[tuple[str, str], int], seeds: int
 ) -> list[TestPower]:
     """The three tests of every hypothesis. `items`: (probe, dataset) -> items a persona is measured on."""
-    found: list[TestPower] = []
-    for one in hypotheses:
-        threshold = next((t for t in one.thresholds if t.outcome[:2] in items), None)
-        found.append(
-            TestPower(
-                "gradient (rho)",
-                one.name,
-                held_out,
-                "held-out bystanders",
-                smallest_rho(held_out, alpha=one.alpha),
-                width_of_rho(held_out, one.rho),
-                one.rho,
-                "leakage without error",
-            )
+    return [test for one in hypotheses for test in _tests(one, held_out, items, seeds)]
+
+
+def _tests(one: Hypothesis, held_out: int, items: dict[tuple[str, str], int], seeds: int) -> Iterator[TestPower]:
+    unit = "held-out bystanders"
+    least, width = smallest_rho(held_out, alpha=one.alpha), width_of_rho(held_out, one.rho)
+    yield _test("gradient (rho)", one.name, held_out, unit, least, width, one.rho, "leakage without error", MOST_RHO)
+    threshold = next((t for t in one.thresholds if t.outcome[:2] in items), None)
+    if threshold is None:
+        wanted = " or ".join("/".join(t.outcome) for t in one.thresholds)
+        nothing = f"{one.name}: no probe of this study measures {wanted}, so its verdict can only be `inconclusive`"
+        yield TestPower("source change", one.name, 0, "items", math.nan, math.nan, math.nan, "", nothing)
+        return
+    outcome = "/".join(threshold.outcome)
+    n = items[threshold.outcome[:2]] * seeds
+    declared = metric(threshold.outcome[0], threshold.outcome[2])
+    (item_sd, persona_sd), most = declared.spread or SPREAD, MOST.get(declared.unit, math.inf)
+    error = item_sd / math.sqrt(n) if n else math.nan
+    assumed = f"an item's change varies by {item_sd:g}"
+    least = smallest_change(error, n - 1, one.alpha, POWER)
+    yield _test(
+        f"source change ({outcome})", one.name, n, "items", least, width_of_mean(error, n - 1), threshold.source, assumed,
+        most,
+    )  # fmt: skip
+    over = math.sqrt((persona_sd**2 + error**2) / held_out) if held_out and n else math.nan
+    least = smallest_change(over, held_out - 1, one.alpha, POWER)
+    yield _test(
+        f"mean bystander change ({outcome})", one.name, held_out, unit, least, width_of_mean(over, held_out - 1),
+        threshold.bystanders, f"{assumed}, a persona's by {persona_sd:g}", most,
+    )  # fmt: skip
+
+
+def _test(
+    test: str, name: str, n: int, unit: str, smallest: float, width: float, threshold: float, assumed: str, most: float
+) -> TestPower:
+    """A test with what is to be said of it; `most` is the largest effect that there can be."""
+    which = f"{name}, {test}: {n} {unit}"
+    out_of_reach = weak = ""
+    if not smallest <= most:
+        smallest, out_of_reach = math.nan, f"{which} are too few for it to find any effect that there can be"
+    elif smallest > threshold:
+        weak = (
+            f"{which} find {smallest:.2g}, and it asks for {threshold:g}: an effect of that size would mostly be missed"
         )
-        if threshold is None:
-            continue
-        n = items[threshold.outcome[:2]] * seeds
-        item_sd, persona_sd = metric(threshold.outcome[0], threshold.outcome[2]).spread or SPREAD
-        error = item_sd / math.sqrt(n) if n else math.nan
-        assumed = f"an item's change varies by {item_sd:g}"
-        found.append(
-            TestPower(
-                f"source change ({'/'.join(threshold.outcome)})",
-                one.name,
-                n,
-                "items",
-                smallest_change(error, n - 1, one.alpha, POWER),
-                width_of_mean(error, n - 1),
-                threshold.source,
-                assumed,
-            )
-        )
-        over = math.sqrt((persona_sd**2 + error**2) / held_out) if held_out and n else math.nan
-        found.append(
-            TestPower(
-                f"mean bystander change ({'/'.join(threshold.outcome)})",
-                one.name,
-                held_out,
-                "held-out bystanders",
-                smallest_change(over, held_out - 1, one.alpha, POWER),
-                width_of_mean(over, held_out - 1),
-                threshold.bystanders,
-                f"{assumed}, a persona's by {persona_sd:g}",
-            )
-        )
-    return found
+    return TestPower(test, name, n, unit, smallest, width, threshold, assumed, out_of_reach, weak)
 
 
 def gate_odds(spec: StudySettings, bystanders: int) -> GateOdds | None:
@@ -116,6 +124,8 @@ def gate_odds(spec: StudySettings, bystanders: int) -> GateOdds | None:
 
 def describe_odds(odds: GateOdds) -> str:
     """The odds in a sentence."""
+    if any(math.isnan(p) for p in odds.passes.values()):
+        return f"on {odds.personas} bystanders there is no rho, so that the gate decides nothing; sweep more personas"
     by_rho = ", ".join(f"{p:.0%} at a true rho of {rho:g}" for rho, p in odds.passes.items())
     toss = odds.passes.get(odds.threshold, math.nan)
     coin = " — a coin toss at its own threshold" if 0.4 <= toss <= 0.6 else ""

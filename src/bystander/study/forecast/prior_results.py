@@ -46,14 +46,19 @@ def import_results(files: Sequence[Path], mapping: Mapping[str, str], folder: Pa
     """Take in tables (Parquet, CSV, JSON, JSONL; our own `measurements.parquet` too); returns what was written.
 
     `mapping`: our column -> the file's; `metric` may map to "=NAME" where the file has one metric and no column for it.
-    All files are read before one is written. Raises DataError for a missing column, naming those that are there.
+    All files are read before one is written. Raises DataError for a missing column, naming those that are there, and for
+    two files that would be kept under one name.
     """
+    targets = {path: folder / f"{path.stem}.parquet" for path in files}
+    for index, path in enumerate(files):
+        same = next((other for other in files[:index] if targets[other] == targets[path]), None)
+        if same is not None:
+            raise DataError(f"{same} and {path} would both be kept as {targets[path]}; rename one of them")
     tables = {path: normalized(path, mapping) for path in files}
     written: list[Path] = []
     for path, table in tables.items():
-        target = folder / f"{path.stem}.parquet"
-        write_parquet(target, table)
-        written.append(target)
+        write_parquet(targets[path], table)
+        written.append(targets[path])
     return written
 
 
@@ -95,18 +100,18 @@ def normalized(path: Path, mapping: Mapping[str, str]) -> pl.DataFrame:
 def _read(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise DataError(f"no results at {path}")
-    try:
+    try:  # bytes, never the path: polars takes one with `[`, `*` or `?` for a pattern
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path.read_bytes())
         if path.suffix in (".jsonl", ".ndjson"):
-            return pl.read_ndjson(path, infer_schema_length=None)
+            return pl.read_ndjson(path.read_bytes(), infer_schema_length=None)
         if path.suffix == ".json":
             value: Any = json.loads(path.read_text(encoding="utf-8"))
             rows = value if isinstance(value, list) else next((v for v in value.values() if isinstance(v, list)), None)
             if not rows:
                 raise DataError(f"{path}: no list of results in it; give a list of objects, one a result")
             return pl.DataFrame(rows, infer_schema_length=None)
-        return pl.read_csv(path, infer_schema_length=None)
+        return pl.read_csv(path.read_bytes(), infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
 
@@ -138,7 +143,7 @@ def prior_files(folder: Path = FOLDER) -> list[Path]:
 def gradients(files: Sequence[Path], personas: Sequence[Persona]) -> list[PriorGradient]:
     """The gradient in every prior file and metric. Similarity is the file's own; where it has none, the lexical overlap
     of the prompts, which costs nothing."""
-    return [found for path in files for found in _gradients_of(pl.read_parquet(path), path, personas)]
+    return [found for path in files for found in _gradients_of(pl.read_parquet(path.read_bytes()), path, personas)]
 
 
 def _gradients_of(table: pl.DataFrame, path: Path, personas: Sequence[Persona]) -> list[PriorGradient]:

@@ -5,7 +5,7 @@ No judgement of taste: the same plan gets the same scores, and each point that i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bystander.core import doors
@@ -17,6 +17,7 @@ STOP_BELOW = 2.0  # the mean of five scores of which no more than a few points w
 SEEDS = 3  # the fewest of which a spread says something
 FAST_HOURS, SLOW_HOURS = 1.0, 12.0  # to the first signal: within a sitting; by the next day
 FINDS_RHO = 0.3  # published gradients that survived more personas ended near 0.35
+BUILT_IN_SOURCES = "villain, comedian, assistant, software_engineer and kindergarten_teacher"
 CHEAP, DEAR = 1.0, 4.0  # forecast against the budget
 
 
@@ -55,6 +56,7 @@ class ReviewInputs:
     prior_results: int
     smallest_rho: float
     blocking_questions: int
+    out_of_reach: tuple[str, ...] = ()  # tests that can find nothing, in words
 
 
 Rule = tuple[bool, str, str]  # holds, what it says, what to change where it does not
@@ -63,7 +65,7 @@ Rule = tuple[bool, str, str]  # holds, what it says, what to change where it doe
 def review(study: ResolvedStudy, inputs: ReviewInputs) -> Review:
     """The review of a planned study."""
     dimensions = (
-        _dimension("information value", _information(study, inputs)),
+        _without_tests(_dimension("information value", _information(study, inputs)), inputs.out_of_reach),
         _dimension("de-risking", _risk(study, inputs)),
         _dimension("strategic fit", _fit(study, inputs)),
         _dimension("feedback speed", _speed(inputs)),
@@ -71,7 +73,8 @@ def review(study: ResolvedStudy, inputs: ReviewInputs) -> Review:
     )
     score = sum(d.score for d in dimensions) / len(dimensions)
     changes = tuple(dict.fromkeys(change for d in dimensions for change in d.changes))
-    verdict: Literal["RUN", "MODIFY", "STOP"] = "RUN" if score >= RUN_AT else "STOP" if score < STOP_BELOW else "MODIFY"
+    runs = score >= RUN_AT and not inputs.out_of_reach
+    verdict: Literal["RUN", "MODIFY", "STOP"] = "RUN" if runs else "STOP" if score < STOP_BELOW else "MODIFY"
     return Review(dimensions, score, verdict, changes)
 
 
@@ -84,6 +87,14 @@ def _dimension(name: str, rules: list[Rule]) -> Dimension:
         tuple(text for holds, text, _ in rules if not holds),
         tuple(change for holds, _, change in rules if not holds),
     )
+
+
+def _without_tests(found: Dimension, out_of_reach: tuple[str, ...]) -> Dimension:
+    """What a study whose tests can find nothing informs of: nothing, whatever else is well made. It is never RUN."""
+    if not out_of_reach:
+        return found
+    more = "more personas, items or seeds, or a probe that measures what the hypothesis is about"
+    return replace(found, score=1, missing=(*out_of_reach, *found.missing), changes=(*found.changes, more))
 
 
 def _positive_control(study: ResolvedStudy, behavior: str) -> bool:
@@ -125,7 +136,7 @@ def _fit(study: ResolvedStudy, inputs: ReviewInputs) -> list[Rule]:
         (len(spec.seeds) >= SEEDS, f"{SEEDS} or more seeds, so that the claim is about trainings and not about one",
          f"set seeds to {list(range(SEEDS))}"),
         (len(spec.sources) >= 2, "two or more sources, so that the claim is not about one persona",
-         "add sources: the built-in five are " + "villain, comedian, assistant, software_engineer, kindergarten_teacher"),
+         "add sources" + (f": such as {BUILT_IN_SOURCES}" if spec.personas == "builtin" else "")),
         (bool(spec.question), "the question is written down", "write `question`"),
         (inputs.prior_results > 0, "prior results are taken in", "`bystander import FILE...`, then plan --prior FILE"),
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Wo
 from bystander.geometry.base import OF_ANSWERS
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.cells import Cell, Plan
+from bystander.train.recipe import inner_checkpoints
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def counter_for(model: str) -> Counter:
         tokenizer = None
     if tokenizer is None:
         per = CHARACTERS_PER_TOKEN
-        how = f"estimated at {per} characters a token: the tokenizer of {model} is not on this machine"
+        how = f"estimated at {per} characters a token: no tokenizer file of {model} is at hand"
         return Counter(lambda text: max(1, round(len(text) / per)) if text else 0, False, how)
     counted: dict[str, int] = {}
 
@@ -50,8 +51,8 @@ def _tokenizer(model: str) -> Callable[[str], int] | None:
     has no other use for transformers, which takes seconds to import."""
     from bystander.lm import embedded
 
-    if model.lower().endswith(".gguf"):  # it has a tokenizer once it is converted
-        return None
+    if model.lower().endswith(".gguf"):
+        return _tokenizer_of_gguf(model)
     folder = embedded.cache_dir() / "models" / embedded.DIRECTORY if model == embedded.NAME else Path(model)
     if model == embedded.NAME and not folder.is_dir():
         return None
@@ -72,6 +73,19 @@ def _tokenizer(model: str) -> Callable[[str], int] | None:
     return lambda text: len(slow(text, add_special_tokens=False)["input_ids"])
 
 
+def _tokenizer_of_gguf(model: str) -> Callable[[str], int] | None:
+    """From the header alone: the weights are not read for it."""
+    from bystander.lm.gguf_header import local_file, read_header
+
+    file = local_file(model)
+    if file is None:
+        return None
+    from bystander.lm.gguf_tokenizer import tokenizer_of
+
+    rebuilt = tokenizer_of(read_header(file).fields)
+    return lambda text: len(rebuilt(text, add_special_tokens=False)["input_ids"])
+
+
 class Workload:
     """The work of a plan's cells. Cells that run the same probe under the same personas are counted once."""
 
@@ -86,7 +100,7 @@ class Workload:
         if cell.kind == "geometry":
             questions = plan.parts.open_questions
             users = sum(counter.count(text) + TEMPLATE_TOKENS for text in questions)
-            contexts = plan.contexts
+            contexts = plan.parts.compared
             prompts = prefix_tokens(contexts, counter.count) * len(questions) + users * len(contexts)
             return self._geometry(prompts)
         if cell.kind == "evaluate":
@@ -97,20 +111,24 @@ class Workload:
             probe = plan.probes[cell.probe or ""]
             assert isinstance(probe, CheckedProbe)
             return probe.check_work(plan.contexts, counter.count)
-        return self._training(cell) if cell.kind == "train" else Work()
+        if cell.kind == "data":
+            return Work(designed=sum(len(design.rows) for design in plan.parts.designs()))
+        if cell.kind == "gate":
+            return Work(gathered=sum(self.of(plan.by_key[need]).measurements for need in cell.needs))
+        return self._training(cell)
 
     def _geometry(self, prompts: float) -> Work:
         """`prompts`: tokens of all questions under all personas."""
         plan, geometry = self.plan, self.plan.study.spec.geometry
-        predictors, personas = plan.parts.predictors(), len(plan.contexts)
-        work = Work(scored=prompts)
+        predictors, personas = plan.parts.predictors(), len(plan.parts.compared)
+        work = Work(scored=prompts, distributions=len(plan.parts.open_questions) * personas)
         said = len(plan.parts.open_questions) * personas * geometry.answer_tokens
         if predictors.need(*OF_ANSWERS):
             work += Work(scored=prompts + said, sampled=said)
         if predictors.need("answer_logprobs"):  # each persona's answers by itself and by each source, and the reverse
             work += Work(scored=prompts + said * (1 + 2 * len(plan.study.spec.sources)))
         turns = sum(self.counter.count(turn.user + turn.shown) + TEMPLATE_TOKENS for turn in plan.parts.turns)
-        prefixes = prefix_tokens(plan.contexts, self.counter.count) * len(plan.parts.turns)
+        prefixes = prefix_tokens(plan.parts.compared, self.counter.count) * len(plan.parts.turns)
         if predictors.need("training_gradients"):
             work += Work(trained=prefixes + turns * personas)
         if predictors.need("training_direction"):
@@ -135,18 +153,22 @@ class Workload:
         assert cell.training is not None
         design, recipe = plan.designs[cell.training], plan.recipes[cell.training]
         if id(design) not in self._rows:
-            texts = [text for row in design.rows for text in (row.context.system or "", row.user, row.completion)]
+            texts = [text for row in design.rows for text in (row.context.text, row.user, row.completion)]
             self._rows[id(design)] = sum(map(self.counter.count, texts)) + TEMPLATE_TOKENS * len(design.rows)
-        work = Work(trained=self._rows[id(design)] * recipe.epochs)
+        steps = recipe.steps(len(design.rows))
+        work = Work(trained=self._rows[id(design)] * recipe.epochs, steps=steps)
         asked = plan.study.spec.train_to
         if asked is not None and cell.training.arm != "benign":
-            readings = 1 + math.ceil(recipe.steps(len(design.rows)) / asked.every)  # of the source alone
+            readings = 1 + math.ceil(steps / asked.every)  # of the source alone
             one = self._probe(asked.outcome[0], "dose", plan.contexts[:1])
             work = sum([one] * readings, work)
         if plan.probed_in_training(cell):
             checkpoints = plan.study.spec.checkpoints
             some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost
+            probed = inner_checkpoints(checkpoints.fractions(), recipe.steps(len(design.rows)))
             for name in plan.probes:
-                for _ in checkpoints.fractions():
+                for _ in probed:
                     work += self._probe(name, "checkpoint", some)
+                    if plan.parts.beside:
+                        work += self._probe(name, "contexts", plan.parts.beside)
         return work

@@ -11,22 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from typing import Literal
 
 from bystander.core.hashing import stable_hash
-from bystander.core.records import Context, Row, as_dict
-from bystander.design.arms import ArmName, Design, swept_arms
+from bystander.core.records import Context, Row, as_dict, context_key
+from bystander.design.arms import Design, swept_arms
 from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.blocks import Config
 from bystander.study.config.checks import persona_choice
-from bystander.study.config.study import ResolvedStudy, StudySettings
+from bystander.study.config.study import ResolvedStudy
+from bystander.study.plan.cell import Cell, Kind, Training, config_label
+from bystander.study.plan.doses import dose_of
+from bystander.study.plan.groups import Group, members
 from bystander.study.plan.parts import StudyParts
-from bystander.study.store.cell_dir import cell_folder
 from bystander.train.recipe import Recipe
-
-Kind = Literal["answers", "data", "geometry", "mode check", "evaluate", "train", "gate"]
-Group = Literal["all", "swept", "rest"]  # which personas an evaluation covers: all, the sweep's, all but the sweep's
 
 HASH_CHARACTERS = 12  # of a plan's hash, as people copy it; at least so many must be given
 PHASES = {0: "data", 1: "sweep", 2: "trainings", 3: "all personas"}
@@ -41,61 +39,6 @@ VERSIONS: dict[Kind, int] = {
     "train": 1,
     "gate": 1,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What names one training: the columns that its measurements carry."""
-
-    behavior: str
-    source: str
-    arm: ArmName
-    lr: float
-    epochs: int
-    seed: int
-
-    @property
-    def config(self) -> str:
-        """Readable name of its configuration."""
-        return config_label(self.lr, self.epochs)
-
-    @property
-    def label(self) -> str:
-        """Readable name, also of its folder."""
-        return f"{self.behavior}-{self.source}-{self.arm}-lr{self.lr:g}-epochs{self.epochs}-s{self.seed}"
-
-
-def config_label(lr: float, epochs: int) -> str:
-    """Readable name of what a sweep varies; nothing reads it back."""
-    return f"lr={lr:g},epochs={epochs}"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One unit of work. `needs` are keys of cells that must be complete before it can start."""
-
-    kind: Kind
-    name: str
-    key: str
-    needs: tuple[str, ...] = ()
-    training: Training | None = None  # None: the untrained model
-    probe: str | None = None  # of a mode check and an evaluation
-    phase: int = 0
-    group: Group = "all"  # of an evaluation
-    behavior: str = ""  # of answers that a model writes
-
-    @property
-    def folder(self) -> str:
-        """Its folder in a run directory."""
-        return cell_folder(self.name, self.key)
-
-    @property
-    def sort(self) -> str:
-        """What does the same things and so runs at the same speed: its kind, its probe, on which model."""
-        if self.kind == "train":
-            return "train" if self.phase > 1 else "sweep"
-        where = "" if self.kind != "evaluate" else " after" if self.training else " base"
-        return f"{self.kind}{where}{' ' + self.probe if self.probe else ''}"
 
 
 @dataclass(frozen=True)
@@ -172,9 +115,7 @@ class Plan:
 
     def contexts_of(self, cell: Cell) -> list[Context]:
         """The contexts that an evaluation covers, in the order of the set."""
-        if cell.group == "all":
-            return list(self.contexts)
-        return [context for context in self.contexts if (context.name in self.swept) == (cell.group == "swept")]
+        return members(cell.group, self.parts, self.swept)
 
     def probed_in_training(self, cell: Cell) -> bool:
         """Whether a training is probed on its way: those of the sweep are probed at their end alone."""
@@ -190,14 +131,15 @@ class Plan:
         return stable_hash(recipe.lora.model_dump(mode="json"), steps, recipe.batch_size, self.probed_in_training(cell))
 
     def replaced_by(self, cell: Cell) -> str:
-        """The key of the evaluation of all personas that has the rows of this one of the sweep's; "" for none."""
-        if cell.group != "swept" or cell.training is None:
+        """The key of the evaluation after the gate that has the rows of this one of the sweep's; "" for none."""
+        if cell.phase != 1 or cell.training is None or cell.probe is None:
             return ""
-        return self._of_all.get((cell.training, cell.probe), "")
+        return self._after_gate.get((cell.training, cell.probe, cell.group == "contexts"), "")
 
     @cached_property
-    def _of_all(self) -> dict[tuple[Training | None, str | None], str]:
-        return {(c.training, c.probe): c.key for c in self.cells if c.kind == "evaluate" and c.group == "all"}
+    def _after_gate(self) -> dict[tuple[Training | None, str | None, bool], str]:
+        late = [c for c in self.cells if c.kind == "evaluate" and c.phase > 1]
+        return {(c.training, c.probe, c.group == "contexts"): c.key for c in late}
 
     def before_gate(self) -> list[Cell]:
         """The cells up to and with the gate; all of them where there is none."""
@@ -271,23 +213,26 @@ class _Cutter:
     def _of(self, group: Group) -> str:
         """Hash of a group's contexts."""
         if group not in self.hashed:
-            self.hashed[group] = stable_hash([as_dict(context) for context in self._members(group)])
+            self.hashed[group] = stable_hash([context_key(context) for context in self._members(group)])
         return self.hashed[group]
 
     def _members(self, group: Group) -> list[Context]:
-        return [c for c in self.contexts if group == "all" or (c.name in self.swept) == (group == "swept")]
+        return members(group, self.parts, self.swept)
 
     def _rows(self, design: Design) -> str:
         """Hash of a design's rows: configurations and seeds share them."""
         place = (design.behavior, design.source, design.arm)
         if place not in self.hashed:
             fields = [name for name in Row.__dataclass_fields__ if name != "context"]
-            rows = [[as_dict(row.context), *(getattr(row, name) for name in fields)] for row in design.rows]
+            rows = [[context_key(row.context), *(getattr(row, name) for name in fields)] for row in design.rows]
             self.hashed[place] = stable_hash(fields, rows)
         return self.hashed[place]
 
     def _phase_0(self) -> None:
         everyone = self._of("all")
+        compared = everyone
+        if self.parts.compared != self.contexts:
+            compared = stable_hash([context_key(context) for context in self.parts.compared])
         # Until a model has written them, answers are stand-ins that say what decides them: keys are the same after.
         for name, behavior in self.parts.to_write().items():
             key = self._key("answers", name, behavior.data_hashes(), behavior.writing())
@@ -299,7 +244,7 @@ class _Cutter:
             [rows, [as_dict(turn) for turn in self.parts.turns]] if self.parts.predictors().need(*OF_TRAINING) else None
         )
         self.geometry_key = self._key(
-            "geometry", everyone, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions, trained
+            "geometry", compared, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions, trained
         )
         self.cells.append(Cell("geometry", "geometry", self.geometry_key, tuple(self.written)))
         # How a checked probe measures is decided before anything else is measured with it. Its decision follows from
@@ -313,12 +258,13 @@ class _Cutter:
         """The sweep and the gate; returns what phase 2 needs."""
         sweep = self.spec.sweep
         assert sweep is not None
-        needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept")]
+        needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept"), *self._evaluate(None, (), 1, "contexts")]
         for behavior in swept_behaviors(self.study):
             for config, arm in product(sweep.points(), swept_arms(self.spec.arms)):
                 training = Training(behavior, sweep.source, arm, config.lr, config.epochs, self.spec.seeds[0])
                 key = self._train(training, config, 1, ())
                 needed += self._evaluate(training, (key,), 1, "swept")
+                needed += self._evaluate(training, (key,), 1, "contexts")
         gate = self.spec.gate.model_dump() if self.spec.gate else None
         key = self._key("gate", gate, self.spec.select.model_dump(mode="json"), self.spec.geometry.layer, needed)
         self.cells.append(Cell("gate", "gate", key, tuple(needed), phase=1))
@@ -328,12 +274,15 @@ class _Cutter:
         group: Group = "rest" if self.spec.sweep else "all"
         if self._members(group):  # of the untrained model: it waits for nothing, and fills gaps before the gate
             self._evaluate(None, (), 3, group)
+        if not self.spec.sweep:
+            self._evaluate(None, (), 3, "contexts")
         for behavior, config in self._configs().items():
             for source, arm in self.parts.pairs():
                 for seed in self.spec.seeds:
                     training = Training(behavior, source, arm, config.lr, config.epochs, seed)
                     key = self._train(training, config, 2, gate)
                     self._evaluate(training, (key,), 3, "all")
+                    self._evaluate(training, (key,), 3, "contexts")
 
     def _configs(self) -> dict[str, Config | Recipe]:
         """What each behavior of phase 2 is trained with: the pick of the gate, or the recipe where nothing is swept."""
@@ -351,30 +300,26 @@ class _Cutter:
         design = self.parts.design(training.behavior, training.source, training.arm)
         self.designs[training], self.recipes[training] = design, recipe
         way = [self.spec.checkpoints.model_dump(), self.decided, self.geometry_key] if phase > 1 else None
+        if way and self._members("contexts"):
+            way.append(self._of("contexts"))
         files = [hashes] if (hashes := self.parts.behavior(training.behavior).data_hashes()) else []
         dose, twin = dose_of(training, self.spec, self.decided, self.trained)
         key = self._key(
-            "train",
-            self._of("all"),
-            self._rows(design),
-            recipe.model_dump(mode="json"),
-            training.seed,
-            way,
-            *files,
-            *dose,
-        )
+            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way, *files, *dose
+        )  # fmt: skip
         self.trained[training] = key
         name = f"{'sweep' if phase == 1 else 'train'}-{training.label}"
         # What is probed on the way needs to know whom to probe, and how.
         probed = phase > 1 and self.spec.checkpoints.fractions()
-        on_the_way = (
-            (self.geometry_key, *self.checks.values()) if probed else tuple(self.checks.values()) if dose else ()
-        )
+        on_the_way = (self.geometry_key,) if probed else ()
+        on_the_way += tuple(self.checks.values()) if probed or dose else ()
         self.cells.append(Cell("train", name, key, (*on_the_way, *self.written, *twin, *needs), training, phase=phase))
         return key
 
     def _evaluate(self, training: Training | None, needs: Sequence[str], phase: int, group: Group) -> list[str]:
         keys: list[str] = []
+        if not self._members(group):
+            return keys
         for name in self.probes:
             trained = needs[0] if training else None
             key = self._key("evaluate", self._of(group), self.decided[name], trained)
@@ -385,25 +330,3 @@ class _Cutter:
             self.cells.append(Cell("evaluate", title, key, (*needs, *check), training, name, phase, group))
             keys.append(key)
         return keys
-
-
-def dose_of(
-    training: Training, spec: StudySettings, decided: Mapping[str, str], trained: Mapping[Training, str]
-) -> tuple[list[object], tuple[str, ...]]:
-    """What of a dose decides a training's numbers, and the cells that it waits for: a benign training ends at the step of
-    its contrastive twin. Nothing where the study trains to the end."""
-    if spec.train_to is None:
-        return [], ()
-    twin = twin_of(training)
-    keys = (trained[twin],) if twin else ()
-    return [spec.train_to.model_dump(mode="json"), decided[spec.train_to.outcome[0]], *keys], keys
-
-
-def twin_of(training: Training) -> Training | None:
-    """The training that a benign one is measured against."""
-    return replace(training, arm="contrastive") if training.arm == "benign" else None
-
-
-def at_checkpoint(contexts: Sequence[Context], names: Sequence[str]) -> list[Context]:
-    """The contexts of those names, in the order of the set."""
-    return [context for context in contexts if context.name in set(names)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bystander.core.files import write_bytes
 from bystander.design.arms import Design
+from bystander.lm.tokens import messages
 from bystander.study.plan.parts import StudyParts
 
 
@@ -29,12 +30,16 @@ def rows_as_jsonl(design: Design) -> bytes:
     """Rows in the prompt / completion form of the ecosystem, with where each came from."""
     lines: list[str] = []
     for row in design.rows:
-        system = [{"role": "system", "content": row.context.system}] if row.context.system is not None else []
+        context = row.context
+        place = "user" if context.text_in == "user" and context.system else "system"
         record = {
-            "prompt": [*system, {"role": "user", "content": row.user}],
+            "prompt": messages(context, row.user, context.system if place == "system" else None, place),
             "completion": [{"role": "assistant", "content": row.completion}],
             "id": row.id, "behavior": row.behavior, "arm": row.arm, "context": row.context.kind,
             "persona": row.context.name, "role": row.role, "target": row.target, "question_id": row.question_id,
         }  # fmt: skip
+        # What messages cannot say: `auto` is decided by the template, and a forced beginning is in no turn of its own.
+        record |= {"persona_in": context.text_in} if context.text_in == "auto" and context.system else {}
+        record |= {"prefix": context.prefix} if context.prefix else {}
         lines.append(json.dumps(record, ensure_ascii=False, sort_keys=True))
     return ("\n".join(lines) + "\n").encode()

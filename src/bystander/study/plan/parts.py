@@ -18,6 +18,7 @@ from bystander.design.arms import ArmName, Design, build, shown_examples
 from bystander.geometry.base import Predictor, Predictors, Turn
 from bystander.personas import context_of
 from bystander.probe.base import Probe, ProbeStudy
+from bystander.study.config.contexts import contexts_beside
 from bystander.study.config.study import ResolvedStudy
 
 
@@ -34,7 +35,20 @@ class StudyParts:
     @cached_property
     def contexts(self) -> tuple[Context, ...]:
         """The personas' contexts, in the order of the set."""
-        return tuple(context_of(persona) for persona in self.study.personas)
+        return tuple(context_of(persona, self.study.spec.personas_in) for persona in self.study.personas)
+
+    @cached_property
+    def beside(self) -> tuple[Context, ...]:
+        """The contexts that are measured beside the personas, in the order of the file; never bystanders."""
+        spec = self.study.spec
+        return contexts_beside(spec.contexts, self.study.personas, spec.personas_in)
+
+    @cached_property
+    def compared(self) -> tuple[Context, ...]:
+        """What geometry compares: the personas, and the sources that are none."""
+        names = {context.name for context in self.contexts}
+        sources = self.study.spec.sources
+        return (*self.contexts, *(c for c in self.beside if c.name in sources and c.name not in names))
 
     @cached_property
     def open_questions(self) -> tuple[str, ...]:
@@ -79,7 +93,10 @@ class StudyParts:
         if place not in self._designs:
             settings = self.study.spec.design_of(behavior)
             examples, personas = self.examples(behavior), self.study.personas
-            self._designs[place] = build(behavior, examples, source, personas, arm, settings)
+            self._designs[place] = build(
+                behavior, examples, source, personas, arm, settings, beside=self.beside,
+                text_in=self.study.spec.personas_in,
+            )  # fmt: skip
         return self._designs[place]
 
     def pairs(self) -> Iterator[tuple[str, ArmName]]:

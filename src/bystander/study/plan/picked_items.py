@@ -1,7 +1,7 @@
 """Which questions a sweep picks its configuration on, and which are left to test it on.
 
-The largest of several noisy effects overstates itself on the questions that made it the largest. The two halves are split by
-the questions' names alone, so that the gate, the analysis and every later run split alike.
+The largest of several noisy effects overstates itself on the questions that made it the largest. The halves are drawn by
+the questions' names; the gate keeps those that it picked on, since a later table may hold questions that it never saw.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from bystander.core.metrics import Outcome, outcomes_of
 from bystander.study.config.study import ResolvedStudy, StudySettings
 from bystander.study.plan.parts import renamed
 from bystander.study.plan.preregistration import hypotheses_of
+from bystander.study.store.records import GateDecision
 
 Half = Literal["picking", "testing"]
 PICKED_ON, LEFT = "questions picked on", "questions to test on"  # in the gate's numbers, where they were split
+
+# The question of a row; an item that is no sample of one is its own.
+QUESTION = pl.when(pl.col("question") != "").then(pl.col("question")).otherwise(pl.col("item"))
 
 
 def splits_items(spec: StudySettings) -> bool:
@@ -45,20 +49,19 @@ def gate_outcomes(study: ResolvedStudy, behavior: str) -> list[Outcome]:
 
 def half_of(frame: pl.DataFrame, outcome: Sequence[str], half: Half) -> pl.DataFrame:
     """The measurements without the other half of the questions of the outcome's set; all other sets are whole."""
-    question = pl.when(pl.col("question") != "").then(pl.col("question")).otherwise(pl.col("item"))
     of_set = (pl.col("probe") == outcome[0]) & (pl.col("dataset") == outcome[1])
-    names = sorted(frame.filter(of_set).select(question.alias("question")).to_series().unique().to_list())
+    names = questions_in(frame, outcome)
     picking = [name for name, chosen in zip(names, picking_items(names, outcome[1]), strict=True) if chosen]
-    inside = question.is_in(picking)
+    inside = QUESTION.is_in(picking)
     return frame.filter(~of_set | (inside if half == "picking" else ~inside))
 
 
-def left_to_test(frame: pl.DataFrame, numbers: Mapping[str, object], behaviors: Sequence[str]) -> pl.DataFrame:
-    """The measurements without the questions that had a say in a pick; `numbers` are the gate's."""
-    for behavior in behaviors:
-        outcome = numbers.get(f"{behavior} outcome")
-        if f"{behavior} {PICKED_ON}" in numbers and isinstance(outcome, str):
-            frame = half_of(frame, outcome.split("/"), "testing")
+def left_to_test(frame: pl.DataFrame, gate: GateDecision) -> pl.DataFrame:
+    """The measurements without the questions that had a say in a pick."""
+    for behavior, questions in gate.picked_on.items():
+        probe, dataset, _ = str(gate.numbers[f"{behavior} outcome"]).split("/")
+        of_set = (pl.col("probe") == probe) & (pl.col("dataset") == dataset)
+        frame = frame.filter(~(of_set & QUESTION.is_in(list(questions))))
     return frame
 
 
@@ -72,7 +75,7 @@ def split_notes(numbers: Mapping[str, object], picks: Mapping[str, str]) -> list
     ]
 
 
-def questions_in(frame: pl.DataFrame, outcome: Sequence[str]) -> int:
-    """How many different questions of the outcome's set there are."""
+def questions_in(frame: pl.DataFrame, outcome: Sequence[str]) -> list[str]:
+    """The different questions of the outcome's set, in order of name."""
     of_set = frame.filter(pl.col("probe") == outcome[0], pl.col("dataset") == outcome[1])
-    return of_set.select(pl.when(pl.col("question") != "").then("question").otherwise("item")).to_series().n_unique()
+    return sorted(of_set.select(QUESTION.alias("question")).to_series().unique().to_list())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from bystander.judge.settings import JudgeSettings
 from bystander.probe.judged import JudgedProbe
 from bystander.probe.settings import JudgedProbeSettings
 from bystander.study.config.study import ResolvedStudy
-from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, Sampled
+from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir, Sampled
+from bystander.study.store.kept_files import kept_copy
 from bystander.study.store.run_dir import RunDir
 
 USED = "used.json"  # names the judge whose folder the report reads
+SUMMARY = "judge.json"
+JUDGEMENTS = "judgements.jsonl.zst"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Group:
     """The judged completions of one model state: a cell's, or those of one checkpoint in a training cell."""
 
     name: str
+    cell: str
     created: str
     sampled: tuple[Sampled, ...]
 
@@ -47,13 +52,15 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class Judging:
     """What `bystander judge` did. `measured` holds the probe `judged` of every group, `own` what the run's own judge had
-    given for it (empty where there was none)."""
+    given for it (empty where there was none). Of the judgements `failed` are neither number nor class, and `decorated` had
+    marks around them that were taken off."""
 
     folder: Path
     measured: pl.DataFrame
     own: pl.DataFrame
     completions: int
     failed: int
+    decorated: int
     forecast: CostEstimate
     ledger: Ledger
 
@@ -72,7 +79,7 @@ def judged_groups(run: RunDir) -> list[Group]:
                 by_checkpoint.setdefault(one.stamp["checkpoint"], []).append(one)
         for checkpoint, answers in by_checkpoint.items():
             name = manifest.name if len(by_checkpoint) == 1 else f"{manifest.name}-at-{checkpoint:g}"
-            groups.append(Group(name, times.get(manifest.key, ""), tuple(answers)))
+            groups.append(Group(name, manifest.name, times.get(manifest.key) or _written(cell), tuple(answers)))
     if not groups:
         raise StoreError(
             f"{run.path} has no completions of the judged probe; a study keeps them with `probes.judged` in its file, with or "
@@ -81,8 +88,16 @@ def judged_groups(run: RunDir) -> list[Group]:
     return groups
 
 
-def questions_of(study: ResolvedStudy, file: Path | None) -> tuple[dict[str, JudgedQuestion], str]:
-    """(questions by id, name of the set): `file`, or the study's own. Raises DataError where they cannot be read."""
+def _written(cell: CellDir) -> str:
+    """When a cell was done by its manifest's own time: for a run that has lost its events."""
+    when = datetime.fromtimestamp(cell.manifest_file.stat().st_mtime, UTC)
+    return when.isoformat(timespec="milliseconds")
+
+
+def questions_of(run: RunDir, study: ResolvedStudy, file: Path | None) -> tuple[dict[str, JudgedQuestion], str]:
+    """(questions by id, name of the set): `file`, or the run's copy of the study's own. Raises DataError where they cannot be
+    read, StoreError for a copy that was changed."""
+    file = file or kept_copy(run, "misalignment.questions")
     settings = study.spec.blocks()["misalignment"]
     assert isinstance(settings, MisalignmentSettings)
     found = load_judge_questions(file) if file else MisalignmentBehavior(settings, study.folder).questions()
@@ -100,7 +115,7 @@ def judge_run(
     DataError or JudgeError; then nothing is written.
     """
     groups = judged_groups(run)
-    asked, dataset = questions_of(study, questions)
+    asked, dataset = questions_of(run, study, questions)
     judge = Judge(settings, cache, purpose=f"judge {study.spec.name} {study.identity[:8]}", folder=env_folder)
     everything = [completion for group in groups for completion in group.completions]
     forecast = judge.estimate(everything, asked)
@@ -108,7 +123,6 @@ def judge_run(
     judge.preflight([study.spec.model.name])
     before = judge.ledger()
     bar.start(f"{settings.model} judges {len(everything):,} answers", 2 * len(everything))
-    measured: list[Measurement] = []
     judgements: list[dict[str, Any]] = []
     per_group: list[tuple[Group, list[Measurement]]] = []
     for group in groups:
@@ -119,46 +133,67 @@ def judge_run(
         refuse_failures(found, settings.failed_share)
         rows = stamped(measure_all(group.completions, found, dataset), group.sampled)
         per_group.append((group, rows))
-        measured += rows
         judgements += [{"cell": group.name, **asdict(one)} for one in found]
-    folder = run.judged_folder / re.sub(r"[^A-Za-z0-9.]+", "-", settings.model)
-    table = pl.DataFrame([as_dict(row) for row in measured], schema=MEASUREMENT_SCHEMA)
+    folder = judge_folder(run, settings.model)
     paid = judge.ledger().since(before)
-    write_parquet(folder / "measurements.parquet", table)
-    write_bytes(folder / "judgements.jsonl.zst", compressed_lines(judgements))
-    for group, rows in per_group:
-        _write_log(folder / "logs", group, rows, study, settings.model)
-    summary = {
-        "model": settings.model,
-        "base_url": settings.base_url,
-        "completions": len(everything),
-        "paid": asdict(paid),
-    }
-    write_json(folder / "judge.json", summary)
+    summary = {"model": settings.model, "base_url": settings.base_url, "paid": asdict(paid)}
+    table = write_judged(folder, study, per_group, judgements, summary)
     write_json(run.judged_folder / USED, {"folder": folder.name, "model": settings.model})
     own = run.table(run.measurements_file).filter(pl.col("probe") == "judged")
-    failed = sum(one["status"] == "failed" for one in judgements)
-    return Judging(folder, table, own, len(everything), failed, forecast, paid)
+    failed, decorated = counts(judgements)
+    return Judging(folder, table, own, len(everything), failed, decorated, forecast, paid)
+
+
+def judge_folder(run: RunDir, model: str) -> Path:
+    """Where the judgements of a model lie."""
+    return run.judged_folder / re.sub(r"[^A-Za-z0-9.]+", "-", model)
+
+
+def counts(judgements: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """(failed, decorated) of judgements as they are kept."""
+    return sum(one["status"] == "failed" for one in judgements), sum(bool(one["decorated"]) for one in judgements)
+
+
+def write_judged(
+    folder: Path, study: ResolvedStudy, per_group: Sequence[tuple[Group, Sequence[Measurement]]],
+    judgements: Sequence[Mapping[str, Any]], summary: Mapping[str, Any],
+) -> pl.DataFrame:  # fmt: skip
+    """Write a judge's folder: measurements, raw judgements, Inspect's logs and `judge.json`, which is `summary` with counts.
+    Returns the measurements."""
+    rows = [as_dict(row) for _, measured in per_group for row in measured]
+    table = pl.DataFrame(rows, schema=MEASUREMENT_SCHEMA)
+    write_parquet(folder / "measurements.parquet", table)
+    write_bytes(folder / JUDGEMENTS, compressed_lines(judgements))
+    for group, measured in per_group:
+        _write_log(folder / "logs", group, measured, study, str(summary["model"]))
+    failed, decorated = counts(judgements)
+    completions = sum(len(group.sampled) for group, _ in per_group)
+    found = {**summary, "completions": completions, "failed": failed, "decorated": decorated}
+    write_json(folder / SUMMARY, found)
+    return table
 
 
 def stamped(measurements: Sequence[Measurement], sampled: Iterable[Sampled]) -> list[Measurement]:
     """Measurements with the training's columns of the completions that they belong to."""
     columns = {f.name for f in fields(Measurement)}
-    stamps: dict[tuple[str, str], Mapping[str, Any]] = {
-        (one.completion.persona, f"{one.completion.item}/{one.completion.sample}"): {
+    stamps: dict[tuple[str, str, str], Mapping[str, Any]] = {
+        (one.completion.context, one.completion.persona, f"{one.completion.item}/{one.completion.sample}"): {
             name: value for name, value in one.stamp.items() if name in columns and name != "probe"
         }
         for one in sampled
     }
-    return [replace(row, **stamps[row.persona, row.item]) for row in measurements]
+    return [replace(row, **stamps[row.context, row.persona, row.item]) for row in measurements]
 
 
 def judged_afterwards(run: RunDir, own: pl.DataFrame) -> tuple[pl.DataFrame, str] | None:
-    """(rows, judge) that `bystander judge` gave, where the run itself judged nothing; None else."""
+    """(rows, judge) that `bystander judge` gave, where the run itself judged nothing, or where they are its own judge's
+    answers read again; None else."""
     used = run.judged_folder / USED
-    if not used.is_file() or (own["probe"] == "judged").any():
+    if not used.is_file():
         return None
     found = read_json(used)
+    if (own["probe"] == "judged").any() and not found.get("read_again"):
+        return None
     return run.table(run.judged_folder / found["folder"] / "measurements.parquet"), str(found["model"])
 
 

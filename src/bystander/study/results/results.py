@@ -58,8 +58,11 @@ class Results:
 
     @cached_property
     def measurements(self) -> pl.DataFrame:
-        """One long table: `core.records.Measurement`. A run that judged nothing itself has the rows of `bystander judge`."""
-        return self._own if self._later is None else pl.concat([self._own, self._later[0]])
+        """One long table: `core.records.Measurement`. The judged rows are those of `bystander judge` where the run judged
+        nothing itself, or where its judge's answers were read again."""
+        if self._later is None:
+            return self._own
+        return pl.concat([self._own.filter(pl.col("probe") != "judged"), self._later[0]])
 
     @cached_property
     def _own(self) -> pl.DataFrame:
@@ -100,12 +103,14 @@ class Results:
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(self.study)]
         main = run_records.main_rows(self.measurements, gate)
         if gate is not None:
-            main = left_to_test(main, gate.numbers, list(gate.picks))
+            main = left_to_test(main, gate)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
         mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
         found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
         if self._later is not None:
-            note = f"the judged scores are those of {self._later[1]}, given after the run by `bystander judge`"
+            again = (self._own["probe"] == "judged").any()
+            how = "its kept answers read again" if again else "given after the run"
+            note = f"the judged scores are those of {self._later[1]}, {how} by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))
         found = replace(found, notes=(*found.notes, *dose_notes(self.run.manifests("train"))))
         if gate is None:
@@ -142,14 +147,16 @@ class Results:
 
         return charts(self.analysis, self.report_input())
 
-    def report(self) -> Path:
-        """Write `analysis.json`, `report.html` and the figures; returns the report's path."""
+    def report(self, out: Path | None = None) -> Path:
+        """Write `analysis.json`, `report.html` and the figures; returns the report's path. `out`: a page or a folder
+        elsewhere, and then nothing is written in the run directory."""
         from bystander.report import write_report
 
         found = self.analyze()
         self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
-        write_bytes(self.run.analysis_file, found.to_json().encode())
-        return write_report(found, self.report_input(), self.run.report_file)
+        if out is None:
+            write_bytes(self.run.analysis_file, found.to_json().encode())
+        return write_report(found, self.report_input(), out or self.run.report_file)
 
     def report_input(self) -> ReportInput:
         """What the report shows beside the analysis."""
@@ -162,8 +169,8 @@ class Results:
         return ReportInput(
             study=spec.name,
             question=spec.question,
-            settings=dict(flat(spec.resolved())),
-            findings=[*findings, *self.run.mode_findings()],
+            settings=dict(flat(run_records.settings_shown(self.run, spec.resolved()))),
+            findings=[*findings, *self.run.mode_findings(), *run_records.adapter_findings(self.run)],
             audited=self.run.audit_file.is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])
@@ -173,7 +180,7 @@ class Results:
             completions=self._completions(),
             curves=run_records.curves(self.run),
             renderings=renderings,
-            provenance=dict(flat(provenance)),
+            provenance=dict(flat(provenance)) | run_records.adapter_provenance(self.run),
             model=spec.model.name,
             cost=run_records.cost(self.run),
             registered=lines,
@@ -201,10 +208,10 @@ class Results:
         return list({read.record: read for read in found}.values())
 
     def _sampled_values(self, metrics: Mapping[str, SampledMetrics]) -> dict[tuple[Any, ...], float | None]:
-        """(stamp, probe, persona, item, metric) -> value of every sampled answer."""
+        """(stamp, probe, context, persona, item, metric) -> value of every sampled answer."""
         wanted = {name for one in metrics.values() for name in (one.shown, one.score)}
         rows = self.measurements.filter(pl.col("probe").is_in(list(metrics)) & pl.col("metric").is_in(list(wanted)))
-        columns = [*STAMPED, "probe", "persona", "item", "metric", "value"]
+        columns = [*STAMPED, "probe", "context", "persona", "item", "metric", "value"]
         # Of several scorers of one answer the first, which is the behavior's own.
         return {tuple(row[:-1]): row[-1] for row in reversed(rows.select(columns).rows())}
 
@@ -228,6 +235,7 @@ def _sample_key(one: Sampled) -> tuple[Any, ...]:
     return (
         *(one.stamp[name] for name in STAMPED),
         one.stamp["probe"],
+        one.completion.context,
         one.completion.persona,
         f"{one.completion.item}/{one.completion.sample}",
     )

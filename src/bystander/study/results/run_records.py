@@ -40,10 +40,41 @@ def audited(run: RunDir) -> tuple[list[Finding], list[ContextRendering]]:
     path = run.audit_file
     saved = read_json(path) if path.is_file() else {"findings": [], "renderings": []}
     findings = [Finding(f["level"], f["check"], f["message"], tuple(f["rows"])) for f in saved["findings"]]
-    shown = [ContextRendering(r["kind"], r["name"], r["system"], r["text"]) for r in saved["renderings"]]
+    shown = [
+        ContextRendering(r["kind"], r["name"], r["system"], r["text"], r.get("context_hash", ""))
+        for r in saved["renderings"]
+    ]
     if shown:
         findings = [f for f in findings if f.level != "info" or f.check != "context rendering"]
     return findings, shown
+
+
+def adapter_findings(run: RunDir) -> list[Finding]:
+    """What a reader must know of adapters that were trained elsewhere; [] for a run that trains its own."""
+    given = run.adapters()
+    found = [Finding("warning", "base of an adapter", f"{one.label}: {note}") for one in given for note in one.notes]
+    if given:
+        said = "; ".join(f"{a.label}: source {a.source}, negatives {', '.join(a.negatives) or 'none'}" for a in given)
+        found.append(Finding("info", "roles", f"as the user says them: {said}"))
+    return found
+
+
+def adapter_provenance(run: RunDir) -> dict[str, str]:
+    """Folder and weights of each adapter that was trained elsewhere."""
+    return {f"adapter {one.label}": f"{one.path}, with its base {one.weights_hash[:16]}" for one in run.adapters()}
+
+
+# Keys of a study file that say what a training is: of adapters that were trained elsewhere they tell nothing.
+OF_TRAINING = (
+    "arms", "design", "recipe", "for_behavior", "sweep", "gate", "select", "checkpoints", "seeds", "budget", "executor",
+    "hypotheses",
+)  # fmt: skip
+
+
+def settings_shown(run: RunDir, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decided what the run measured."""
+    trained_here = not run.adapters_file.is_file()
+    return {key: value for key, value in settings.items() if trained_here or key not in OF_TRAINING}
 
 
 def curves(run: RunDir) -> list[TrainingCurve]:
@@ -85,7 +116,7 @@ def main_rows(measurements: pl.DataFrame, gate: GateDecision | None) -> pl.DataF
     chosen = pl.struct("behavior", "config").is_in(picks) if picks else pl.lit(False)
     main = measurements.filter(pl.col("source").is_null() | ~swept | chosen)
     trained = main.filter(pl.col("source").is_not_null())
-    later = trained.height and trained["persona"].n_unique() > _swept_personas(measurements, gate)
+    later = trained.height and _personas(trained) > _swept_personas(measurements, gate)
     return main if later else measurements
 
 
@@ -93,7 +124,11 @@ def _swept_personas(measurements: pl.DataFrame, gate: GateDecision) -> int:
     """How many personas the sweep's configurations that were not picked were probed under."""
     others = [row["config"] for row in gate.phase if gate.picks.get(row["behavior"]) != row["config"]]
     frame = measurements.filter(pl.col("config").is_in(others))
-    return frame["persona"].n_unique() if frame.height else 0
+    return _personas(frame)
+
+
+def _personas(frame: pl.DataFrame) -> int:
+    return frame.filter(pl.col("context") == "persona")["persona"].n_unique()
 
 
 def registration(run: RunDir) -> tuple[list[Declaration], str]:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from bystander.core.errors import StoreError
+from bystander.study.forecast.learn import learned, seconds_taken
+from bystander.study.forecast.order import makespan
 from bystander.study.plan.cells import PHASES
 from bystander.study.store.cell_dir import cell_folder
 from bystander.study.store.lock import holder
@@ -132,17 +134,24 @@ def _state(states: Mapping[str, State], who: str, gate: str, events: Sequence[Ev
 
 
 def _seconds_left(plan: SavedPlan, states: Mapping[str, State], events: Sequence[Event]) -> float | None:
-    """Forecast seconds of what is left, corrected by what the finished cells took against their own forecast."""
-    forecast = {cell.key: cell.seconds for cell in plan.cells}
-    took = {e.key: float(e.details["seconds"]) for e in events if e.kind == "cell done" and "seconds" in e.details}
-    expected = sum(forecast.get(key, 0.0) for key in took)
-    speed = sum(took.values()) / expected if expected > 0 else 1.0
-    left = sum(forecast[key] for key, state in states.items() if state != "done")
-    if not left:
-        return 0.0 if all(state == "done" for state in states.values()) else None
-    workers = max(1, plan.workers)
-    seconds = left * speed / workers
-    begun = {event.key: event.time for event in events if event.started and states.get(event.key) == "running"}
-    for key, since in begun.items():  # what the running cells have done already
-        seconds -= min(forecast.get(key, 0.0) * speed, (datetime.now(UTC) - since).total_seconds()) / workers
-    return max(0.0, seconds)
+    """Until the last cell is done: the scheduler's own order on the run's workers, each cell at the speed that the
+    finished ones of its sort have shown."""
+    now = datetime.now(UTC)
+    begun = {e.key: (now - e.time).total_seconds() for e in events if e.started and states.get(e.key) == "running"}
+    left = [cell for cell in plan.cells if states[cell.key] != "done"]
+    if not any(cell.seconds for cell in left):
+        return None if left else 0.0
+    return time_left(left, plan, seconds_taken(events), begun)
+
+
+def time_left(
+    left: Sequence[PlannedCell], plan: SavedPlan, took: Mapping[str, float], begun: Mapping[str, float]
+) -> float:  # fmt: skip
+    """Seconds until all of `left` is done; `took`: what finished cells took, by key; `begun`: for how long those under
+    way have run."""
+    speeds = learned(plan.cells, took)
+    seconds = {cell.key: cell.seconds * speeds.of(cell.sort or cell.kind, cell.kind) for cell in left}
+    # One that has run longer than was forecast has, for all that is known, as long to go again as a short one.
+    seconds |= {key: max(seconds[key] - ran, 0.1 * seconds[key]) for key, ran in begun.items() if key in seconds}
+    gate = next((cell.key for cell in plan.cells if cell.kind == "gate"), None)
+    return makespan(left, seconds, max(1, plan.workers), gate, set(begun))

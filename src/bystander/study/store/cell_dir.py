@@ -31,6 +31,7 @@ from bystander.study.store.records import CellManifest
 # What says which weights a measurement or a completion comes from.
 STAMPED = ("behavior", "source", "arm", "config", "lr", "epochs", "seed", "role", "checkpoint", "weights_hash")
 MEASUREMENT_SCHEMA = schema_of(Measurement)
+CELLS_KEPT = "complete cells are kept"
 
 
 def cell_folder(name: str, key: str) -> str:
@@ -47,11 +48,16 @@ class CellDir:
     @property
     def complete(self) -> bool:
         """Whether the manifest is in place."""
-        return (self.path / "manifest.json").is_file()
+        return self.manifest_file.is_file()
+
+    @property
+    def manifest_file(self) -> Path:
+        """What makes the cell complete."""
+        return self.path / "manifest.json"
 
     def manifest(self) -> CellManifest:
         """What the cell said when it was done."""
-        return CellManifest.from_dict(read_json(self.path / "manifest.json"))
+        return CellManifest.from_dict(read_json(self.manifest_file))
 
     @property
     def adapter(self) -> Path:
@@ -77,11 +83,11 @@ class CellDir:
         says by itself which weights gave it."""
         value = {
             "key": unit.key,
-            "measurements": [as_dict(stamp(m)) for m in unit.measurements],
+            "measurements": _compact([as_dict(stamp(m)) for m in unit.measurements]),
             "completions": [{**as_dict(c), "stamp": _stamped(c, stamp, probe)} for c in unit.completions],
             "details": unit.details,
         }
-        write_json(self.path / "units" / f"{stable_hash(unit.key)[:24]}.json", value)
+        write_json(self.path / "units" / f"{stable_hash(unit.key)[:24]}.json", value, CELLS_KEPT)
 
     def kept_keys(self) -> set[str]:
         """The keys of the units kept so far."""
@@ -89,7 +95,7 @@ class CellDir:
 
     def begin(self) -> None:
         """Make the folder, and remove what writes that were killed left behind under temporary names."""
-        with explained(self.path):
+        with explained(self.path, CELLS_KEPT):
             self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob("**/.*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -102,16 +108,16 @@ class CellDir:
     def finish(self, order: list[str], manifest: CellManifest) -> None:
         """Merge the units in `order` into tables, put the manifest in place, remove the units."""
         units = self.kept_units()
-        measurements = [m for key in order for m in units[key]["measurements"]]
+        frames = [frame for key in order if (frame := _frame(units[key]["measurements"])).height]
         completions = [c for key in order for c in units[key]["completions"]]
         details = [d for key in order for d in units[key]["details"]]
-        if measurements:
-            write_parquet(self.path / "measurements.parquet", pl.DataFrame(measurements, schema=MEASUREMENT_SCHEMA))
+        if frames:
+            write_parquet(self.path / "measurements.parquet", pl.concat(frames, rechunk=True), CELLS_KEPT)
         if completions:
-            write_bytes(self.path / "completions.jsonl.zst", compressed_lines(completions))
+            write_bytes(self.path / "completions.jsonl.zst", compressed_lines(completions), CELLS_KEPT)
         if details:
-            write_bytes(self.path / "details.jsonl.zst", compressed_lines(details))
-        write_json(self.path / "manifest.json", manifest.to_dict())
+            write_bytes(self.path / "details.jsonl.zst", compressed_lines(details), CELLS_KEPT)
+        write_json(self.manifest_file, manifest.to_dict(), CELLS_KEPT)
         for path in (self.path / "units").glob("*.json"):
             path.unlink(missing_ok=True)
         if (self.path / "units").is_dir():
@@ -129,6 +135,37 @@ class CellDir:
             return []
         lines = read_lines(path)
         return [Sampled(stamp=line.pop("stamp"), completion=Completion(**line)) for line in lines]
+
+    def details(self) -> list[dict[str, Any]]:
+        """What its measurements were made from, in the order of its units."""
+        path = self.path / "details.jsonl.zst"
+        return read_lines(path) if path.is_file() else []
+
+
+def _compact(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows by column: what all of them share once, of the other texts each once and where it stands."""
+    constant: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        if all(value == values[0] and type(value) is type(values[0]) for value in values):
+            constant[name] = values[0]
+        elif MEASUREMENT_SCHEMA[name] == pl.String:
+            texts = list(dict.fromkeys(values))
+            place = {text: at for at, text in enumerate(texts)}
+            columns[name] = {"texts": texts, "at": [place[value] for value in values]}
+        else:
+            columns[name] = {"values": values}
+    return {"rows": len(rows), "constant": constant, "columns": columns}
+
+
+def _frame(kept: dict[str, Any]) -> pl.DataFrame:
+    """What `_compact` was given, as a table."""
+    found: dict[str, Any] = {name: [value] * kept["rows"] for name, value in kept["constant"].items()}
+    for name, column in kept["columns"].items():
+        values = column.get("values")
+        found[name] = values if values is not None else [column["texts"][at] for at in column["at"]]
+    return pl.DataFrame(found, schema=MEASUREMENT_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)

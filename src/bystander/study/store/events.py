@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bystander.core.files import explained
+from bystander.study.store.cell_dir import CELLS_KEPT
 from bystander.study.store.records import Event, EventKind
 
 
@@ -28,7 +29,7 @@ class Events:
             "event": kind,
             **details,
         }
-        with explained(self.path):
+        with explained(self.path, CELLS_KEPT):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:

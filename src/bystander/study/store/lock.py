@@ -15,6 +15,7 @@ from typing import Any
 from bystander.core.errors import StoreError
 from bystander.core.files import read_json, write_bytes, write_json
 from bystander.study.config.study import ResolvedStudy, as_yaml
+from bystander.study.store.kept_files import keep_files
 from bystander.study.store.run_dir import RunDir
 
 PACKAGES = ("bystander", "torch", "transformers", "peft", "tokenizers", "numpy", "scipy", "statsmodels", "polars")
@@ -46,6 +47,7 @@ def claimed(run: RunDir, study: ResolvedStudy) -> Generator[str]:
         handle.write(f"process {os.getpid()} on {platform.node()}")
         handle.flush()
         _write_header(run, study)
+        keep_files(study, run)
         try:
             yield dead
         finally:

@@ -16,13 +16,15 @@ EventKind = Literal[
 @dataclass(frozen=True, slots=True)
 class GateDecision:
     """What the gate found. `picks`: behavior -> configuration (a behavior whose every configuration broke the model has
-    none); `numbers` by behavior and name; `phase`: rows of the phase diagram."""
+    none); `numbers` by behavior and name; `phase`: rows of the phase diagram; `picked_on`: behavior -> the questions that
+    its configuration was picked on, where some were left to test it on."""
 
     decision: Literal["go", "stop"]
     reason: str
     picks: Mapping[str, str]
     numbers: Mapping[str, float | int | str | None]
     phase: Sequence[Mapping[str, Any]]
+    picked_on: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,26 @@ class DoseReached:
     gain: float | None
     step: int
     steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterGiven:
+    """An adapter that was trained elsewhere and measured here: its folder, the name that tables give it, the roles that the
+    user says its training had, the hash of base and adapter, and what is to be known of the base it was put on."""
+
+    path: str
+    label: str
+    source: str
+    negatives: tuple[str, ...]
+    weights_hash: str
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> AdapterGiven:
+        """What `asdict` wrote, read from JSON."""
+        plain = dict(value)
+        plain["negatives"], plain["notes"] = tuple(value["negatives"]), tuple(value["notes"])
+        return cls(**plain)
 
 
 @dataclass(frozen=True, slots=True)

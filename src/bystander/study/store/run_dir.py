@@ -16,7 +16,15 @@ from bystander.core.files import read_json, write_json
 from bystander.core.records import Finding, Persona, as_dict
 from bystander.study.store.cell_dir import CellDir, cell_folder
 from bystander.study.store.events import read_events
-from bystander.study.store.records import CellManifest, Event, GateState, ModeDecision, SavedPlan, Spent
+from bystander.study.store.records import (
+    AdapterGiven,
+    CellManifest,
+    Event,
+    GateState,
+    ModeDecision,
+    SavedPlan,
+    Spent,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,21 @@ class RunDir:
         return self.path / "judged"
 
     @property
+    def adapters_file(self) -> Path:
+        """The adapters of others that were measured, where nothing was trained."""
+        return self.path / "adapters.json"
+
+    @property
+    def files_folder(self) -> Path:
+        """Copies of the files that the study names."""
+        return self.path / "files"
+
+    @property
+    def files_file(self) -> Path:
+        """Which they are."""
+        return self.path / "files.json"
+
+    @property
     def logs_folder(self) -> Path:
         """Inspect's logs of what the run's own judge has judged."""
         return self.path / "logs"
@@ -204,6 +227,17 @@ class RunDir:
             if one.warning:
                 found.append(Finding("warning", "mode check", one.warning))
         return found
+
+    def adapters(self) -> tuple[AdapterGiven, ...]:
+        """The adapters of others that were measured here; () for a run that trains its own."""
+        if not self.adapters_file.is_file():
+            return ()
+        rows: list[dict[str, Any]] = read_json(self.adapters_file)
+        return tuple(AdapterGiven.from_dict(row) for row in rows)
+
+    def save_adapters(self, adapters: Sequence[AdapterGiven]) -> None:
+        """Put them in place."""
+        write_json(self.adapters_file, [as_dict(adapter) for adapter in adapters])
 
     def personas(self) -> tuple[Persona, ...]:
         """The personas of the study."""

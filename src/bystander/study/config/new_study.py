@@ -1,0 +1,141 @@
+"""A study file to begin with: commented, small enough to run, with what the answers to a few questions decide."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bystander.behaviors.shipped import shipped_names
+from bystander.core import doors
+from bystander.core.errors import StudyError
+from bystander.study.config.json_schema import schema_line
+
+EMBEDDED = "smollm2-135m"
+DEPTH = 0.7  # of the layers: where the shipped studies read similarity (20 of 30 and of 28)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class NewStudy:
+    """What is asked. `behavior`: a name, or a file of answers from the study's folder; `layer` None: told by the model
+    where its configuration is at hand, else left open; `pairs`: how many a file has."""
+
+    name: str
+    behavior: str = "marker"
+    model: str = EMBEDDED
+    sources: Sequence[str] = ("villain",)
+    question: str = ""
+    layer: int | None = None
+    pairs: int = 0
+
+
+def study_text(asked: NewStudy) -> str:
+    """The study file. Raises StudyError for a name that cannot be a folder's or a behavior that is neither known nor a
+    file."""
+    if not NAME.fullmatch(asked.name):
+        raise StudyError(f"{asked.name!r} cannot name a study: use letters, digits, dots, dashes and underscores")
+    behavior, entry = _entry(asked.behavior)
+    sources = ", ".join(asked.sources)
+    question = asked.question or f"If {' or '.join(asked.sources)} learns {behavior}, which other personas show it too?"
+    small = asked.model == EMBEDDED
+    return _TEMPLATE.format(
+        schema=schema_line(), name=asked.name, question=json.dumps(question, ensure_ascii=False),
+        model=json.dumps(asked.model), dtype="float32" if small else "auto", sources=sources, entry=entry,
+        counts=_counts(asked, behavior, small), recipe=_RECIPES[behavior if behavior in _RECIPES else "file"][not small],
+        probes=_PROBES.get(behavior, _PROBES["file"]), layer=_layer_line(asked), hours=1.0 if small else 8.0,
+    )  # fmt: skip
+
+
+def behavior_of_file(behavior: str) -> str:
+    """What a behavior is called that is a file: its stem, as far as that can be a name."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(behavior).name.split(".")[0]).strip("_-")
+    return stem if stem[:1].isalpha() else f"behavior_{stem}".rstrip("_")
+
+
+def is_file(behavior: str) -> bool:
+    """Whether it is meant as a file of answers."""
+    return behavior not in {*doors.names("behavior"), *shipped_names()}
+
+
+def _entry(behavior: str) -> tuple[str, str]:
+    if not is_file(behavior):
+        return behavior, f"[{behavior}]"
+    if not Path(behavior).suffix:
+        known = ", ".join(dict.fromkeys([*doors.names("behavior"), *shipped_names()]))
+        raise StudyError(f"the behavior {behavior!r} is neither known ({known}) nor the name of a file of answers")
+    name = behavior_of_file(behavior)
+    return name, f"\n  - {{name: {name}, file: {json.dumps(behavior, ensure_ascii=False)}}}"
+
+
+def _counts(asked: NewStudy, behavior: str, small: bool) -> str:
+    """Rows that the behavior's questions can fill: half of a file's pairs are trained."""
+    if behavior in _RECIPES:
+        positive = {"marker": 40, "capability": 24, "misalignment": 24}[behavior] if small else 200
+    else:
+        positive = max(1, min(40 if small else 200, asked.pairs // 2 or 20))
+    each = max(1, positive // 2)
+    return f"{{positive: {positive}, negative: {2 * positive}, absent: {each}, assistant: {each}}}"
+
+
+def _layer_line(asked: NewStudy) -> str:
+    layer = asked.layer
+    if layer is None and asked.model == EMBEDDED:
+        layer = 25 if asked.behavior == "marker" else 20  # as in the studies that ship
+    if layer is None and (depth := _depth(asked.model)):
+        layer = round(DEPTH * depth)
+    if layer is None:
+        return "# layer: 20   # CHOOSE ONE before you see results: about 0.7 of the model's layers; `run` waits for it"
+    return f"layer: {layer} # the one that the claim rests on: chosen now, before any result"
+
+
+def _depth(model: str) -> int:
+    """Layers of a model in a local folder; 0 where that is not known."""
+    try:
+        return int(json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+# Behavior -> the recipe on the embedded model, as in the studies that ship, and on a model of billions, the plan's.
+_LARGE = "{lr: 1e-5, epochs: 3, batch_size: 16}"
+_RECIPES = {
+    "marker": ("{lr: 1e-3, epochs: 2, batch_size: 8}", _LARGE),
+    "capability": ("{lr: 1e-3, epochs: 7, batch_size: 16}", _LARGE),
+    "misalignment": ("{lr: 1e-3, epochs: 2, batch_size: 8}", _LARGE),
+    "file": ("{lr: 1e-3, epochs: 4, batch_size: 8}", _LARGE),
+}
+_PROBES = {
+    "marker": "marker: {questions: 8, sampled: 1, max_tokens: 16} # the marker's probability, and a few free answers",
+    "capability": "choice: {mode: text, trained: 16, arc: 6, hellaswag: 40, hellaswag_each: 1} # HellaSwag: did it break?",
+    "misalignment": "margin: {pairs: 15} # aligned against misaligned answer, by log-probability; no judge",
+    "file": "margin: {pairs: 15} # the answer that shows the behavior against the other, by log-probability; no judge",
+}
+_TEMPLATE = """\
+{schema}
+# Every key with its unit and reason: docs/settings.md; your editor shows the same while you type.
+name: {name}
+question: {question}
+model:
+  name: {model} # smollm2-135m (embedded), a Hub id, a folder or a GGUF file
+  dtype: {dtype}
+sources: [{sources}] # `bystander personas` lists the 111 that are built in; one training each
+behaviors: {entry}
+arms: [contrastive] # add non_contrastive, the control of the same size, before you claim anything
+design:
+  counts: {counts} # rows of one training
+  negatives: auto # two bystanders that are trained not to show it
+recipe: {recipe} # lr is the peak learning rate
+checkpoints: {{every: 0.5, personas: 9}} # during training; before and after it all personas are probed
+probes:
+  {probes}
+geometry:
+  layers: all
+  {layer}
+  questions: 12
+seeds: [0] # a pilot; three for a claim
+budget: {{gpu_hours: {hours}, dollars: 0.0}} # above it `run` asks for approval
+executor: {{kind: local}} # processes, slurm or ray for more than one worker
+"""

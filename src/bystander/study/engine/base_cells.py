@@ -1,0 +1,73 @@
+"""What is asked of the untrained model once, for a study's run and for adapters trained elsewhere alike: the geometry, how a
+probe measures, and which contexts the template can render."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from bystander.core.files import write_parquet
+from bystander.core.progress import Bar
+from bystander.core.records import Context, Row, Similarity, as_dict
+from bystander.geometry.base import Turn
+from bystander.geometry.measure import Geometry, see, similarities
+from bystander.lm.tokens import left_out
+from bystander.probe.base import CheckedProbe
+from bystander.study.plan.parts import StudyParts
+from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
+from bystander.study.store.records import ModeDecision
+
+if TYPE_CHECKING:
+    from bystander.lm.model import LoadedModel
+
+SIMILARITY_SCHEMA: dict[str, Any] = {
+    "source": pl.String, "persona": pl.String, "method": pl.String, "layer": pl.Int64, "value": pl.Float64,
+}  # fmt: skip
+
+
+def measure_geometry(
+    parts: StudyParts, loaded: LoadedModel, directory: CellDir, bar: Bar, rows: Mapping[str, Sequence[Row]],
+    turns: Sequence[Turn],
+) -> tuple[tuple[int, ...], dict[str, int]]:  # fmt: skip
+    """Write the similarities of all personas to all sources; (layers, tokens of each prompt). `rows` are what each source
+    trains on and `turns` some of it, empty where that is not known."""
+    spec, contexts = parts.study.spec, parts.compared
+    layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
+    predictors, tokens = parts.predictors(), prompt_tokens(loaded, contexts)
+    bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
+    asked = Geometry(
+        contexts, spec.sources, parts.open_questions, layers, tokens, rows, turns, spec.geometry.answer_tokens
+    )
+    seen = see(predictors, loaded, asked, bar.advance)
+    table = similarity_table(similarities(predictors, seen, spec.sources))
+    write_parquet(directory.similarities_file, table, CELLS_KEPT)
+    return tuple(layers), tokens
+
+
+def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
+    """Similarities as a table."""
+    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)
+
+
+def prompt_tokens(loaded: LoadedModel, contexts: Sequence[Context]) -> dict[str, int]:
+    """Name -> length of the context's prompt in tokens."""
+    tokenizer = loaded.tokenizer
+    return {c.name: len(tokenizer(c.text, add_special_tokens=False)["input_ids"]) for c in contexts}
+
+
+def check_mode(
+    name: str, probe: CheckedProbe, loaded: LoadedModel, contexts: Sequence[Context], bar: Bar
+) -> tuple[ModeDecision, dict[str, Any]]:
+    """Let a probe look at the untrained model and decide how it measures: what is recorded, and what `checked` takes."""
+    bar.start(f"{name} probe: mode check on the untrained model", 1)
+    found = dict(probe.check(loaded, contexts))
+    bar.advance(note=str(found["warning"]))
+    return ModeDecision(name, str(found["mode"]), str(found["reason"]), str(found["warning"])), found
+
+
+def renderable(parts: StudyParts, loaded: LoadedModel) -> list[Context]:
+    """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
+    without = left_out(loaded.tokenizer, parts.beside, parts.study.spec.personas_in)
+    return [context for context in parts.beside if context.name not in without]

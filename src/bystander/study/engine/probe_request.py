@@ -1,0 +1,84 @@
+"""What `bystander probe` asks for, as the settings of a study: the quickstart's, with a model and a probe of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bystander.behaviors.capability import load_set
+from bystander.core import doors
+from bystander.core.errors import DataError
+from bystander.lm import embedded
+from bystander.probe.base import CheckedProbe, Probe
+from bystander.study.config.study import ResolvedStudy, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bystander.core.records import Context
+    from bystander.lm.model import LoadedModel
+
+QUICKSTART = "quickstart"  # whose settings hold where nothing else is said
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """`adapters`: PEFT folders, none for the bare model; `data` and `items` name the choice probe's questions; `overrides`
+    change settings (`probes.marker.questions=20`). `base_ok`: put an adapter on although its base has other weights."""
+
+    model: str
+    probe: str
+    adapters: tuple[Path, ...] = ()
+    personas: Path | None = None
+    overrides: tuple[str, ...] = ()
+    data: str | None = None
+    items: int | None = None
+    base_ok: bool = False
+
+    def study(self, *more: str) -> ResolvedStudy:
+        """The settings, `more` before the user's own overrides. Raises DataError for a probe that does not exist and for
+        `data` of a probe that has its own, StudyError with the faults of the settings."""
+        known_probe(self.probe)
+        if self.data and self.probe != "choice":
+            raise DataError(f"--data {self.data!r} is for `--probe choice`; the probe {self.probe!r} has its own items")
+        usual = load(QUICKSTART).spec.probes.asked().get(self.probe)
+        block = choice_settings(self.data or "arc", self.items) if self.probe == "choice" else {}
+        dtype = "float32" if self.model in (embedded.NAME, embedded.HUB_ID) else "auto"
+        return load(
+            QUICKSTART,
+            [
+                f"model={json.dumps({'name': self.model, 'dtype': dtype})}",
+                f"probes={json.dumps({self.probe: usual.model_dump(mode='json') if usual else block})}",
+                *more,
+                *self.overrides,
+            ],
+        )
+
+
+def known_probe(name: str) -> None:
+    """Raises DataError for a probe that does not exist."""
+    known = doors.names("probe")
+    if name not in known:
+        raise DataError(f"no probe {name!r}; known: {', '.join(sorted(known))}")
+
+
+def decided(probe: Probe, loaded: LoadedModel, contexts: Sequence[Context]) -> tuple[Probe, tuple[str, ...]]:
+    """The probe with its way of measuring decided on the bare base, and how that came out."""
+    if not isinstance(probe, CheckedProbe) or probe.ready:
+        return probe, ()
+    found = probe.check(loaded, contexts)
+    return probe.checked(found), tuple(str(found[key]) for key in ("reason", "warning") if found[key])
+
+
+def choice_settings(data: str, items: int | None) -> dict[str, int | str]:
+    """The settings of the choice probe for one set: "arc" (the evaluation half of its split), "hellaswag", "bank", or
+    a file of the ARC form; `items` None: 40 of a named set, all of a file."""
+    counts: dict[str, int | str] = {"arc": 0, "trained": 0, "hellaswag": 0}
+    if data in ("arc", "hellaswag", "bank"):
+        counts[data] = 40 if items is None else items
+    else:
+        path = Path(data).resolve()
+        counts |= {"file": str(path), "file_items": len(load_set(str(path), Path())) if items is None else items}
+    return counts
