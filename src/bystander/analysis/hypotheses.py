@@ -53,7 +53,7 @@ MARKER = Hypothesis(
     "marker", "marker",
     "The marker is taken up by the source, leaks to personas that were never trained, and follows similarity.",
     (
-        Threshold(("marker", "bank", "marker_probability"), 0.5, 0.01),
+        Threshold(("marker", "bank", "own_marker_probability"), 0.5, 0.01),
         Threshold(("marker", "bank", "marker_rate"), 0.5, 0.01),
     ),
     rho=0.3, alpha=0.01,
