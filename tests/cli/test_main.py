@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from bystander.cli.console import Grid
+from bystander.cli.console import Grid, interval, number
 from tests.support.command import call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,3 +211,8 @@ def test_ctrl_c_says_what_is_kept(tmp_path):
         assert process.returncode == 130, err
         assert words in err
         assert "Traceback" not in err
+
+
+def test_what_rounds_to_zero_has_no_minus():
+    assert (number(-0.0004), number(-0.0006), number(-0.0)) == ("0.000", "-0.001", "0.000")
+    assert interval(-0.001, 0.004) == "0.00 to 0.00"

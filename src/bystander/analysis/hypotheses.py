@@ -158,7 +158,9 @@ def _no_source_effect(
     state: ClaimState, hypothesis: Hypothesis, evidence: Evidence
 ) -> tuple[Literal["falsified", "inconclusive"], str]:
     claim = evidence.source
-    seen = f"the source changed by {claim.value:.3g} [{claim.low:.3g}, {claim.high:.3g}], threshold {claim.threshold:g}"
+    seen = (
+        f"the source changed by {claim.value:z.3g} [{claim.low:z.3g}, {claim.high:z.3g}], threshold {claim.threshold:g}"
+    )
     if hypothesis.positive_control and evidence.control_moved is False:
         return "inconclusive", f"probe blind: {seen}, and neither did the positive control move"
     if hypothesis.positive_control and evidence.control_moved is None:
@@ -181,7 +183,7 @@ def _found(claim: Claim, what: str) -> str:
 def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypothesis) -> str:
     claim = evidence.bystanders if what == "bystanders" else evidence.correlation
     label = "held-out bystanders changed on average by" if what == "bystanders" else "rho is"
-    seen = f"{label} {claim.value:.3g} [{claim.low:.3g}, {claim.high:.3g}], p = {claim.p:.2g}, threshold {claim.threshold:g}"
+    seen = f"{label} {claim.value:z.3g} [{claim.low:z.3g}, {claim.high:z.3g}], p = {claim.p:.2g}, threshold {claim.threshold:g}"
     if state == "fails":
         return f"{_found(claim, 'bystander effect' if what == 'bystanders' else 'gradient')}: {seen}"
     if what == "correlation" and state == "open":

@@ -64,7 +64,7 @@ def _control(other: PairedGrid, settings: AnalysisSettings) -> ControlChange:
         return ControlChange(name, bystanders, source, None, f"{name} has no pair of values")
     falls = {who: _fall(change, estimate, limit) for who, (change, estimate) in watched.items()}
     broke = [
-        f"{name} fell by {fall.fall:.3g} [{fall.low:.3g}, {fall.high:.3g}] for the {who} (limit {limit:g})"
+        f"{name} fell by {fall.fall:z.3g} [{fall.low:z.3g}, {fall.high:z.3g}] for the {who} (limit {limit:g})"
         for who, fall in falls.items()
         if fall.state == "broke"
     ]
