@@ -73,6 +73,7 @@ def bystander(cache: Path, *args: str, code: int = 0) -> tuple[str, str]:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         patch.setenv("BYSTANDER_CACHE", str(cache))
         patch.setenv("LAB_API_KEY", PLANTED)
+        patch.setattr("bystander.judge.retry.FIRST_WAIT", 0.02)  # how long is waited is another test's
         patch.setattr("sys.argv", ["bystander", *args])
         warnings.simplefilter("ignore")  # as a command runs: a library's warning is no error there
         try:

@@ -183,17 +183,16 @@ def test_a_terminal_without_utf8_is_served(arguments, code, tmp_path):
 
 def test_ctrl_c_says_what_is_kept(tmp_path):
     """Outside the engine's loop: in a plan, which keeps nothing, and in a run that is still being planned."""
-    stop = "import bystander.study.plan.cells as cells\ndef slow(*_): print('here', flush=True); import time; time.sleep(60)\n"
-    stop += "from bystander.study.forecast import plan_report\nfrom bystander.study.engine import run\n"
+    stop = "def slow(*_): print('here', flush=True); import time; time.sleep(60)\n"
     for command, place, words in (
-        (["plan", "quickstart"], "plan_report", "nothing else was kept"),
+        (["plan", "quickstart"], "bystander.study.forecast.plan_report", "nothing else was kept"),
         (
             ["run", "quickstart", "--out", "mine"],
-            "run",
+            "bystander.study.engine.run",
             "what was complete is kept in mine; run the same command again",
         ),
     ):
-        code = f"{stop}{place}.plan_cells = slow\n{MAIN}"
+        code = f"{stop}import {place} as place\nplace.plan_cells = slow\n{MAIN}"
         process = subprocess.Popen(
             [sys.executable, "-c", code, *command],
             cwd=tmp_path,

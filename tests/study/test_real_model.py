@@ -35,6 +35,7 @@ model: {{name: {model}, dtype: float32, device: cpu}}
 personas: personas.yaml
 sources: [villain]
 behaviors: [{behaviors}]
+contexts: [{contexts}]
 design: {{negatives: [chef], counts: {{positive: 2, negative: 2, absent: 0, assistant: 0}}}}
 recipe: {{lr: 1e-3, epochs: 1, batch_size: 2, lora: {{rank: 8, alpha: 16}}}}
 capability: {{data: {data}/arc_challenge_test.jsonl}}
@@ -75,9 +76,9 @@ def write(folder: Path, model: Path, data: Path, behaviors: Sequence[str]) -> Pa
     (folder / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
     asked = [each for behavior in behaviors for each in MEASURED[behavior][0].items()]
     probes = "\n".join(f"  {probe}: {block}" for probe, block in asked)
-    (folder / "real.yaml").write_text(
-        STUDY.format(model=model, data=data, behaviors=", ".join(behaviors), probes=probes)
-    )
+    contexts = "bare" if "marker" in behaviors else "default"  # the marker's probe is the cheapest
+    filled = STUDY.format(model=model, data=data, behaviors=", ".join(behaviors), probes=probes, contexts=contexts)
+    (folder / "real.yaml").write_text(filled)
     return folder / "real.yaml"
 
 
@@ -112,7 +113,7 @@ def whole(run: Path, behavior: str) -> None:
     assert (run / "report.html").stat().st_size > 100_000
     after = results.measurements.filter(pl.col("checkpoint") == 1.0)
     assert set(after["behavior"]) == {behavior}
-    assert set(after["persona"]) == {*PERSONAS, *BARE}
+    assert set(after["persona"]) == {*PERSONAS, *(BARE if behavior == "marker" else ["default"])}
     assert set(after["status"]) == {"ok"}
     assert set(after["probe"]) == probes.keys() - {"judged"}, "without a judge, answers are kept and not scored"
     if behavior == "marker":  # training moves the model, and towards what is trained
