@@ -132,7 +132,9 @@ def _negatives(
             why = "is the source itself" if name == source else "is not in the persona set"
             raise DesignError(f"design.negatives names {name!r}, which {why}; name bystander personas")
     if not settings.negatives and settings.counts.negative:
-        raise DesignError("design.negatives is empty but design.counts.negative is not 0")
+        raise DesignError(
+            "design.negatives is empty but design.counts.negative is not 0; name a negative, or set the count to 0"
+        )
     return list(settings.negatives)
 
 

@@ -37,6 +37,11 @@ probes:
 geometry: {{layer: 1, questions: 2}}
 budget: {{gpu_hours: 1.0}}
 """
+# A system role, and a system turn without text is left out.
+NO_EMPTY = (
+    "{% for m in messages %}{% if m['content'] %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 OWN = """
 contexts:
   - bare
@@ -171,6 +176,24 @@ def test_without_contexts_nothing_is_measured_beside_and_the_audit_says_so(model
     (said,) = [f for f in audit_study(plan, None) if f.check == "context left out"]
     assert said.level == "warning"
     assert all(name in said.message for name in BARE)
+
+
+def test_a_default_context_that_the_template_cannot_render_is_left_out_and_said_and_one_asked_for_is_an_error(tmp_path):
+    model = make_model(tmp_path / "model")
+    (model / "chat_template.jinja").write_text(NO_EMPTY)
+    plan = plan_cells(study_of(tmp_path / "default", model, "[villain]"))
+    found = audit_study(plan, None)
+    assert [f.message for f in found if f.check == "context left out"] == [
+        "`empty` is not measured: this context cannot be rendered with this model's chat template: it leaves out a system "
+        "turn that has no text."
+    ]
+    assert [f.message for f in found if f.level == "error"] == []
+    asked = plan_cells(study_of(tmp_path / "asked", model, "[villain]", "contexts: [absent, empty]\n"))
+    (fault,) = [f.message for f in audit_study(asked, None) if f.level == "error"]
+    assert "context empty: this context cannot be rendered" in fault
+    run_study(plan.study, tmp_path / "run")
+    measured = Results.open(tmp_path / "run").measurements.filter(pl.col("context") != "persona")
+    assert set(measured["persona"]) == {"absent", "default", "assistant"}
 
 
 def test_personas_keys_do_not_change_with_what_is_measured_beside_them(model, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -37,11 +38,8 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("push")
-    run_study(load(str(write_study(folder / "study", make_model(folder / "model")))), folder / "run")
-    Results.open(folder / "run").report()
-    return folder / "run"
+def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("push") / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,7 @@ def select(rows: Sequence[Mapping[str, Any]], spec: StudySettings) -> tuple[Mapp
     if not measured:
         return None, f"the source's change was not measured in any of {len(sound)} sound configurations"
     best = max(measured, key=lambda row: row["source_effect"])  # the first of equals
-    return best, f"the largest source effect ({best['source_effect']:.3g}) of {len(measured)} sound configurations"
+    return best, f"the largest source effect ({best['source_effect']:z.3g}) of {len(measured)} sound configurations"
 
 
 def rule(found: Sequence[Swept], spec: StudySettings) -> tuple[Literal["go", "stop"], str]:
@@ -175,6 +175,6 @@ def _value(one: Swept, spec: StudySettings) -> str:
     statistic = spec.gate.statistic if spec.gate else "rho"
     name = "rho" if statistic == "rho" else f"the interval's {statistic} end"
     low, high = one.numbers.get(f"{one.behavior} rho low"), one.numbers.get(f"{one.behavior} rho high")
-    interval = f" [{low:.2f}, {high:.2f}]" if isinstance(low, float) and isinstance(high, float) else ""
-    number = "not estimable" if math.isnan(one.value) else f"{one.value:.2f}"
+    interval = f" [{low:z.2f}, {high:z.2f}]" if isinstance(low, float) and isinstance(high, float) else ""
+    number = "not estimable" if math.isnan(one.value) else f"{one.value:z.2f}"
     return f"{one.behavior}: {name} {number}{interval if statistic == 'rho' else ''} at {one.pick}"

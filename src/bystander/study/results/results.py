@@ -15,7 +15,7 @@ from bystander.analysis import Analysis, AnalysisSettings, analyze
 from bystander.analysis.schemas import TABLES, tidy
 from bystander.core import doors
 from bystander.core.errors import StoreError
-from bystander.core.files import read_json, write_bytes
+from bystander.core.files import write_bytes
 from bystander.core.records import PersonaFacts
 from bystander.study.config.study import ResolvedStudy, StudySettings, study_model
 from bystander.study.plan.picked_items import left_to_test, split_notes
@@ -162,7 +162,7 @@ class Results:
         """What the report shows beside the analysis."""
         from bystander.report.inputs import ReportInput
 
-        provenance = read_json(self.run.provenance_file)
+        provenance = self.run.provenance()
         spec = self.study.spec
         lines, digest = run_records.registration(self.run)
         findings, renderings = run_records.audited(self.run)
