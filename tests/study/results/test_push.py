@@ -12,13 +12,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from bystander.core.errors import StoreError
-from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
 from bystander.study.results.push import push, repositories
 from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
-from tests.support.study_tiny import make_model, write_study
 
 
 class Recorded:
