@@ -150,6 +150,7 @@ class Case:
         ratios = [row.ratio for row in rows]
         above = _mean_estimate([row.bystander_change for row in rows]).p_above(self.threshold.bystanders)
         numbers: VerdictNumbers = {
+            "behavior": self.hypothesis.behavior,
             "outcome": "/".join(self.threshold.outcome),
             "sources": ", ".join(sources),
             "arm": self.hypothesis.arm,
