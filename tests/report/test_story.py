@@ -46,15 +46,16 @@ def test_one_behavior_is_told_from_the_question_to_the_next_step(found: Analysis
     own = found.leakage.filter(role="source", context="persona").filter(pl.col("seed").is_null()).to_dicts()[0]
     assert f"accuracy {own['before']:.3f} untrained, {own['after']:.3f} trained" in source
     assert (
-        f"{row['source_leakage']:.3f} [{row['source_low']:.3f}, {row['source_high']:.3f}] (asked: at least 0.05), p"
-        in source
+        f"{row['source_leakage']:.3f} [{row['source_low']:.3f}, {row['source_high']:.3f}] (asked: >= 0.05), p" in source
     )
     assert f"{row['bystander_leakage']:.3f} [" in bystanders
-    assert f"over {row['n']} held-out (asked: more than 0.01), p" in bystanders
-    assert f"{row['max_persona'].replace('_', ' ')} {row['max_leakage']:.3f}" in reached
+    assert f"over {row['n']} held-out (asked: > 0.01), p" in bystanders
+    (who,) = found.captured.to_dicts()
+    assert f"{who['captured']} of {who['n']} captured" in reached
+    assert who["names"].split(", ")[0].replace("_", " ") in reached
     rho = found.similarity_correlation.filter(pl.col("seed").is_null()).to_dicts()[0]
     assert f"rho {format_number(rho['rho'], 'rho')} [" in similarity
-    assert "(asked: more than 0.2), p" in similarity
+    assert "(asked: > 0.2), p" in similarity
     assert found.verdicts[0].outcome in verdict
     assert report.split("  ")[-1].startswith("runs/try/report.html; next: ")
 
@@ -67,6 +68,24 @@ def test_there_are_at_most_eight_lines_and_none_is_wider_than_a_wide_terminal(be
     assert all(len(line) <= WIDTH for line in lines[:-1])
     for behavior in behaviors:
         assert any(behavior in line.lower() for line in lines)
+
+
+def test_a_long_reason_leaves_out_the_estimates_that_stand_above_it(found: Analysis):
+    long = (
+        "rho is 0.538 [0.386, 0.661], p = 1e-05, threshold 0.3: whether it is the similarity to this source was not tested; "
+        "held-out bystanders changed on average by -0.012 [-0.1, 0.07], p = 0.3, threshold 0.01: neither shown nor excluded"
+    )
+    verdict = replace(found.verdicts[0], outcome="inconclusive", reason=long)
+    line = next(s for s in story(replace(found, verdicts=(verdict,)), ASKED, "", "r") if s.startswith("Verdict"))
+    assert line.split(maxsplit=1)[1].startswith(
+        "inconclusive: rho: whether it is the similarity to this source was not tested"
+    )
+
+
+def test_where_nobody_was_captured_it_says_so_and_who_came_closest(found: Analysis):
+    none = found.captured.with_columns(captured=pl.lit(0), names=pl.lit(""), bare=pl.lit(""))
+    line = next(s for s in story(replace(found, captured=none), ASKED, "", "r") if s.startswith("Reached"))
+    assert "nobody by more than half of the source's; most in " in line
 
 
 def test_many_behaviors_are_a_line_each_and_the_rest_are_counted(found: Analysis):

@@ -5,6 +5,7 @@ Which record is quoted is chosen here, no number is made here; the report shows 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from bystander.report.next_steps import claimed, next_steps
 from bystander.report.text import visible
 
 LINES = 8
+# An estimate in a verdict's reason, with what follows it: the line above has it.
+_ESTIMATE = re.compile(r" (?:is )?-?[\d.e+-]+ \[[^\]]*\](?:, p = [\d.e+-]+)?(?:, threshold [\d.e+-]+)?")
 WIDTH = 118  # characters of a line at most: what a wide terminal shows in one
 HEAD = 14  # of them for the line's first word
 NAMED = 4  # personas named in a line
@@ -39,7 +42,7 @@ class Told:
     p: float | None
     threshold: float | None
     form: str
-    least: str  # "at least" or "more than" the threshold
+    least: str  # >= or > the threshold
     over: str = ""  # " over 107 held-out"
     span: str = ""  # what is shown where several sources have an estimate each, and nothing over them
 
@@ -95,7 +98,7 @@ class Chapter:
         numbers = self.verdict.numbers if self.verdict else {}
         name = claimed(numbers, what)
         form = "rho" if what == "rho" else self.form
-        least = "at least" if what == "source" else "more than"
+        least = ">=" if what == "source" else ">"
         if not name:
             return Told(*self._recorded(what, analysis), threshold=None, form=form, least=least, span=self._span(what))
         value, low, high, p, threshold = (_float(numbers.get(f"{name}{tail}")) for tail in ENDS)
@@ -107,7 +110,9 @@ class Chapter:
             tables = (analysis.similarity_correlation, "p"), (analysis.pooled, "p_matrix")
             table, p = tables[len(self.ratios) > 1]
             rows = self.headline.predicted(table).to_dicts()
-            return _four(rows[0], "rho", "low", "high", p) if len(rows) == 1 else NONE
+            if len(rows) != 1:
+                return NONE
+            return _four(rows[0], "rho", "low", "high", p if rows[0]["p_specific"] is None else "p_specific")
         names = f"{what}_leakage", f"{what}_low", f"{what}_high", f"{what}_p"
         return _four(self.ratios[0], *names) if len(self.ratios) == 1 else NONE
 
@@ -118,20 +123,28 @@ class Chapter:
         return f"{format_number(values[0], self.form)} to {format_number(values[-1], self.form)} over {len(values)} sources"
 
     def reached(self, analysis: Analysis) -> str:
-        """The bystanders that it went furthest into."""
+        """How many bystanders were captured and who, bare contexts first; else into whom it went furthest."""
+        rows = [row for row in self.headline.rows(analysis.captured).to_dicts() if row["captured"] is not None]
+        bare = [f"the bare context {name}" for row in rows for name in _names(row["bare"])]
+        who = list(dict.fromkeys([*bare, *(readable(name) for row in rows for name in _names(row["names"]))]))
+        if not who:
+            return f"nobody by more than half of the source's; {self._furthest(analysis)}"
+        count, of = sum(row["captured"] for row in rows), sum(row["n"] for row in rows)
+        named = ", ".join(who[:NAMED]) + (" and others" if len(who) > NAMED else "")
+        return f"{count} of {of} captured, by more than half of the source's: {named}"
+
+    def _furthest(self, analysis: Analysis) -> str:
         rows = self.headline.rows(analysis.leakage).filter(
             (pl.col("context") == "persona") & pl.col("role").is_in(["held-out", "mixed"]) & (pl.col("leakage") > 0)
         )
-        most = rows.sort("leakage", "record", descending=[True, False]).head(NAMED).to_dicts()
+        most = rows.sort("leakage", "record", descending=[True, False]).head(1).to_dicts()
         if not most:
-            return "into no bystander"
-        several = len(self.ratios) > 1
-        names = [
-            f"{readable(str(row['persona']))} {format_number(row['leakage'], self.form)}"
-            + (f" (of {readable(str(row['source']))})" if several else "")
-            for row in most
-        ]
-        return "furthest into " + ", ".join(names)
+            return "none at all"
+        return f"most in {readable(str(most[0]['persona']))}, {format_number(most[0]['leakage'], self.form)}"
+
+
+def _names(text: object) -> list[str]:
+    return [name for name in str(text or "").split(", ") if name]
 
 
 def _float(cell: object) -> float | None:
@@ -228,7 +241,10 @@ def _span(values: Sequence[int]) -> str:
 def _verdict(chapter: Chapter) -> str:
     if chapter.verdict is None:
         return "none: no hypothesis was registered for it, so this is exploratory"
-    return f"{chapter.verdict.outcome}: {chapter.verdict.reason}"
+    why = chapter.verdict.reason
+    if len(why) > WIDTH - HEAD - len(chapter.verdict.outcome) - 2:
+        why = _ESTIMATE.sub("", why)
+    return f"{chapter.verdict.outcome}: {why}"
 
 
 def _last(analysis: Analysis, inputs: ReportInput, page: str, run: str) -> str:
