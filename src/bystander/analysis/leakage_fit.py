@@ -91,15 +91,19 @@ class LeakageFit:
 
 
 def _fit_of(given: Mapping[str, Any], models: Mapping[str, LeakageModel]) -> LeakageFit:
-    return LeakageFit(**{
-        **given, **models, "made_of": tuple(given["made_of"]), "features": tuple(given["features"]),
-        "baselines": {name: _model(one) for name, one in given["baselines"].items()},
-        "skill": {name: SkillNumbers(**one) for name, one in given["skill"].items()},
-    })  # fmt: skip
+    found: dict[str, Any] = {**given, **models}
+    for key in ("made_of", "features"):
+        found[key] = tuple(given[key])
+    found["baselines"] = {name: _model(one) for name, one in given["baselines"].items()}
+    found["skill"] = {name: SkillNumbers(**one) for name, one in given["skill"].items()}
+    return LeakageFit(**found)
 
 
 def _model(given: Mapping[str, Any]) -> LeakageModel:
-    return LeakageModel(**{**given, "features": tuple(given["features"]), "weights": tuple(given["weights"])})
+    found: dict[str, Any] = dict(given)
+    for key in ("features", "weights"):
+        found[key] = tuple(given[key])
+    return LeakageModel(**found)
 
 
 @dataclass(frozen=True)

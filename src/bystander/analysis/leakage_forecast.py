@@ -84,17 +84,19 @@ class Forecast:
     def from_dict(cls, given: Mapping[str, Any]) -> Forecast:
         """What `to_dict` gave. Raises StoreError for anything else."""
         try:
-            fits = tuple(
-                FittedOn(**{
-                    **one, **{key: tuple(one[key]) for key in ("made_of", "features", "unknown")},
-                    "skill": {name: SkillNumbers(**skill) for name, skill in one["skill"].items()},
-                })
-                for one in given["fits"]
-            )  # fmt: skip
+            fits = tuple(_fitted_of(one) for one in given["fits"])
             rows = tuple(ContextForecast(**row) for row in given["rows"])
             return cls(float(given["level"]), fits, rows, tuple(given["notes"]))
         except (KeyError, TypeError) as error:
             raise StoreError(f"not a forecast of leakage ({error}); make it anew with `bystander predict`") from error
+
+
+def _fitted_of(given: Mapping[str, Any]) -> FittedOn:
+    found: dict[str, Any] = dict(given)
+    for key in ("made_of", "features", "unknown"):
+        found[key] = tuple(given[key])
+    found["skill"] = {name: SkillNumbers(**skill) for name, skill in given["skill"].items()}
+    return FittedOn(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,9 @@ def _standing(values: Floats | None, bystander: NDArray[np.bool_]) -> Floats:
 def _rivals(found: LeakageFit, columns: Mapping[str, Floats], names: Sequence[str]) -> dict[Baseline, Floats]:
     """Ranks by each baseline; a persona that no fitted source has is foretold nothing by its mean."""
     means = np.array([found.persona_means.get(name, 0.0) for name in names])
-    known: dict[Baseline, Floats] = {"persona_mean": means} | {one: columns[name] for one, name in FEATURE_OF.items()}
+    known: dict[Baseline, Floats] = {"persona_mean": means}
+    for one, name in FEATURE_OF.items():
+        known[one] = columns[name]
     return {
         name: found.baselines[name].foretell(values[:, None]) if name in found.baselines else np.zeros(len(names))
         for name, values in known.items()

@@ -89,7 +89,7 @@ def _mixed(features: Floats, leakage: Floats, source: NDArray[np.int64], names: 
     model.reml, model.cov_pen, model.fe_pen, model._cov_sing = False, None, None, 0
 
     def loss(logs: Floats) -> float:
-        params = MixedLMParams(model.k_fe, 0, model.k_vc)
+        params: Any = MixedLMParams(model.k_fe, 0, model.k_vc)
         params.fe_params, params.cov_re, params.vcomp = np.zeros(model.k_fe), np.zeros((0, 0)), np.exp(2 * logs)
         return -float(model.loglike(params)) / len(leakage)
 
@@ -99,7 +99,7 @@ def _mixed(features: Floats, leakage: Floats, source: NDArray[np.int64], names: 
         start,
         method="Nelder-Mead",
         bounds=[(SMALLEST, LARGEST)] * model.k_vc,
-        options={"xatol": 1e-3, "fatol": 1e-9},
+        options={"xatol": 1e-2, "fatol": 1e-7},
     )
     ratios = np.exp(2 * found.x)
     level, *weights = map(float, model.get_fe_params(np.zeros((0, 0)), ratios)[0])

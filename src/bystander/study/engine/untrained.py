@@ -4,7 +4,7 @@ own cells, so that the run finds them complete and measures nothing twice."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,8 +67,10 @@ class Untrained:
     def roles(self, design: Design) -> dict[str, Role]:
         """Label -> the context's role in a training of that design."""
         beside = context_roles(design, self.worker.loaded.tokenizer, self.worker.beside)
-        found: dict[str, Role] = {name: design.roles[name] for name in (c.name for c in self.plan.contexts)}
-        return found | {context.label: beside[context.kind, context.name] for context in self.worker.beside}
+        found: dict[str, Role] = {context.name: design.roles[context.name] for context in self.plan.contexts}
+        for context in self.worker.beside:
+            found[context.label] = beside[context.kind, context.name]
+        return found
 
 
 def untrained_cells(plan: Plan) -> list[Cell]:
@@ -78,7 +80,7 @@ def untrained_cells(plan: Plan) -> list[Cell]:
 
 
 @contextmanager
-def measured_untrained(study: ResolvedStudy, run: RunDir, bar: Bar) -> Iterator[Untrained]:
+def measured_untrained(study: ResolvedStudy, run: RunDir, bar: Bar) -> Generator[Untrained]:
     """Do the cells of the untrained model into the run directory, and hold it while the block looks at them. Raises what
     `run` would raise before its first cell, and StoreError for a run whose pre-registration is frozen already."""
     refuse_open(open_settings(study))
