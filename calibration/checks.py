@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from calibration.arms import benign_arm, given_baseline, one_leaks
 from calibration.captures import capture_area, captured_counts, half_captured, two_groups
 from calibration.forecasts import forecasts
+from calibration.hunts import hunts
 from calibration.levels import (
     null_correlations,
     null_means,
@@ -62,6 +63,7 @@ CHECKS: dict[str, tuple[Callable[[int], Iterator[CalibrationLine]], int]] = {  #
     "prediction_skill": (prediction_skill, 400),
     "asymmetric_pairs": (asymmetric_pairs, 1_000),
     "forecasts": (forecasts, 200),
+    "hunts": (hunts, 100),
 }
 
 

@@ -142,8 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--published", type=Path, required=True, help="marker_leakage_111.csv")
+    parser.add_argument("--head-only", action="store_true", help="the page's head anew, above the tables that it has")
     parser.add_argument("--fits-only", action="store_true", help="the fits, a minute, and not the page")
     options = parser.parse_args(arguments)
+    if options.head_only:
+        tables = PAGE.read_text().partition("\n## Marker, published")
+        PAGE.write_text(HEAD.read_text() + "".join(tables[1:]))
+        return 0
     sets = all_sets(options.published)
     made = {"published_sha256": file_sha256(options.published), "fits": [one.to_dict() for one in fits(sets)]}
     SHIPPED.write_text(json.dumps(made, indent=1) + "\n")
