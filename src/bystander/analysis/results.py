@@ -17,7 +17,7 @@ from bystander.core.columns import CellValue
 from bystander.core.errors import DataError
 from bystander.core.records import Verdict, as_dict
 
-FORMAT = 2  # of analysis.json; raised when a reader of the old form would misread the new one
+FORMAT = 3  # of analysis.json; raised when a reader of the old form would misread the new one
 
 
 def _table(name: str) -> pl.DataFrame:
@@ -44,6 +44,13 @@ class Analysis:
     power: pl.DataFrame = _table("power")
     phase: pl.DataFrame = _table("phase")
     checks: pl.DataFrame = _table("checks")
+    captured: pl.DataFrame = _table("captured")
+    captured_over_sources: pl.DataFrame = _table("captured_over_sources")
+    equivalence: pl.DataFrame = _table("equivalence")
+    dose: pl.DataFrame = _table("dose")
+    matched_dose: pl.DataFrame = _table("matched_dose")
+    skill: pl.DataFrame = _table("skill")
+    asymmetry: pl.DataFrame = _table("asymmetry")
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     settings: Mapping[str, CellValue] = field(default_factory=dict[str, CellValue])

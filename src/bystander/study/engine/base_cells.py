@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Row, Similarity, as_dict
+from bystander.core.records import Context, Row
 from bystander.geometry.base import Turn
-from bystander.geometry.measure import Geometry, see, similarities
+from bystander.geometry.measure import Geometry, SimilarityBlock, see, similarities
 from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.parts import StudyParts
@@ -54,9 +55,22 @@ def measure_geometry(
     return tuple(layers), tokens
 
 
-def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
+def similarity_table(blocks: Iterable[SimilarityBlock]) -> pl.DataFrame:
     """Similarities as a table."""
-    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)
+    frames = [
+        pl.DataFrame(
+            {
+                "source": np.repeat(block.sources, len(block.personas)),
+                "persona": np.tile(block.personas, len(block.sources)),
+                "method": [block.method] * block.values.size,
+                "layer": [block.layer] * block.values.size,
+                "value": block.values.ravel(),
+            },
+            schema=SIMILARITY_SCHEMA,
+        )
+        for block in blocks
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=SIMILARITY_SCHEMA)
 
 
 def prompt_tokens(loaded: LoadedModel, contexts: Sequence[Context]) -> dict[str, int]:

@@ -31,7 +31,7 @@ PHASES = {0: "data", 1: "sweep", 2: "trainings", 3: "all personas"}
 VERSIONS: dict[Kind, int] = {
     "answers": 1,
     "data": 1,
-    "geometry": 1,
+    "geometry": 2,
     "mode check": 1,
     "evaluate": 1,
     "train": 1,
