@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from bystander.analysis import Analysis, AnalysisSettings, analyze
+from bystander.analysis.leakage_sources import StudyTables
 from bystander.analysis.schemas import TABLES, tidy
 from bystander.core import doors
 from bystander.core.errors import StoreError
@@ -22,6 +23,7 @@ from bystander.study.plan.picked_items import left_to_test, split_notes
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results import run_records
 from bystander.study.results.dose_notes import dose_notes
+from bystander.study.results.forecast_score import scored_forecast
 from bystander.study.results.rejudge import judged_afterwards
 from bystander.study.store.cell_dir import STAMPED, Sampled
 from bystander.study.store.run_dir import RunDir
@@ -125,6 +127,13 @@ class Results:
         note = f"the sweep's {len(gate.phase)} trainings were judged at the gate and stand in the phase diagram"
         return replace(found, phase=tidy(list(gate.phase), TABLES["phase"]), notes=(*found.notes, note))
 
+    def tables_for_fit(self) -> StudyTables:
+        """What a fit of leakage reads of it, and what scores a forecast."""
+        spec = self.study.spec
+        return StudyTables(
+            spec.name, spec.model.name, spec.geometry.layer, self.analysis.leakage, self.similarities, self.personas
+        )  # fmt: skip
+
     def _modes(self) -> dict[str, str]:
         """Probe -> how it measures, for the probes that have more than one way."""
         given = {name: getattr(settings, "mode", "auto") for name, settings in self.study.spec.probes.asked().items()}
@@ -206,6 +215,7 @@ class Results:
             cost=run_records.cost(self.run),
             registered=lines,
             registration_hash=digest,
+            forecast=scored_forecast(self.run, self.tables_for_fit()),
             created=run_records.created(self.run),
         )
 
