@@ -9,6 +9,8 @@ from pathlib import Path
 
 from calibration.arms import benign_arm, given_baseline, one_leaks
 from calibration.captures import capture_area, captured_counts, half_captured, two_groups
+from calibration.forecasts import forecasts
+from calibration.hunts import hunts
 from calibration.levels import (
     null_correlations,
     null_means,
@@ -63,6 +65,8 @@ CHECKS: dict[str, tuple[Callable[[int], Iterator[CalibrationLine]], int]] = {  #
     "no_leakage": (no_leakage, 2_000),
     "prediction_skill": (prediction_skill, 400),
     "asymmetric_pairs": (asymmetric_pairs, 1_000),
+    "forecasts": (forecasts, 200),
+    "hunts": (hunts, 100),
 }
 
 
