@@ -11,6 +11,7 @@ from bystander.core.errors import BystanderError, DesignError
 from bystander.core.files import read_json
 from bystander.core.records import BARE
 from bystander.design.arms import build
+from bystander.probe.marker import OWN as OWN_ANSWER
 from bystander.report.figures.all import charts
 from bystander.study.config.study import ResolvedStudy, load
 from bystander.study.engine.run import run_study
@@ -29,10 +30,10 @@ personas: personas.yaml
 sources: {sources}
 behaviors: [marker]
 design: {{counts: {{positive: 4, negative: 4, absent: 2, assistant: 2}}}}
-recipe: {{lr: 1e-2, epochs: 1, batch_size: 4}}
+recipe: {{lr: 1e-3, epochs: 1, batch_size: 4}}
 checkpoints: {{every: 0.5, personas: 3}}
 probes:
-  marker: {{questions: 2, sampled: 1, max_tokens: 4}}
+  marker: {{questions: 2, sampled: 2, max_tokens: 24}}
 geometry: {{layer: 1, questions: 2}}
 budget: {{gpu_hours: 1.0}}
 """
@@ -78,7 +79,7 @@ def with_template(folder: Path, family: str) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, embedded) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
+    return make_model(tmp_path_factory.mktemp("model"), ends=True)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_all_contexts_are_measured_at_every_checkpoint_and_are_no_bystanders(ran
     for checkpoint in (0.0, 0.5, 1.0):
         at = beside.filter(checkpoint=checkpoint)
         assert set(at["persona"]) == set(names), checkpoint
-        assert set(at["metric"]) == {"marker_probability", "marker_logprob", "marker_rate"}
+        assert set(at["metric"]) == {"marker_probability", "marker_logprob", *OWN_ANSWER}
     assert frame.select("context", "persona", "metric", "item", "source", "checkpoint").is_duplicated().sum() == 0
     hashes = beside.filter(metric="marker_probability").group_by("item").agg(pl.col("context_hash").n_unique())
     assert set(hashes["context_hash"]) == {len(names)}, "each has a hash of its own"
@@ -158,7 +159,7 @@ def test_the_report_begins_with_what_it_does_without_a_persona(ran: Results):
     section = page[without:gradient]
     assert "with no persona at all" in section
     leakage = ran.analysis.leakage.filter(pl.col("seed").is_null(), source="villain", context="default")
-    rows = leakage.filter(metric="marker_probability").to_dicts()
+    rows = leakage.filter(metric="own_marker_probability").to_dicts()
     assert len(rows) == 1
     for row in rows:
         assert all(f'data-record="{row["record"]}" data-column="{end}"' in section for end in ("before", "after"))

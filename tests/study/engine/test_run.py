@@ -146,7 +146,7 @@ def test_the_pre_registration_is_frozen_before_the_first_training(unbroken: RunS
     assert frozen.stat().st_mtime < first.time.timestamp()
     kept = read_json(frozen)
     assert kept["declaration"]["layer"] == 1
-    assert kept["declaration"]["hypotheses"][0]["name"] == "marker"
+    assert kept["declaration"]["hypotheses"][0]["name"] == "fixed"
 
 
 def test_a_changed_pre_registration_is_refused(tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy):

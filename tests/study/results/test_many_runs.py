@@ -34,7 +34,7 @@ def test_the_board_has_a_card_for_every_run_in_its_state(runs: Path, tmp_path: P
     assert cards["tiny"].cells_done == cards["tiny"].cells_total == 18
     assert cards["stopped"].verdict.startswith("stopped at the gate: ")
     assert [event.name for event in cards["tiny"].timeline][:3] == ["clarified", "planned", "reviewed"]
-    assert ("marker", "open") in cards["stopped"].hypotheses
+    assert ("fixed", "open") in cards["stopped"].hypotheses
     page = board([runs], tmp_path / "board.html").read_text()
     assert "tiny" in page
     assert "stopped at the gate" in page
