@@ -90,7 +90,7 @@ def empty_or_duplicate(design: Design) -> list[Finding]:
     seen: Counter[tuple[object, ...]] = Counter()
     twice: list[str] = []
     for row in design.rows:
-        key = (row.context.kind, *row.context.content, row.user, row.completion)
+        key = (row.context.kind, *row.asked_under.content, row.user, row.completion)
         seen[key] += 1
         if seen[key] == 2:
             twice.append(row.id)
@@ -180,7 +180,7 @@ def roles_counted_right(design: Design) -> list[Finding]:
 
 def train_probe_overlap(designs: Sequence[Design], probe_texts: Mapping[str, str]) -> list[Finding]:
     """A probe item that was trained on measures memory: exact and near-duplicate overlap are errors."""
-    train = {row.question_id: row.user for design in designs for row in design.rows}
+    train = {row.question_id: row.asked_text for design in designs for row in design.rows}
     pairs = overlap(train, dict(probe_texts))
     if not pairs:
         return []
