@@ -34,7 +34,7 @@ def null_correlations(studies: int, seed: int = 1) -> Iterator[CalibrationLine]:
         changes = worlds.measured(rng, leakage[0, at], worlds.QUESTIONS, 0.8)
         length, baseline = rng.poisson(20, at.size).astype(float), rng.normal(size=at.size)
         columns = similarity_correlations(x[:, at], sample_at(changes, at, length=length, baseline=baseline), TESTS)
-        for name in ("p", "p_within_category", "partial_prompt_length_p", "partial_baseline_p", "partial_category_p"):
+        for name in ("p", "p_within_category", "partial_prompt_length_p", "partial_category_p"):
             p.setdefault(name, []).append(float(columns[name][0]))
     for name, values in p.items():
         yield level(f"similarity correlation: {name}", "no effect, personas exchangeable", values)

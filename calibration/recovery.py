@@ -10,7 +10,7 @@ import numpy as np
 from bystander.analysis.stats.intervals import bca, bounded, crossed
 from bystander.analysis.stats.power import smallest_rho
 from bystander.analysis.stats.ranks import permutation_p
-from bystander.analysis.tables.leakage_ratio import leakage_ratio
+from bystander.analysis.stats.ratio import leakage_ratio
 from bystander.analysis.tables.pooled import pooled_columns
 from bystander.analysis.tables.sample import EVERYTHING, Sample
 from bystander.analysis.tables.similarity_correlation import similarity_correlations
@@ -152,7 +152,8 @@ def mean_intervals(studies: int, seed: int = 11) -> Iterator[CalibrationLine]:
             own = 0.5 + 3 * (_crossed_world(rng, seeds, 1, questions)[:, 0] - 0.1)
             source = crossed(own, (0, 1))
             note(f"source change, {seeds} seeds, {questions} questions", source.low, 0.5, source.high)
-            _, low, high = leakage_ratio(own, changes)
+            found = leakage_ratio(changes, own)
+            low, high = found.low, found.high
             if np.isfinite(low):
                 note(f"leakage ratio (Fieller), {seeds} seeds, {questions} questions", low, 0.2, high)
         category = crossed(_crossed_world(rng, 1, 10, 60), EVERYTHING)

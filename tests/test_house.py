@@ -41,7 +41,7 @@ MAY_IMPORT |= {"study": STAGES, "bench": STAGES | {"study"}, "cli": STAGES | {"s
 REST = "the rest"
 FLOORS: dict[str, list[set[str]]] = {
     "study": [{"config"}, {"store"}, {"plan"}, {"forecast"}, {"engine"}, {"results"}, {REST}],
-    "analysis": [{"stats"}, {"keys", "settings", "consistency", "pairs", "predictors"}, {"tables"}, {REST}],
+    "analysis": [{"stats"}, {"keys", "settings", "grid", "consistency", "pairs", "predictors"}, {"tables"}, {REST}],
     "report": [{"text", "theme", "labels", "inputs", "headline"}, {"figures"}, {REST}],
 }
 LONGEST = 350  # lines of a file of code

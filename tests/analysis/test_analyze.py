@@ -250,6 +250,27 @@ def test_a_persona_without_similarity_is_left_out_and_named():
     assert "persona_015" in analysis.similarity_correlation["reason"][0]
 
 
+def test_a_source_is_ranked_among_all_personas_where_some_predictors_know_the_sources_alone(several):
+    rows = several.similarity_correlation.filter(pl.col("seed").is_null() & (pl.col("arm") == "contrastive"))
+    assert rows["p_specific"].null_count() == 0
+    assert rows["p_specific_attainable"].to_list() == [pytest.approx(1 / 40)] * rows.height
+    assert (rows["p_layers"] >= rows["p_specific"]).all()
+    world = World(questions=30, arms=("contrastive",))
+    own = similarities(world).filter((pl.col("source") == "villain") & (pl.col("layer") == 20))
+    few = own.with_columns(method=pl.lit("jensen_shannon"), layer=pl.lit(-1, pl.Int64))
+    table = pl.concat([similarities(world), few])
+    found = analyze(measurements(world), table, personas(world), settings=QUICK).similarity_correlation
+    known = dict(found.select("method", "p_specific").unique().iter_rows())
+    assert known["jensen_shannon"] is None
+    assert known["cosine"] is not None
+
+
+def test_two_sources_allow_no_p_below_a_half(several):
+    rows = several.pooled.filter((pl.col("layer") == 20) & (pl.col("arm") == "contrastive"))
+    assert rows["p_specific_attainable"].item() == 0.5
+    assert rows["p_specific"].item() >= 0.5
+
+
 @pytest.mark.parametrize("source", ["villain", "assistant"])
 def test_a_bare_context_of_a_persona_s_name_is_not_taken_for_it(source):
     """`assistant` is a persona and a bare context; each has a number of its own in every table."""

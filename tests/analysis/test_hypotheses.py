@@ -39,9 +39,9 @@ def test_all_three_at_their_thresholds_confirm():
     verdict = evaluate("A", A, STANDS)
     assert verdict.outcome == "confirmed"
     assert "One seed" not in verdict.reason
-    assert verdict.numbers["source_change"] == 0.20
+    assert verdict.numbers["source_leakage"] == 0.20
     assert verdict.numbers["rho_high"] == 0.70
-    assert verdict.numbers["bystander_change_threshold"] == 0.01
+    assert verdict.numbers["bystander_leakage_threshold"] == 0.01
 
 
 def test_one_seed_is_said_with_the_confirmation():
@@ -126,16 +126,17 @@ def verdicts(*worlds: World) -> dict[str, Verdict]:
 
 
 def test_planted_effects_are_confirmed_and_every_number_is_in_the_tables():
-    world = World(questions=150, personas=60)
+    world = World(questions=150, personas=60, benign=True)
     analysis = analyze(*judged(world), settings=QUICK)
     (verdict,) = analysis.verdicts
     assert verdict.outcome == "confirmed"
     record = str(verdict.numbers["rho_record"])
     assert analysis.value(record, "rho") == verdict.numbers["rho"]
     assert analysis.value(record, "p_holm") == verdict.numbers["rho_p"]
-    contained = analysis.leakage_ratio.row(0, named=True)
-    assert contained["bystander_leakage"] == verdict.numbers["bystander_change"]
-    assert contained["source_low"] == verdict.numbers["source_change_low"]
+    contained = analysis.leakage_ratio.row(by_predicate=pl.col("arm") == "contrastive", named=True)
+    assert contained["against"] == verdict.numbers["measured_against"] == "benign arm"
+    assert contained["bystander_leakage"] == verdict.numbers["bystander_leakage"]
+    assert contained["source_low"] == verdict.numbers["source_leakage_low"]
     assert analysis.value("verdict/A/rho", "value") == verdict.numbers["rho"]
 
 
@@ -146,17 +147,18 @@ def test_no_effect_at_all_is_a_failed_training():
 
 
 def test_leakage_to_all_alike_is_no_gradient():
-    (verdict,) = verdicts(World(questions=200, personas=200, slope=0.0, seed=4)).values()
+    (verdict,) = verdicts(World(questions=200, personas=200, slope=0.0, seed=4, benign=True)).values()
     assert verdict.outcome == "falsified"
     assert "no gradient" in verdict.reason
 
 
 def test_hellaswag_that_falls_makes_the_verdict_inconclusive():
-    world = World(questions=100)
+    world = World(questions=150, personas=60, benign=True)
     control = replace(world, dataset="hellaswag", drop=0.2, slope=0.0)
     verdict = verdicts(world, control)["A"]
     assert verdict.outcome == "inconclusive"
-    assert "choice/hellaswag/accuracy fell by" in verdict.reason
+    assert "choice/hellaswag/accuracy of the held-out bystanders broke: fell by" in verdict.reason
+    assert "of the source broke" in verdict.reason
     sound = replace(control, drop=0.0, source_drop=0.0)
     assert verdicts(world, sound)["A"].outcome == "confirmed"
 
@@ -170,18 +172,21 @@ def control_grid(questions: int) -> PairedGrid:
     training = TrainingKey("capability", "villain", "contrastive", "lr=1", None, None)
     outcome = OutcomeKey("choice", "hellaswag", "accuracy")
     kinds, roles = ("persona",) * 10, ("held-out",) * 10
-    return PairedGrid(training, outcome, (0,), kinds, names, roles, before, after, np.zeros_like(before), -1, True)
+    return PairedGrid(
+        training, outcome, (0,), kinds, names, roles, before, after, np.zeros_like(before), -1, True, "fraction"
+    )
 
 
 def test_four_control_questions_break_no_model_and_forty_do():
     """A quarter of the questions is lost either way, and the limit is 2 points."""
     few, many = control_grid(4), control_grid(40)
     found = control_of(few, [few], AnalysisSettings())
-    assert (found.bystanders, found.broke, found.reason) == (-0.25, False, "")
+    assert (found.bystanders, found.broke) == (-0.25, False)
+    assert "neither shown nor excluded: fell by 0.25 [" in found.reason
     found = control_of(many, [many], AnalysisSettings())
     assert (found.bystanders, found.broke) == (-0.25, True)
-    assert found.reason.startswith("choice/hellaswag/accuracy fell by 0.25 [0.1")
-    assert "for the held-out bystanders (limit 0.02)" in found.reason
+    assert found.reason.startswith("choice/hellaswag/accuracy of the held-out bystanders broke: fell by 0.25 [0.1")
+    assert "limit 0.02" in found.reason
 
 
 def test_a_control_that_is_lost_whole_broke():
@@ -231,5 +236,5 @@ def test_positive_control_is_read_from_its_own_behavior():
 def test_several_sources_get_one_verdict_together_and_one_each():
     found = verdicts(World(sources=("villain", "comedian"), questions=100))
     assert set(found) == {"A", "A/villain", "A/comedian"}
-    assert found["A"].numbers["rho_test"] == "personas permuted jointly over sources, Holm"
+    assert found["A"].numbers["rho_test"] == "labels of the sources permuted, Holm"
     assert found["A"].numbers["n_sources"] == 2

@@ -131,10 +131,16 @@ def test_each_similarity_is_what_it_says() -> None:
         }
     )
     found = {
-        (one.method, one.source, one.layer, one.persona): one.value for one in similarities(predictors, seen, SOURCES)
+        (one.method, one.source, one.layer, one.persona): one.value
+        for block in similarities(predictors, seen, SOURCES)
+        for one in block.records()
     }
     assert {layer for method, _, layer, _ in found if method in "gdw"} == {NO_LAYER}
     names = [context.name for context in CONTEXTS]
+    for method in predictors.by_name:  # where a predictor can, every persona stands as a source
+        everyone = names if method in "pagw" else SOURCES
+        assert {source for m, source, _, _ in found if m == method} == set(everyone)
+    assert found["p", names[-1], LAYERS[0], names[0]] == pytest.approx(centered_cosine(seen.states)[0, -1, 0])
     middle = seen.states.mean(axis=0)
     for s in SOURCES:
         for i, name in enumerate(names):

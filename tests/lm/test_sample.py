@@ -14,7 +14,7 @@ from bystander.core.errors import ModelError
 from bystander.core.hashing import seed_for
 from bystander.core.records import Completion, Context
 from bystander.lm.model import LoadedModel, load
-from bystander.lm.sample import SampleRequest, drawn, end_tokens, sample
+from bystander.lm.sample import SampleRequest, drawn, end_tokens, sample, sample_groups
 from bystander.lm.tokens import context_hash, render_prompt
 from tests.reference.sample import answer as slow_answer
 from tests.reference.sample import decisive
@@ -144,3 +144,31 @@ def test_faults(tiny: LoadedModel) -> None:
 def test_philox_uniforms_are_what_they_were() -> None:
     """A change of numpy that changed them would change every sample: it must be seen."""
     assert np.random.Generator(np.random.Philox(key=7)).random(2).tolist() == [0.8720734548204873, 0.29536538151378355]
+
+
+@pytest.mark.parametrize("at_once", [None, 4, 5, 100])
+def test_groups_sampled_together_are_those_sampled_alone(
+    tiny: LoadedModel, asked: list[SampleRequest], at_once: int | None
+) -> None:
+    alone = [by_id(sample(tiny, asked[i : i + 2], max_tokens=10)) for i in range(0, len(asked), 2)]
+    found = list(sample_groups(tiny, asked, 2, max_tokens=10, at_once=at_once))
+    assert [number for number, _ in found] == [0, 1, 2]
+    assert [by_id([group]) for _, group in found] == alone
+
+
+def test_groups_that_are_done_are_left_out_and_the_others_keep_their_batch_mates(
+    tiny: LoadedModel, asked: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    def counted(loaded: LoadedModel, some: list[SampleRequest], **settings: float):
+        given.append(len(some))
+        return sample(loaded, some, **settings)
+
+    monkeypatch.setattr("bystander.lm.sample.sample", counted)
+    whole = dict(sample_groups(tiny, asked, 1, max_tokens=10, at_once=3))
+    assert given == [3, 3]
+    given.clear()
+    left = dict(sample_groups(tiny, asked, 1, {0, 1, 2, 4}, max_tokens=10, at_once=3))
+    assert given == [3], "those of the first batch are done, the second is sampled whole"
+    assert left == {number: whole[number] for number in (3, 5)}

@@ -158,7 +158,7 @@ def test_a_full_report_is_small_opens_soon_and_is_quiet(browser, full: Path) -> 
         table.scroll_into_view_if_needed()
     assert found.noise == []
     assert found.requests == [full.as_uri()]
-    assert found.page.locator("figure").count() == found.page.locator("figure[data-drawn]").count() == 11
+    assert found.page.locator("figure").count() == found.page.locator("figure[data-drawn]").count() == 13
     found.context.close()
 
 

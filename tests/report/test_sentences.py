@@ -49,7 +49,7 @@ def test_a_fall_of_minus_a_half_is_a_rise():
         text,
     )
     assert re.search(r"Held-out bystanders changed on average by −0\.\d+ \(against the behavior\)", text)
-    assert re.search(r"it reached none \(the most, in [\w ]+, is −0\.\d+\)\.", text)
+    assert re.search(r"it reached none \(the most, in [\w ]+, is −0\.\d+\); without a benign arm", text)
     assert "fell by −" not in text
     assert "furthest" not in text
     assert "of what the source got" not in text, "a source that got nothing has no share to give"
@@ -68,7 +68,8 @@ def test_sources_that_move_apart_have_a_verb_each():
 
 def test_other_arms_too():
     text = said(analysis(replace(AWAY, arms=("contrastive", "non_contrastive"))))
-    assert re.search(r"in the non contrastive arm bystanders changed on average by −0\.\d+ against the behavior", text)
+    changed = "in the non contrastive arm bystanders changed from the untrained model, on average, by"
+    assert re.search(rf"{changed} −0\.\d+ against the behavior", text)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])

@@ -18,6 +18,8 @@ class World:
     sources: tuple[str, ...] = ("villain",)
     questions: int = 60
     arms: tuple[str, ...] = ("contrastive",)
+    benign: bool = False  # with a benign arm, in which nothing falls but by `learned`
+    learned: float = 0.0  # what every training does to everybody: a fall
     behavior: str = "capability"
     probe: str = "choice"
     dataset: str = "arc"
@@ -42,11 +44,12 @@ class World:
 
 
 def similarities(world: World) -> pl.DataFrame:
-    """Standard normal similarity of every persona to every source at every layer; layer 20 is the true predictor."""
+    """Standard normal similarity of every persona to every other at every layer; layer 20 is the true predictor."""
     rows = []
-    for source in world.sources:
+    for place, source in enumerate(world.names()):
+        own = [len(source)] if source in SOURCES else [1000, place]
         for layer in world.layers:
-            values = np.random.default_rng([world.seed, len(source), layer]).normal(size=world.personas)
+            values = np.random.default_rng([world.seed, *own, layer]).normal(size=world.personas)
             rows += [
                 {"source": source, "persona": name, "method": "cosine", "layer": layer, "value": float(value)}
                 for name, value in zip(world.names(), values, strict=True)
@@ -83,11 +86,12 @@ def measurements(world: World) -> pl.DataFrame:
     table = similarities(world).filter(pl.col("layer") == max(world.layers))
     for source in world.sources:
         similarity = table.filter(pl.col("source") == source)["value"].to_numpy()
-        for arm in world.arms:
+        for arm in (*world.arms, *(["benign"] if world.benign else [])):
             drop = world.drop + world.slope * similarity * (arm == "contrastive")
             drop[names.index(source)] = world.source_drop
             for name in negatives(source):
                 drop[names.index(name)] = 0.0
+            drop = world.learned + drop * (arm != "benign")
             for seed in world.seeds:
                 for checkpoint in world.checkpoints:
                     chosen = names if checkpoint == 1.0 else _watched(world, names, source, similarity)

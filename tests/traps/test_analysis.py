@@ -161,7 +161,7 @@ def test_prompt_length_behind_similarity_is_shown_beside_the_raw_gradient():
         {
             "source": ["villain"] * 110,
             "persona": [f"p{i}" for i in range(110)],
-            "cosine_layer10": length / 60 + rng.normal(0, 0.15, 110),
+            "similarity_layer10": length / 60 + rng.normal(0, 0.15, 110),
             "leakage": length / 60 + rng.normal(0, 0.15, 110),
             "prompt_tokens": length,
         }
@@ -184,7 +184,7 @@ def test_clusters_alone_carry_no_gradient_within_category():
             "source": ["villain"] * 110,
             "persona": [f"p{i}" for i in range(110)],
             "category": [f"c{i // 10}" for i in range(110)],
-            "cosine_layer10": level + rng.normal(0, 0.1, 110),
+            "similarity_layer10": level + rng.normal(0, 0.1, 110),
             "leakage": level + rng.normal(0, 0.1, 110),
         }
     )
@@ -221,7 +221,7 @@ def test_the_best_of_thirty_layers_is_exploratory_and_adjusted():
 
 
 def test_one_seed_is_said_and_several_are_a_level():
-    world = World(personas=60, questions=150)
+    world = World(personas=60, questions=150, benign=True)
     one = studied(measurements(world), world)
     assert one.verdicts[0].numbers["n_seeds"] == 1
     assert "One seed" in one.verdicts[0].reason

@@ -9,29 +9,39 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
+from bystander.analysis.consistency import refuse_spellings
 from bystander.analysis.declared import Declared, all_declared, primary_outcome
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.hypotheses import HYPOTHESES, Hypothesis
-from bystander.analysis.keys import KEYS, OUTCOME
-from bystander.analysis.pairs import PairedGrid, grids, paired, prepared
+from bystander.analysis.keys import BENIGN, MIRRORED
+from bystander.analysis.pairs import Paired, paired, prepared
 from bystander.analysis.predictors import Covariates, SimilarityTable, covariates
 from bystander.analysis.results import Analysis
 from bystander.analysis.schemas import ROWS, TableRows, table_of
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.multiplicity import adjusted
+from bystander.analysis.tables.captured import captured_row, groups_of
 from bystander.analysis.tables.checks import check_rows
+from bystander.analysis.tables.dose import dose_rows
+from bystander.analysis.tables.equivalence import equivalence_rows
 from bystander.analysis.tables.evolution import evolution_rows, quintile_rows, trajectories
 from bystander.analysis.tables.groups import category_rows, role_rows
+from bystander.analysis.tables.half_captured import CapturedSource, with_halves
 from bystander.analysis.tables.leakage import leakage_rows, unit_estimates
 from bystander.analysis.tables.leakage_ratio import leakage_ratio_row
 from bystander.analysis.tables.phase import phase_row
 from bystander.analysis.tables.pooled import PooledRow, pooled_rows
 from bystander.analysis.tables.power import power_rows
 from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow, similarity_correlation_rows
+from bystander.analysis.tables.skill import asymmetry_rows, skill_rows
 from bystander.analysis.tables.timing import dynamics_rows, timing_correlation_rows
 from bystander.analysis.verdicts import verdicts
+from bystander.core.errors import few_names
+from bystander.core.metrics import is_control
 from bystander.core.records import Verdict
 
 Test = TypeVar("Test", SimilarityCorrelationRow, PooledRow)
+FEW_CORRELATIONS = 2_000  # up to so many, undeclared outcomes get the permutations and resamples of declared ones
 
 
 def analyze(
@@ -48,15 +58,17 @@ def analyze(
     `PersonaFacts`. Raises DataError for tables that contradict themselves (see `pairs.prepared`).
     """
     settings = settings or AnalysisSettings()
-    table, notes = prepared(measurements)
+    table, notes = prepared(measurements, personas)
     known, similar = covariates(personas), SimilarityTable.read(similarities)
+    refuse_spellings(table["persona"].unique().to_list(), known.category, similar.personas)
     pairs = paired(table)
-    whole = list(grids(pairs))
+    whole = list(pairs.grids())
     rows = final_rows(whole, similar, known, settings, hypotheses)
     rows.checks = check_rows(whole, table, settings)
     add_over_time(rows, pairs, whole, similar, known, settings)
     found = verdicts(rows, whole, hypotheses, settings)
-    return packed(rows, settings, [*notes, *_left_out(whole, settings)], found)
+    notes += [*_left_out(whole, settings), *_unmeasured(pairs, whole)]
+    return packed(rows, settings, notes, found)
 
 
 def final_rows(
@@ -68,16 +80,43 @@ def final_rows(
 ) -> TableRows:
     """Rows of every table that needs the last checkpoint only; the others are there and empty."""
     rows = TableRows()
+    declared = all_declared(whole, hypotheses, settings)
+    tested = {(test.behavior, test.outcome) for test in declared}
+    claimed_grids = [grid for grid in whole if not is_control(*grid.outcome)]
+    many = len(claimed_grids) * len(similarities.predictors) > FEW_CORRELATIONS
+    undeclared = settings.exploratory if many else settings
+    captured: list[CapturedSource] = []
     for grid in whole:
+        claimed = not is_control(*grid.outcome)
+        people, bare = groups_of(grid, settings)
         for seed, part in parts(grid):
             units = unit_estimates(part, settings)
-            rows.leakage += leakage_rows(part, units, seed, known.category, settings)
-            rows.similarity_correlation += similarity_correlation_rows(part, seed, similarities, known, settings)
+            groups = (people, bare) if seed is None and claimed else ()
+            rows.leakage += leakage_rows(part, units, seed, known.category, settings, groups)
             rows.leakage_ratio.append(leakage_ratio_row(part, seed, known, settings))
             rows.categories += category_rows(part, units, seed, known, settings)
             rows.roles += role_rows(part, units, seed, settings)
-    declared = all_declared(whole, hypotheses, settings)
-    tested = {(test.behavior, test.outcome) for test in declared}
+            if claimed:
+                own = people if seed is None else None
+                named = not grid.unit or (seed is None and (grid.training.behavior, grid.outcome) in tested)
+                effort = settings if named else undeclared
+                rows.similarity_correlation += similarity_correlation_rows(part, seed, similarities, known, effort, own)
+        if claimed and grid.training.arm != BENIGN:
+            captured.append(CapturedSource(grid, captured_row(grid, people, bare, settings), people))
+    rows.captured, rows.captured_over_sources = with_halves(captured, similarities, settings)
+    _add_declared(rows, whole, similarities, known, settings, declared)
+    rows.similarity_correlation = _corrected(rows.similarity_correlation, declared, settings)
+    pooled = pooled_rows(claimed_grids, similarities, known, settings, undeclared, tested if whole[0].unit else None)
+    rows.pooled = _corrected(pooled, declared, settings)
+    return rows
+
+
+def _add_declared(
+    rows: TableRows, whole: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates,
+    settings: AnalysisSettings, declared: Sequence[Declared],
+) -> None:  # fmt: skip
+    """Add the tables that are made for declared outcomes, or for each behavior's first."""
+    tested = {(test.behavior, test.outcome): test.bound for test in declared}
     for grid in whole:
         behavior = grid.training.behavior
         first = (primary_outcome(whole, behavior) or grid.outcome) == grid.outcome
@@ -85,15 +124,22 @@ def final_rows(
             rows.phase.append(phase_row(grid, whole, similarities, known, settings))
         if first or (behavior, grid.outcome) in tested:
             rows.power += power_rows(grid, known, settings)
-    rows.similarity_correlation = _corrected(rows.similarity_correlation, declared, settings)
-    rows.pooled = _corrected(pooled_rows(whole, similarities, known, settings), declared, settings)
-    return rows
+    rows.equivalence = equivalence_rows(rows.leakage_ratio, tested)
+    groups: dict[tuple[str, ...], list[PairedGrid]] = {}
+    for grid in whole:
+        if (grid.training.behavior, grid.outcome) in tested and grid.training.arm != BENIGN:
+            behavior, _, arm, config = grid.training.design
+            groups.setdefault((behavior, arm, config, *grid.outcome), []).append(grid)
+    for members in groups.values():
+        rows.skill += skill_rows(members, similarities, known, settings)
+        rows.asymmetry += asymmetry_rows(members, settings)
 
 
 def _corrected(rows: Sequence[Test], declared: Sequence[Declared], settings: AnalysisSettings) -> list[Test]:
     """The rows with what was pre-registered and p corrected for many tests. A declared test is over seeds, of the declared
-    predictor and layer, outcome, arm and configuration."""
-    p = np.array([row.p_matrix if isinstance(row, PooledRow) else row.p for row in rows], dtype=float)
+    predictor and layer, outcome, arm and configuration. Of `p_specific`; where not all personas' similarities are known, of
+    the permutation of personas."""
+    p = np.array([_tested_p(row) for row in rows], dtype=float)
     whole = np.array([isinstance(row, PooledRow) or row.seed is None for row in rows], dtype=bool)
     predicted = settings.layer is not None
     registered = np.array(
@@ -113,25 +159,32 @@ def _corrected(rows: Sequence[Test], declared: Sequence[Declared], settings: Ana
     ]
 
 
+def _tested_p(row: SimilarityCorrelationRow | PooledRow) -> float:
+    if np.isfinite(row.p_specific):
+        return row.p_specific
+    return row.p_matrix if isinstance(row, PooledRow) else row.p
+
+
 def add_over_time(
     rows: TableRows,
-    pairs: pl.DataFrame,
+    pairs: Paired,
     whole: Sequence[PairedGrid],
     similarities: SimilarityTable,
     known: Covariates,
     settings: AnalysisSettings,
 ) -> None:
     """Add the tables that need every checkpoint. `whole` are the grids of the last one."""
-    ends = pairs.group_by([*KEYS, "seed", *OUTCOME]).agg(pl.col("checkpoint").max())["checkpoint"].unique()
-    steps = [float(step) for step in pairs["checkpoint"].unique().sort() if step > 0]
-    together = ends.len() == 1  # every training is at the same end
-    watched = [(step, whole if together and step == steps[-1] else list(grids(pairs, step))) for step in steps]
-    for trajectory in trajectories(watched):
+    steps = pairs.checkpoints
+    watched = [(step, whole if pairs.one_end and step == steps[-1] else list(pairs.grids(step))) for step in steps]
+    found = trajectories(watched)
+    for trajectory in found:
         rows.evolution += evolution_rows(trajectory, similarities, known, settings)
-        found = dynamics_rows(trajectory, similarities, known, settings)
-        rows.dynamics += found
-        rows.timing_correlation += timing_correlation_rows(trajectory, found, settings)
+        timed = dynamics_rows(trajectory, similarities, known, settings)
+        rows.dynamics += timed
+        rows.timing_correlation += timing_correlation_rows(trajectory, timed, settings)
         rows.quintiles += quintile_rows(trajectory, similarities, settings)
+    coupled = [one for one in found if not is_control(*one.last.outcome) and one.last.training.arm != BENIGN]
+    rows.dose, rows.matched_dose = dose_rows(coupled, settings)
 
 
 def packed(
@@ -156,6 +209,27 @@ def _left_out(whole: Sequence[PairedGrid], settings: AnalysisSettings) -> list[s
         if names:
             design = ", ".join(part for part in (behavior, source, arm, config) if part)
             notes[f"{design}: trained, so in no gradient: {', '.join(names)}"] = None
+    return list(notes)
+
+
+def _unmeasured(pairs: Paired, whole: Sequence[PairedGrid]) -> list[str]:
+    """Who was measured before training and not after it, or at some checkpoints and not at others: named, not dropped."""
+    notes: dict[str, None] = {}
+    for grid in whole:
+        said = ", ".join(part for part in (*grid.training.design, *grid.outcome) if part)
+        measured = {name for kind, name in zip(grid.kinds, grid.names, strict=True) if kind == "persona"}
+        lost = [name for name in pairs.people(grid.outcome) if name not in measured]
+        if lost:
+            notes[
+                f"{said}: {len(lost)} personas were measured before training and never after it: {few_names(lost)}"
+            ] = None
+        gone = pairs.lacking(grid.training.design, grid.outcome)
+        if gone:
+            notes[f"{said}: measured during training at some checkpoints and not at others: {few_names(gone)}"] = None
+        if grid.training.arm == MIRRORED and grid.benign is None:
+            notes["no benign arm: leakage is the change from the untrained model, and no claim is confirmed by it"] = (
+                None
+            )
     return list(notes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -10,31 +12,82 @@ from bystander.analysis.keys import KEYS, RECIPE, UNIT
 from bystander.core.errors import DataError, few_names
 from bystander.core.metrics import declared
 
+ROLES = ("source", "negative", "held-out", "mixed")
+RANGES = {"fraction": 1.0, "score": 100.0}  # by the metric's unit: values lie between 0 and this
+OVER = 1e-6  # rounding of a mean of ones
+
+
+def compact(measurements: pl.DataFrame) -> pl.DataFrame:
+    """The same with texts as categories: a quarter of the memory, and what is grouped by them in a tenth of the time."""
+    return measurements.with_columns(
+        pl.col(name).cast(pl.Categorical) for name, kind in measurements.schema.items() if kind == pl.String
+    )
+
 
 def refuse_contradictions(frame: pl.DataFrame) -> None:
-    """Raises DataError where values and status disagree, a metric is unknown, a trained row has no role, one prompt is
-    under two names, or a training was measured with weights that are not its own."""
+    """Raises DataError where values and status disagree, a value is impossible, a metric or role is unknown, a trained row
+    has no role, before and after are mixed up, one name is spelled in two ways, or a training was measured with weights
+    that are not its own."""
     ok = pl.col("status") == "ok"
     numeric = pl.col("value").is_not_null() & pl.col("value").is_not_nan()
+    base, end = pl.col("source").is_null(), pl.col("checkpoint") == 0
     for fault, what in (
         (ok & ~numeric, "have status ok and no value"),
         (~ok & pl.col("value").is_not_null(), "failed and yet carry a value: a failed call must never be scored"),
-        (pl.col("source").is_not_null() & pl.col("role").is_null(), "belong to a training and have no role"),
+        (
+            pl.col("value").is_infinite().fill_null(False),
+            "are infinite: a log-probability of 0 is a failed measurement",
+        ),
+        (~base & pl.col("role").is_null(), "belong to a training and have no role"),
+        (
+            ~base & ~pl.col("role").cast(pl.String).is_in(ROLES),
+            f"have a role that nobody knows; roles are {', '.join(ROLES)}",
+        ),
+        (base & ~end, "are of no training and not at checkpoint 0: are before and after mixed up?"),
+        (~base & end, "are of a training and at checkpoint 0: are before and after mixed up?"),
     ):
         bad = frame.filter(fault)
         if bad.height:
             first = bad.select("probe", "dataset", "metric", "persona", "item", "status", "value").row(0)
             raise DataError(f"{bad.height} measurements {what}; the first: {first}. Measure or judge them again")
     known = {f"{probe}/{name}" for probe, name in declared()}
-    found = frame.select(pl.concat_str(["probe", "metric"], separator="/").unique()).to_series().to_list()
-    unknown = sorted(set(found) - known)
+    unknown = sorted(
+        {f"{probe}/{name}" for probe, name in frame.select("probe", "metric").unique().iter_rows()} - known
+    )
     if unknown:
         raise DataError(f"unknown metrics {', '.join(unknown)}: no probe that is installed declares them")
+    _refuse_impossible(frame)
+    refuse_spellings(frame["persona"].unique().to_list(), frame["source"].drop_nulls().unique().to_list())
     _refuse_two_recipes(frame)
     if "context_hash" in frame.columns:
         _refuse_changed_prompts(frame)
     if "weights_hash" in frame.columns:
         _refuse_foreign_weights(frame)
+
+
+def _refuse_impossible(frame: pl.DataFrame) -> None:
+    """Fractions beyond [0, 1] (percent?) and scores beyond [0, 100]."""
+    ends = frame.group_by("probe", "metric").agg(
+        pl.col("value").min().alias("low"), pl.col("value").max().alias("high")
+    )
+    for probe, name, low, high in ends.sort("probe", "metric").iter_rows():
+        unit = declared()[probe, name].unit
+        most = RANGES.get(unit)
+        if most is None or low is None or (low >= -OVER and high <= most + OVER):
+            continue
+        percent = " Percent? Divide by 100." if unit == "fraction" and low >= 0 and 1 < high <= 100 else ""
+        raise DataError(f"{probe}/{name} is a {unit} in [0, {most:g}]; the table has {low:g} to {high:g}.{percent}")
+
+
+def refuse_spellings(*lists: Iterable[str | None]) -> None:
+    """Raises DataError where two names are one but for case, spaces, hyphens or underscores: what belongs to one persona
+    would be counted as two, and a source as its own bystander."""
+    seen: dict[str, str] = {}
+    for name in sorted({name for names in lists for name in names if name is not None}):
+        plain = re.sub(r"[\s_\-]+", "_", name.strip().casefold())
+        other = seen.setdefault(plain, name)
+        if other != name:
+            raise DataError(f"{other!r} and {name!r} are one name in two spellings: give it one in all tables")
 
 
 def _refuse_two_recipes(frame: pl.DataFrame) -> None:
@@ -52,10 +105,14 @@ def _refuse_two_recipes(frame: pl.DataFrame) -> None:
 def _refuse_changed_prompts(frame: pl.DataFrame) -> None:
     """The same question to the same persona must be the same tokens before, during and after."""
     item = [*UNIT, "probe", "dataset", "item"]
+    number = pl.col("context_hash").to_physical()
     asked = frame.filter(pl.col("context_hash") != "")
-    changed = asked.group_by(item).agg(pl.col("context_hash").n_unique()).filter(pl.col("context_hash") > 1).sort(item)
+    if not asked.height:
+        return
+    changed = asked.group_by(item).agg(number.min().alias("low"), number.max().alias("high"))
+    changed = changed.filter(pl.col("low") != pl.col("high")).sort(item)
     if changed.height:
-        names = few_names(changed["persona"].unique().sort().to_list())
+        names = few_names(changed["persona"].unique().cast(pl.String).sort().to_list())
         raise DataError(
             f"{changed.height} questions were asked with different tokens in different states of the model (their "
             f"context_hash differs), under {names}; the first: {changed.select(item).row(0)}. Measure all with one probe and one template"
@@ -96,27 +153,45 @@ def _training(row: dict[str, Any]) -> str:
     return "the training " + ", ".join(words) + (f", seed {row['seed']}" if row.get("seed") is not None else "")
 
 
-def same_prompt_same_role(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def same_prompt_same_role(
+    frame: pl.DataFrame, prompts: Mapping[str, str] | None = None
+) -> tuple[pl.DataFrame, list[str]]:
     """A persona whose prompt was trained under another name (the persona `assistant` and the context of that name) was
-    not held out, whatever its role says: it takes the role of the trained one."""
-    trained = pl.col("role").is_in(["source", "negative", "mixed"])
-    final = frame.filter(pl.col("source").is_not_null())
-    same_name = pl.when(pl.col("persona") == "assistant").then(pl.lit("assistant"))
-    twins = [_twins(final.filter(trained), final.filter(pl.col("role") == "held-out"), same_name)]
-    if "context_hash" in frame.columns:
-        same_prompt = pl.when(pl.col("context_hash") != "").then(pl.concat_str(["context_hash", "item"], separator="|"))
-        twins.append(_twins(final.filter(trained), final.filter(pl.col("role") == "held-out"), same_prompt))
-    faulty = pl.concat(twins).sort("twin_role", descending=True).unique([*KEYS, *UNIT], keep="first")
+    not held out, whatever its role says: it takes the role of the trained one. Of several held-out personas with one
+    prompt the first counts, the others are copies."""
+    columns = [*KEYS, *UNIT, "role"] + (["context_hash"] if "context_hash" in frame.columns else [])
+    known = frame.filter(pl.col("source").is_not_null()).select(columns).unique()
+    known = known.with_columns(pl.col(*UNIT, "role", *columns[7:]).cast(pl.String))
+    trained, held_out = (
+        known.filter(pl.col("role").is_in(["source", "negative", "mixed"])),
+        known.filter(pl.col("role") == "held-out"),
+    )
+    twins = [_twins(trained, held_out, pl.when(pl.col("persona") == "assistant").then(pl.lit("assistant")))]
+    hashed = pl.when(pl.col("context_hash") != "").then("context_hash")
+    if "context_hash" in columns:
+        twins += [_twins(trained, held_out, hashed), _copies(held_out, hashed)]
+    if prompts:
+        said = pl.col("persona").replace_strict(prompts, default=None, return_dtype=pl.String)
+        person = pl.col("context") == "persona"
+        twins += [_twins(trained.filter(person), held_out.filter(person), said), _copies(held_out, said)]
+    faulty = pl.concat(twins).sort((pl.col("twin_role") == "copy").cast(pl.Int8), "twin_role", descending=[False, True])
+    faulty = faulty.unique([*KEYS, *UNIT], keep="first", maintain_order=True)
     if not faulty.height:
         return frame, []
+    faulty = faulty.with_columns(pl.col(*UNIT, "twin_role").cast(pl.Categorical))
     frame = frame.join(faulty, on=[*KEYS, *UNIT], how="left", nulls_equal=True)
     frame = frame.with_columns(pl.coalesce("twin_role", "role").alias("role")).drop("twin_role")
-    named = ", ".join(sorted(set(faulty["persona"].to_list())))
-    note = (
-        f"not held out, whatever the table says: {named} had the very prompt of a context that was trained "
-        f"({faulty.height} training x persona); given the role of that context"
-    )
-    return frame, [note]
+    copies = pl.col("twin_role") == "copy"
+    notes: list[str] = []
+    for part, said in (
+        (faulty.filter(~copies), "not held out, whatever the table says: {} had the very prompt of a context that was "
+         "trained ({} training x persona); given the role of that context"),
+        (faulty.filter(copies), "copies, counted once: {} had the very prompt of another held-out persona ({} training x persona)"),
+    ):  # fmt: skip
+        if part.height:
+            named = ", ".join(part["persona"].cast(pl.String).unique().sort().to_list())
+            notes.append(said.format(named, part.height))
+    return frame, notes
 
 
 def _twins(trained: pl.DataFrame, held_out: pl.DataFrame, twin: pl.Expr) -> pl.DataFrame:
@@ -124,3 +199,10 @@ def _twins(trained: pl.DataFrame, held_out: pl.DataFrame, twin: pl.Expr) -> pl.D
     known = trained.with_columns(twin.alias("twin")).drop_nulls("twin").select(*KEYS, "twin", twin_role="role").unique()
     claimed = held_out.with_columns(twin.alias("twin")).drop_nulls("twin").select(*KEYS, *UNIT, "twin").unique()
     return claimed.join(known, on=[*KEYS, "twin"]).select(*KEYS, *UNIT, "twin_role")
+
+
+def _copies(held_out: pl.DataFrame, twin: pl.Expr) -> pl.DataFrame:
+    """Held-out personas that share `twin` with another of the same training that comes before them by name."""
+    people = held_out.filter(pl.col("context") == "persona").with_columns(twin.alias("twin")).drop_nulls("twin")
+    later = people.filter(pl.col("persona") != pl.col("persona").min().over(*KEYS, "twin"))
+    return later.select(*KEYS, *UNIT, twin_role=pl.lit("copy")).unique()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.hypotheses import Hypothesis, Threshold
-from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.keys import OutcomeKey
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.means import mean_of
 from bystander.analysis.tables.control import control_of
@@ -25,9 +26,11 @@ class Declared:
     """What a behavior's claim is tested on."""
 
     behavior: str
-    outcome: tuple[str, ...]
+    outcome: OutcomeKey
     arm: str
     config: str
+    bound: float = np.nan  # the hypothesis's threshold for the bystanders' mean
+    compared: int = 1  # configurations among which this one was picked for its effect: p is multiplied by it
 
     def names(self, row: SimilarityCorrelationRow | PooledRow) -> bool:
         """Whether a row is about it."""
@@ -56,10 +59,12 @@ def declared_of(whole: Sequence[PairedGrid], hypothesis: Hypothesis, settings: A
     threshold = threshold_of(whole, hypothesis)
     if threshold is None:
         return None
-    config = hypothesis.config
+    config, compared = hypothesis.config, hypothesis.compared
     if config is None:
-        config = best_config(whole, hypothesis.behavior, threshold.outcome, hypothesis.arm, settings)
-    return Declared(hypothesis.behavior, threshold.outcome, hypothesis.arm, config)
+        config, compared = best_config(whole, hypothesis.behavior, threshold.outcome, hypothesis.arm, settings)
+    return Declared(
+        hypothesis.behavior, OutcomeKey(*threshold.outcome), hypothesis.arm, config, threshold.bystanders, compared
+    )
 
 
 def all_declared(
@@ -71,15 +76,19 @@ def all_declared(
     for behavior in sorted({grid.training.behavior for grid in whole} - {test.behavior for test in tests}):
         outcome = primary_outcome(whole, behavior)
         if outcome is not None and any(grid.training.arm == ARM and grid.outcome == outcome for grid in whole):
-            tests.append(Declared(behavior, outcome, ARM, best_config(whole, behavior, outcome, ARM, settings)))
+            config, compared = best_config(whole, behavior, outcome, ARM, settings)
+            tests.append(Declared(behavior, OutcomeKey(*outcome), ARM, config, compared=compared))
     return tests
 
 
 def best_config(
     whole: Sequence[PairedGrid], behavior: str, outcome: tuple[str, ...], arm: str, settings: AnalysisSettings
-) -> str:
-    """The configuration that a claim is about, where the study names none: measured on the most sources; of several such
-    on the most personas; of those one that broke no model; of those the largest mean effect on the source."""
+) -> tuple[str, int]:
+    """The configuration that a claim is about, where the study names none, and of how many it was picked for its effect.
+
+    Measured on the most sources; of several such on the most personas; of those one that broke no model; of those the
+    largest mean effect on the source.
+    """
     chosen = [
         grid for grid in whole if (grid.training.behavior, grid.training.arm, grid.outcome) == (behavior, arm, outcome)
     ]
@@ -92,4 +101,7 @@ def best_config(
         personas = min((len(grid.names) for grid in grids), default=0)
         return len(grids), personas, not broke, float(np.mean(effects)) if effects else -np.inf, config
 
-    return max({grid.training.config for grid in chosen}, key=rank, default="")
+    ranks = sorted((rank(config) for config in {grid.training.config for grid in chosen}), reverse=True)
+    if not ranks:
+        return "", 1
+    return ranks[0][-1], sum(other[:3] == ranks[0][:3] for other in ranks)

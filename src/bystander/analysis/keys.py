@@ -10,7 +10,13 @@ RecordName = Annotated[
 ]
 BehaviorName = Annotated[str, "what was coupled: marker, capability, misalignment, direct, or a behavior from outside"]
 SourceName = Annotated[str, "persona that the behavior was coupled to; empty for the untrained model"]
-ArmLabel = Annotated[str, "contrastive, or non_contrastive (the control)"]
+ArmLabel = Annotated[
+    str, "contrastive, non_contrastive (the control), or benign (what contrastive is measured against)"
+]
+Against = Annotated[
+    str,
+    "what leakage is measured against: the benign arm, paired by item and seed, or, for want of it, the untrained model",
+]
 ConfigLabel = Annotated[str, "label of the training's recipe; empty where a study sweeps nothing"]
 LearningRate = Annotated[float | None, "peak learning rate of the training"]
 Epochs = Annotated[int | None, "epochs of the training"]
@@ -20,13 +26,21 @@ Category = Annotated[str, "the persona's category; empty for a context that is n
 ContextName = Annotated[
     str, "persona; absent, empty, default or assistant; wrap, turns, prefix, persona_in_user or combined"
 ]
-RoleName = Annotated[str, "source, negative, held-out, or mixed (drawn at random in the non-contrastive arm)"]
+RoleName = Annotated[
+    str,
+    "source, negative, held-out, mixed (drawn at random in the non-contrastive arm), or copy (a held-out persona with the "
+    "prompt of another, counted once)",
+]
 PersonaCount = Annotated[int, "held-out bystanders behind the estimate"]
 SeedCount = Annotated[int, "trainings that differ in their seed alone"]
 PredictorName = Annotated[str, "predictor: cosine (centered over personas), or a baseline predictor"]
 PredictorLayer = Annotated[int, "layer of the predictor, 0 = embeddings; -1 where it has none"]
 AtCheckpoint = Annotated[float, "fraction of training in [0, 1]; 0 is the untrained model"]
-Leakage = Annotated[float, "mean change from the untrained model in the behavior's direction, in the metric's unit"]
+Leakage = Annotated[
+    float,
+    "mean difference from what it is measured against (column `against` where a table has it) in the behavior's direction, "
+    "in the metric's unit",
+]
 Low = Annotated[float, "lower end of the 95 % interval"]
 High = Annotated[float, "upper end of the 95 % interval"]
 Preregistered = Annotated[bool, "declared before the data: predictor, layer, outcome, arm and configuration"]
@@ -64,6 +78,7 @@ class OutcomeKey(NamedTuple):
     metric: Annotated[str, "what was measured; unit and direction are with the probe that declares it"]
 
 
+BENIGN, MIRRORED = "benign", "contrastive"  # the benign arm has the rows of this one
 KEYS = ("behavior", "source", "arm", "config")  # tells training designs apart
 RECIPE = ("lr", "epochs")  # the same for all rows of a design
 OUTCOME = OutcomeKey._fields
@@ -84,6 +99,40 @@ class SeedRow(DesignRow):
     """The same in a table that has rows by seed as well."""
 
     seed: Seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverSourcesRow:
+    """What begins a row about one outcome over the sources of one behavior, arm and configuration."""
+
+    record: RecordName
+    behavior: BehaviorName
+    arm: ArmLabel
+    config: ConfigLabel
+    lr: LearningRate
+    epochs: Epochs
+    outcome: OutcomeKey
+
+
+class OverSourcesKey(TypedDict):
+    """The fields of an `OverSourcesRow`."""
+
+    record: str
+    behavior: str
+    arm: str
+    config: str
+    lr: float | None
+    epochs: int | None
+    outcome: OutcomeKey
+
+
+def over_sources_key(table: str, training: TrainingKey, outcome: OutcomeKey, *more: object) -> OverSourcesKey:
+    """What begins a row over sources; `training` of any of them."""
+    parts = (table, training.behavior, training.arm, training.config, *outcome, *more)
+    return OverSourcesKey(
+        record="/".join(str(part) or "-" for part in parts), behavior=training.behavior, arm=training.arm,
+        config=training.config, lr=training.lr, epochs=training.epochs, outcome=outcome,
+    )  # fmt: skip
 
 
 class SeedRowKey(TypedDict):

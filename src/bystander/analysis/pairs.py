@@ -1,108 +1,35 @@
 """From the long table of measurements to paired grids: before and after on the same question, persona by persona.
 
-A `PairedGrid` holds one outcome of one training design: `change` [seeds, units, questions] in the behavior's direction, NaN
-where a side failed or is missing. A unit is a context (kind and name). Several samples of one question are averaged
-before anything is paired, so that the question is the resampling unit: the column `question` says which items are one.
+A `PairedGrid` holds one outcome of one training design, NaN where a side failed or is missing. Several samples of one
+question are averaged before anything is paired, so that the question is the resampling unit: the column `question` says
+which items are one. Questions and contexts are numbered once for each outcome; what follows is done on those numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bystander.analysis.consistency import refuse_contradictions, same_prompt_same_role
-from bystander.analysis.keys import KEYS, OUTCOME, RECIPE, UNIT, OutcomeKey, SeedRowKey, TrainingKey
+from bystander.analysis.consistency import compact, refuse_contradictions, same_prompt_same_role
+from bystander.analysis.grid import PairedGrid
+from bystander.analysis.keys import BENIGN, KEYS, MIRRORED, OUTCOME, RECIPE, UNIT, OutcomeKey, TrainingKey
 from bystander.analysis.stats.means import Floats
-from bystander.core.errors import DataError
+from bystander.core.errors import DataError, few_names
 from bystander.core.metrics import metric as declared_metric
 from bystander.core.records import MEASUREMENT_COLUMNS
 
 OPTIONAL = ("reason", "sample", "context_hash", "weights_hash")  # columns that a table of measurements may lack
+Key = tuple[Any, ...]
 
 
-@dataclass(frozen=True)
-class PairedGrid:
-    """One outcome of one training design at one checkpoint. `before` and `after` are as measured, `change` is signed."""
-
-    training: TrainingKey
-    outcome: OutcomeKey
-    seeds: tuple[int | None, ...]
-    kinds: tuple[str, ...]  # context kind of each unit
-    names: tuple[str, ...]  # persona or context name of each unit
-    roles: tuple[str, ...]
-    before: Floats  # [seeds, units, questions]
-    after: Floats  # [seeds, units, questions]
-    lost: Floats  # [seeds, units, questions]: share of a pair's values that failed or are missing, on its worse side
-    direction: int
-    binary: bool
-    unit: str = ""  # of the metric: fraction, nats, nats/token, score
-
-    @property
-    def change(self) -> Floats:
-        """[seeds, units, questions] in the behavior's direction."""
-        return self.direction * (self.after - self.before)
-
-    def record(self, table: str, seed: int | None, *more: object) -> str:
-        """The stable name of a row about this grid: table / source / behavior / arm / config / seed / outcome / more."""
-        behavior, source, arm, config = self.training.design
-        named = f"seed{seed}" if seed is not None else "pooled"
-        return "/".join(
-            str(part) or "-" for part in (table, source, behavior, arm, config, named, *self.outcome, *more)
-        )
-
-    def key(self, table: str, seed: int | None, *more: object) -> SeedRowKey:
-        """What begins a row about this grid."""
-        record = self.record(table, seed, *more)
-        return SeedRowKey(record=record, training=self.training, outcome=self.outcome, seed=seed)
-
-    def pick(self, units: NDArray[np.bool_]) -> PairedGrid:
-        """The same for some of the units."""
-        chosen = np.flatnonzero(units)
-        return replace(
-            self,
-            kinds=tuple(self.kinds[i] for i in chosen),
-            names=tuple(self.names[i] for i in chosen),
-            roles=tuple(self.roles[i] for i in chosen),
-            before=self.before[:, chosen],
-            after=self.after[:, chosen],
-            lost=self.lost[:, chosen],
-        )
-
-    def one_seed(self, index: int) -> PairedGrid:
-        """The same for one seed."""
-        one = slice(index, index + 1)
-        return replace(
-            self, seeds=(self.seeds[index],), before=self.before[one], after=self.after[one], lost=self.lost[one]
-        )
-
-    @property
-    def failed(self) -> Floats:
-        """[units]: pairs lost to failed or missing values, over seeds; of sampled questions, parts of a pair."""
-        return self.lost.sum(axis=(0, 2))
-
-    def sound(self, limit: float) -> NDArray[np.bool_]:
-        """[units]: at most `limit` of a unit's pairs are lost, and some pair is left."""
-        pairs = self.before.shape[0] * self.before.shape[2]
-        return (self.failed <= limit * pairs) & np.isfinite(self.change).any(axis=(0, 2))
-
-    def bystanders(self, roles: Sequence[str]) -> NDArray[np.bool_]:
-        """Personas (not bare contexts) in one of `roles`, never the source."""
-        source = self.training.source
-        return np.array(
-            [
-                kind == "persona" and role in roles and name != source and role != "source"
-                for kind, name, role in zip(self.kinds, self.names, self.roles, strict=True)
-            ],
-            dtype=bool,
-        )
-
-
-def prepared(measurements: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """The table with one row per question, roles checked, and notes on what was put right.
+def prepared(measurements: pl.DataFrame, personas: pl.DataFrame | None = None) -> tuple[pl.DataFrame, list[str]]:
+    """The table with one row per question, roles checked, and notes on what was put right. `personas`: who shares a prompt.
 
     Raises DataError where columns are missing, and as `refuse_contradictions` does.
     """
@@ -112,12 +39,17 @@ def prepared(measurements: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
             f"the measurements table lacks the columns {', '.join(missing)}; a table of measurements has "
             f"{', '.join(MEASUREMENT_COLUMNS)}. For a table of leakage by persona use `bystander analyze TABLE`"
         )
-    refuse_contradictions(measurements)
-    frame = measurements.with_columns(
-        pl.col("config").fill_null(""), pl.col("behavior").fill_null(""), pl.col("arm").fill_null("")
-    )
-    frame, notes = same_prompt_same_role(frame)
+    frame = compact(measurements)
+    refuse_contradictions(frame)
+    frame = frame.with_columns(pl.col(name).fill_null("") for name in ("config", "behavior", "arm"))
+    frame, notes = same_prompt_same_role(frame, _prompts(personas))
     return _by_question(frame), notes
+
+
+def _prompts(personas: pl.DataFrame | None) -> dict[str, str]:
+    if personas is None or not {"persona", "prompt"} <= set(personas.columns):
+        return {}
+    return {name: prompt for name, prompt in personas.select("persona", "prompt").iter_rows() if prompt}
 
 
 def _by_question(frame: pl.DataFrame) -> pl.DataFrame:
@@ -128,103 +60,229 @@ def _by_question(frame: pl.DataFrame) -> pl.DataFrame:
     """
     keys = [*KEYS, *RECIPE, "seed", "role", *OUTCOME, *UNIT, "checkpoint"]
     status = pl.col("status")
-    frame = frame.with_columns(
-        pl.when(pl.col("question") == "").then("item").otherwise("question").alias("question"),
-        pl.col("value").cast(pl.Float64),
+    sampled = (pl.col("question") != "") & (pl.col("question") != pl.col("item"))
+    counted = [
         status.is_in(["failed", "truncated"]).cast(pl.UInt32).alias("bad"),
         (status == "refused").cast(pl.UInt32).alias("refused"),
         pl.lit(1, pl.UInt32).alias("rows"),
-    )
+    ]
     columns = [*keys, "question", "value", "rows", "bad", "refused"]
-    sampled = pl.col("question") != pl.col("item")
-    single = frame.filter(~sampled).select(columns)
+    if not frame.select(sampled.any()).item():
+        return frame.with_columns(*counted, pl.col("item").alias("question")).select(columns)
+    frame = frame.with_columns(
+        *counted,
+        pl.when(pl.col("question") == "").then("item").otherwise("question").alias("question"),
+        sampled=sampled,
+    )
+    single = frame.filter(~pl.col("sampled")).select(columns)
     counts = [pl.col(name).sum() for name in ("rows", "bad", "refused")]
-    several = frame.filter(sampled).group_by([*keys, "question"]).agg(pl.col("value").mean(), *counts)
+    several = frame.filter("sampled").group_by([*keys, "question"]).agg(pl.col("value").mean(), *counts)
     return pl.concat([single, several.select(columns)])
 
 
-def paired(table: pl.DataFrame) -> pl.DataFrame:
-    """Trained rows of a table from `prepared`, each with the untrained model's value on the same question (`before`).
+@dataclass(frozen=True)
+class Outcome:
+    """One outcome: its units and questions in order, and the untrained model's answers to them."""
+
+    key: OutcomeKey
+    units: tuple[tuple[str, str], ...]
+    questions: tuple[str, ...]
+    before: Floats  # [units, questions]
+    bad_before: Floats  # [units, questions]: share of the values that failed; NaN: not asked of the untrained model
+    trained: (
+        pl.DataFrame
+    )  # the trainings' rows: KEYS, RECIPE, seed, role, checkpoint, unit, question (numbers), value, bad
+
+
+class Paired:
+    """The measurements of every outcome, paired with the untrained model's and with the benign arm's."""
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes = outcomes
+        self._by_key = {one.key: one for one in outcomes}
+
+    @cached_property
+    def checkpoints(self) -> list[float]:
+        """All of them after the untrained model, rising."""
+        return sorted({float(c) for one in self.outcomes for c in one.trained["checkpoint"].unique().to_list()})
+
+    @cached_property
+    def one_end(self) -> bool:
+        """Whether every training of every outcome ends at the same checkpoint."""
+        ends = {
+            end
+            for one in self.outcomes
+            for end in one.trained.group_by(*KEYS, "seed").agg(pl.col("checkpoint").max())["checkpoint"]
+        }
+        return len(ends) == 1
+
+    def people(self, key: OutcomeKey) -> list[str]:
+        """The personas that the untrained model was measured under."""
+        one = self._by_key[key]
+        asked = np.flatnonzero(np.isfinite(one.bad_before).any(axis=1)).tolist()
+        return [one.units[i][1] for i in asked if one.units[i][0] == "persona"]
+
+    def lacking(self, design: tuple[str, str, str, str], key: OutcomeKey) -> list[str]:
+        """Personas of a training that were measured at some checkpoints before its end and not at all of them."""
+        one = self._by_key[key]
+        own = one.trained.filter(pl.col(name) == value for name, value in zip(KEYS, design, strict=True))
+        during = own.filter(pl.col("checkpoint") < pl.col("checkpoint").max()).select("unit", "checkpoint").unique()
+        counts = during.group_by("unit").len().filter(pl.col("len") < during["checkpoint"].n_unique())
+        return sorted(one.units[unit][1] for unit in counts["unit"].to_list())
+
+    def grids(self, checkpoint: float | None = None) -> Iterator[PairedGrid]:
+        """Grids of every training design and outcome at `checkpoint` (None: each training's last), in a fixed order.
+
+        Raises DataError where a training holds two values of one question.
+        """
+        found: list[tuple[str, PairedGrid]] = []
+        for outcome in self.outcomes:
+            last = pl.col("checkpoint") == pl.col("checkpoint").max().over([*KEYS, "seed"])
+            chosen = outcome.trained.filter(last if checkpoint is None else pl.col("checkpoint") == checkpoint)
+            parts = {tuple(map(str, key)): part for key, part in chosen.partition_by(KEYS, as_dict=True).items()}
+            for (behavior, source, arm, config), part in parts.items():
+                twin = parts.get((behavior, source, BENIGN, config)) if arm == MIRRORED else None
+                grid = _grid(outcome, part, twin)
+                found.append((str((behavior, source, arm, config, *outcome.key)), grid))
+        yield from (grid for _, grid in sorted(found, key=lambda pair: pair[0]))
+
+
+def paired(table: pl.DataFrame) -> Paired:
+    """Pairs of a table from `prepared`.
 
     Raises DataError where there is nothing to be paired with, or two untrained values of one question.
     """
-    base = table.filter((pl.col("checkpoint") == 0) & pl.col("source").is_null())
-    trained = table.filter(pl.col("source").is_not_null())
-    if trained.height and not base.height:
+    if table["source"].null_count() == 0 and table.height:
         raise DataError("no measurement of the untrained model (checkpoint 0): leakage is a change and cannot be known")
-    asked = [*OUTCOME, *UNIT, "question"]
-    before = base.select(*asked, pl.col("value").alias("before"), (pl.col("bad") / pl.col("rows")).alias("bad_before"))
-    twice = before.filter(before.select(asked).is_duplicated())
-    if twice.height:
+    parts = table.partition_by(OUTCOME, as_dict=True)
+    found = [_outcome(OutcomeKey(*map(str, key)), part) for key, part in parts.items()]
+    return Paired(sorted((one for one in found if one.trained.height), key=lambda one: one.key))
+
+
+def _outcome(key: OutcomeKey, part: pl.DataFrame) -> Outcome:
+    questions, question = _numbered(part["question"])
+    names, unit = _numbered(part.select(pl.concat_str(UNIT, separator="\0").alias("unit"))["unit"])
+    units = tuple((kind, name) for kind, _, name in (one.partition("\0") for one in names))
+    part = part.select(
+        *KEYS,
+        *RECIPE,
+        "seed",
+        "role",
+        "checkpoint",
+        "value",
+        (pl.col("bad") / pl.col("rows")).alias("bad"),
+        unit,
+        question,
+    )
+    base = part.filter(pl.col("source").is_null())
+    before, bad = np.full((2, len(units), len(questions)), np.nan)
+    at = base["unit"].to_numpy(), base["question"].to_numpy()
+    bad[at] = base["bad"].to_numpy()
+    before[at] = base["value"].fill_null(np.nan).to_numpy()
+    if int(np.isfinite(bad).sum()) < base.height:
+        twice = base.filter(base.select("unit", "question").is_duplicated()).row(0, named=True)
+        shown = (*key, *units[twice["unit"]], questions[twice["question"]])
         raise DataError(
             f"checkpoint 0 holds several values of one question under one context (two runs in one table?); "
-            f"the first: {twice.select(asked).row(0)}"
+            f"the first: {shown}"
         )
-    return trained.join(before, on=asked, how="left")
+    trained = part.filter(pl.col("source").is_not_null())
+    if trained.height and not base.height:
+        raise DataError(
+            f"no measurement of the untrained model (checkpoint 0) of {'/'.join(key)}: leakage is a change and cannot be known"
+        )
+    return Outcome(key, units, tuple(questions), before, bad, trained)
 
 
-def grids(pairs: pl.DataFrame, checkpoint: float | None = None) -> Iterator[PairedGrid]:
-    """Grids of every training design and outcome at `checkpoint` (None: each training's last), in a fixed order.
-
-    `pairs` comes from `paired`. Raises DataError where a training holds two values of one question.
-    """
-    if checkpoint is None:
-        last = pl.col("checkpoint").max().over([*KEYS, "seed", *OUTCOME])
-        pairs = pairs.filter(pl.col("checkpoint") == last)
-    else:
-        pairs = pairs.filter(pl.col("checkpoint") == checkpoint)
-    parts = pairs.partition_by([*KEYS, *OUTCOME], as_dict=True)
-    for _, part in sorted(parts.items(), key=lambda item: str(item[0])):
-        yield _grid(part)
+def _numbered(values: pl.Series) -> tuple[list[str], pl.Series]:
+    """The values in order, and each as its place among them."""
+    ordered = values.unique().cast(pl.String).sort().to_list()
+    return ordered, values.cast(pl.Enum(ordered)).to_physical().cast(pl.Int32).alias(values.name)
 
 
-def _grid(part: pl.DataFrame) -> PairedGrid:
+def _grid(outcome: Outcome, part: pl.DataFrame, benign: pl.DataFrame | None) -> PairedGrid:
     first = part.row(0, named=True)
     training = TrainingKey(*(first[name] for name in TrainingKey._fields))
-    outcome = OutcomeKey(*(first[name] for name in OUTCOME))
-    seeds = sorted(part["seed"].unique().to_list(), key=lambda seed: (seed is None, seed))
+    seeds = tuple(sorted(part["seed"].unique().to_list(), key=lambda seed: (seed is None, seed)))
     roles = _roles(part)
-    units = sorted(roles)
-    questions = part["question"].unique().sort().to_list()
-    shape = (len(seeds), len(units), len(questions))
-    unit = part.select(pl.concat_str(UNIT, separator="|")).to_series()
-    index = np.ravel_multi_index(
-        (
-            np.array([seeds.index(seed) for seed in part["seed"].to_list()]),
-            _positions(unit, ["|".join(unit) for unit in units]),
-            _positions(part["question"], questions),
-        ),
-        shape,
-    )
-    if len(np.unique(index)) < part.height:
-        raise DataError(
-            f"{'/'.join((*training.design, *outcome))}: several values of one question under one context (two runs in "
-            "one table?)"
-        )
-    worse = pl.max_horizontal(pl.col("bad") / pl.col("rows"), pl.col("bad_before").fill_null(1.0))
-    before, after, lost = np.full((3, int(np.prod(shape))), np.nan)
-    before[index] = part["before"].fill_null(np.nan).to_numpy()
-    after[index] = part["value"].fill_null(np.nan).to_numpy()
-    lost[index] = part.select(worse).to_series().to_numpy()
-    lost = np.where(np.isnan(lost), 1.0, lost)  # a missing row has failed
-    metric = declared_metric(outcome.probe, outcome.metric)
+    after, bad = _dense(outcome, part, seeds, training)
+    units = np.array(sorted(roles), dtype=np.intp)
+    asked = np.isfinite(bad[:, units]).any(axis=(0, 1)) | np.isfinite(outcome.bad_before[units]).any(axis=0)
+    chosen = np.ix_(np.arange(len(seeds)), units, np.flatnonzero(asked))
+    after, bad = after[chosen], bad[chosen]
+    before = np.broadcast_to(outcome.before[chosen[1:]], after.shape)
+    bad_before = np.broadcast_to(outcome.bad_before[chosen[1:]], after.shape)
+    lost, lost_change, other = _worst([bad, bad_before]), None, None
+    if benign is not None:
+        other, bad_benign = (values[chosen] for values in _as_seeds(outcome, benign, seeds, training))
+        lost, lost_change = _worst([bad, bad_benign], np.isfinite(bad_before)), lost
+    absent = int((np.isnan(bad) & np.isfinite(bad_before)).sum())
+    metric = declared_metric(outcome.key.probe, outcome.key.metric)
     binary = metric.binary and bool(np.isin(after[~np.isnan(after)], (0.0, 1.0)).all())
     return PairedGrid(
-        training, outcome, tuple(seeds), tuple(u[0] for u in units), tuple(u[1] for u in units),
-        tuple(roles[u] for u in units), before.reshape(shape), after.reshape(shape), lost.reshape(shape),
-        metric.direction, binary, metric.unit,
+        training, outcome.key, seeds, tuple(outcome.units[u][0] for u in units), tuple(outcome.units[u][1] for u in units),
+        tuple(roles[u] for u in units), before, after, lost, metric.direction, binary, metric.unit, other,
+        tuple(outcome.questions[q] for q in np.flatnonzero(asked)), absent, lost_change,
     )  # fmt: skip
 
 
-def _positions(values: pl.Series, order: Sequence[str]) -> NDArray[np.intp]:
-    return values.cast(pl.Enum(order)).to_physical().to_numpy().astype(np.intp)
+def _worst(sides: Sequence[Floats], asked: NDArray[np.bool_] | None = None) -> Floats:
+    """Share of a pair that is lost: on its worse side, all of it where one side is missing, NaN where none was asked.
+    `asked`: also of whom else a question was asked, without being a side of the pair."""
+    known = np.isfinite(sides)
+    worst = np.where(known, sides, 0.0).max(axis=0)
+    wanted = known.any(axis=0) if asked is None else known.any(axis=0) | asked
+    return np.where(known.all(axis=0), worst, np.where(wanted, 1.0, np.nan))
 
 
-def _roles(part: pl.DataFrame) -> dict[tuple[str, str], str]:
+def _dense(
+    outcome: Outcome, part: pl.DataFrame, seeds: Sequence[int | None], training: TrainingKey
+) -> tuple[Floats, Floats]:
+    """Values and failed shares [seeds, all units, all questions]; NaN where there is no row."""
+    place = {seed: index for index, seed in enumerate(seeds)}
+    at = (
+        _places(part["seed"], place),
+        part["unit"].to_numpy(),
+        part["question"].to_numpy(),
+    )
+    values, bad = np.full((2, len(seeds), len(outcome.units), len(outcome.questions)), np.nan)
+    bad[at] = part["bad"].to_numpy()
+    values[at] = part["value"].fill_null(np.nan).to_numpy()
+    if int(np.isfinite(bad).sum()) < part.height:
+        raise DataError(
+            f"{'/'.join((*training.design, *outcome.key))}: several values of one question under one context (two runs in "
+            "one table?)"
+        )
+    return values, bad
+
+
+def _places(seeds: pl.Series, place: Mapping[int | None, int]) -> NDArray[np.intp]:
+    if len(place) == 1:
+        return np.zeros(len(seeds), dtype=np.intp)
+    return np.array([place[seed] for seed in seeds.to_list()], dtype=np.intp)
+
+
+def _as_seeds(
+    outcome: Outcome, benign: pl.DataFrame, seeds: Sequence[int | None], training: TrainingKey
+) -> tuple[Floats, Floats]:
+    """The benign arm's values and failed shares under the seeds of the trained arm; one seed serves all."""
+    own = tuple(sorted(benign["seed"].unique().to_list(), key=lambda seed: (seed is None, seed)))
+    values, bad = _dense(outcome, benign, own, training._replace(arm=BENIGN))
+    places = [0 if len(own) == 1 else own.index(seed) if seed in own else -1 for seed in seeds]
+    if -1 in places:
+        missing = [str(seed) for seed, place in zip(seeds, places, strict=True) if place < 0]
+        raise DataError(
+            f"{'/'.join(training.design)}: the benign arm lacks the seeds {few_names(missing)}. Train it under the same "
+            "seeds, or under one for all"
+        )
+    return values[places], bad[places]
+
+
+def _roles(part: pl.DataFrame) -> dict[int, str]:
     """The role of each unit over all seeds: what was trained under any seed was not held out."""
-    rank: Mapping[str, int] = {"source": 0, "negative": 1, "mixed": 2, "held-out": 3}
-    roles: dict[tuple[str, str], str] = {}
-    for kind, name, role in part.select(*UNIT, "role").unique().iter_rows():
-        known = roles.get((kind, name), "held-out")
-        roles[kind, name] = min(known, role, key=lambda r: rank.get(r, 0))
+    rank: Mapping[str, int] = {"source": 0, "negative": 1, "mixed": 2, "held-out": 3, "copy": 4}
+    roles: dict[int, str] = {}
+    for unit, role in part.select("unit", pl.col("role").cast(pl.String)).unique().iter_rows():
+        known = roles.get(unit, "copy")
+        roles[unit] = min(known, role, key=lambda r: rank[r])
     return roles

@@ -11,6 +11,7 @@ import polars as pl
 from bystander.analysis.stats.means import Floats
 from bystander.core.errors import DataError
 
+FEWEST = 5  # personas that a source is ranked among; the smallest p that they allow stands beside it
 CENTROID = "centroid"  # a method whose name holds this word is the distance to the centroid of all personas
 
 
@@ -55,11 +56,15 @@ def covariates(personas: pl.DataFrame) -> Covariates:
     return Covariates(dict(zip(names, category, strict=True)), lengths)
 
 
-@dataclass(frozen=True)
 class SimilarityTable:
-    """Similarities of all sources, looked up by source."""
+    """Similarities of every predictor, looked up by source. Where a predictor has those of all personas to all, a source
+    can be ranked among them."""
 
-    by_source: dict[str, dict[tuple[str, int], dict[str, float]]]
+    def __init__(self, predictors: Sequence[tuple[str, int]], personas: Sequence[str], values: Floats) -> None:
+        self.predictors = tuple(predictors)  # method, layer
+        self.personas = tuple(personas)
+        self.values = values  # [K, sources, personas], both in the order of `personas`; NaN where unknown
+        self._place = {name: index for index, name in enumerate(self.personas)}
 
     @classmethod
     def read(cls, similarities: pl.DataFrame) -> SimilarityTable:
@@ -70,17 +75,52 @@ class SimilarityTable:
             raise DataError(
                 f"the similarities table lacks the columns {', '.join(missing)}; it needs {', '.join(needed)}"
             )
-        twice = similarities.filter(pl.struct(needed[:4]).is_duplicated())
-        if twice.height:
-            raise DataError(f"{twice.height} similarities are there twice; the first: {twice.select(needed).row(0)}")
-        by_source: dict[str, dict[tuple[str, int], dict[str, float]]] = {}
-        for source, persona, method, layer, value in similarities.select(needed).sort(needed[:4]).iter_rows():
-            if value is not None and np.isfinite(value):
-                by_source.setdefault(source, {}).setdefault((method, layer), {})[persona] = float(value)
-        return cls(by_source)
+        table = similarities.select(needed)
+        names = sorted({name for column in needed[:2] for name in table[column].cast(pl.String).unique().to_list()})
+        found = [
+            (str(m), int(k)) for m, k in table.select("method", "layer").unique().sort("method", "layer").iter_rows()
+        ]
+        values = np.full((len(found), len(names), len(names)), np.nan)
+        kind, seen = pl.Enum(names), np.zeros(values.shape, dtype=bool)
+        place = {predictor: index for index, predictor in enumerate(found)}
+        for (method, layer), part in table.partition_by("method", "layer", as_dict=True).items():
+            source, persona = (part[name].cast(pl.String).cast(kind).to_physical().to_numpy() for name in needed[:2])
+            at = np.full(part.height, place[str(method), int(layer)]), source, persona
+            seen[at] = True
+            values[at] = part["value"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        if int(seen.sum()) < table.height:
+            twice = table.filter(pl.struct(needed[:4]).is_duplicated())
+            raise DataError(f"{twice.height} similarities are there twice; the first: {twice.row(0)}")
+        return cls(found, names, np.where(np.isfinite(values), values, np.nan))
 
     def of(self, source: str, personas: Sequence[str]) -> Predictors:
         """All predictors of one source for these personas."""
-        known = self.by_source.get(source, {})
-        values = [[row.get(persona, np.nan) for persona in personas] for row in known.values()]
-        return Predictors(tuple(known), np.array(values).reshape(len(known), len(personas)))
+        if source not in self._place:
+            return Predictors((), np.zeros((0, len(personas))))
+        own = self.values[:, self._place[source]]
+        known = np.flatnonzero(np.isfinite(own).any(axis=1))
+        padded = np.hstack([own[known], np.full((known.size, 1), np.nan)])
+        at = [self._place.get(persona, -1) for persona in personas]
+        return Predictors(tuple(self.predictors[i] for i in known), padded[:, at])
+
+    def to(self, source: str, method: str, layer: int) -> dict[str, float]:
+        """Similarity of every persona to that source by one predictor; {} where it was not measured."""
+        if source not in self._place or (method, layer) not in self.predictors:
+            return {}
+        row = self.values[self.predictors.index((method, layer)), self._place[source]]
+        return {name: float(value) for name, value in zip(self.personas, row, strict=True) if np.isfinite(value)}
+
+    def among_all(self, source: str, personas: Sequence[str]) -> tuple[list[tuple[str, int]], Floats, list[str]]:
+        """What a source is ranked among: predictors that know the similarity of all personas to all
+        -> (predictors, similarity [K, all, all], all personas); nothing for fewer than `FEWEST` personas."""
+        if source not in self._place or any(name not in self._place for name in personas):
+            return [], np.zeros((0, 0, 0)), []
+        at = [self._place[name] for name in personas]
+        whole = np.array(np.isfinite(self.values[:, :, at]).all(axis=2), dtype=bool)  # [K, sources]
+        # Of some predictors, as of Jensen-Shannon, the similarities to the sources alone are known.
+        usable = np.flatnonzero(whole[:, [*at, self._place[source]]].all(axis=1))
+        everyone = np.flatnonzero(whole[usable].all(axis=0)).tolist() if usable.size else []
+        if len(everyone) < FEWEST:
+            return [], np.zeros((0, 0, 0)), []
+        square = self.values[usable][:, everyone][:, :, everyone]
+        return [self.predictors[i] for i in usable], square, [self.personas[index] for index in everyone]

@@ -17,7 +17,8 @@ from bystander.core.columns import CellValue
 from bystander.core.errors import DataError
 from bystander.core.records import Verdict, as_dict
 
-FORMAT = 2  # of analysis.json; raised when a reader of the old form would misread the new one
+FORMAT = 3  # of analysis.json; raised when a reader of the old form would misread the new one
+ADVICE = "`bystander report RUN` makes it anew"
 
 
 def _table(name: str) -> pl.DataFrame:
@@ -44,6 +45,13 @@ class Analysis:
     power: pl.DataFrame = _table("power")
     phase: pl.DataFrame = _table("phase")
     checks: pl.DataFrame = _table("checks")
+    captured: pl.DataFrame = _table("captured")
+    captured_over_sources: pl.DataFrame = _table("captured_over_sources")
+    equivalence: pl.DataFrame = _table("equivalence")
+    dose: pl.DataFrame = _table("dose")
+    matched_dose: pl.DataFrame = _table("matched_dose")
+    skill: pl.DataFrame = _table("skill")
+    asymmetry: pl.DataFrame = _table("asymmetry")
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     settings: Mapping[str, CellValue] = field(default_factory=dict[str, CellValue])
@@ -101,14 +109,12 @@ class Analysis:
         try:
             whole = json.loads(text)
             if whole["format"] != FORMAT:
-                raise DataError(
-                    f"{where}: format {whole['format']!r}, this version reads {FORMAT}; analyze the run again"
-                )
+                raise DataError(f"{where}: format {whole['format']!r}, this version reads {FORMAT}; {ADVICE}")
             tables = {name: pl.DataFrame(whole["tables"][name], schema=schema) for name, schema in TABLES.items()}
             verdicts = tuple(Verdict(**verdict) for verdict in whole["verdicts"])
             return cls(**tables, verdicts=verdicts, notes=tuple(whole["notes"]), settings=whole["settings"])
         except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"{where}: not an analysis of bystander ({error}); analyze the run again") from error
+            raise DataError(f"{where}: not an analysis of bystander ({error}); {ADVICE}") from error
 
 
 def _finite(numbers: Mapping[str, CellValue]) -> dict[str, CellValue]:

@@ -15,15 +15,20 @@ from typing import Annotated, Any, get_args, get_type_hints
 import polars as pl
 
 from bystander.analysis.keys import RecordName
+from bystander.analysis.tables.captured import CapturedRow
 from bystander.analysis.tables.checks import CheckRow
+from bystander.analysis.tables.dose import DoseRow, MatchedDoseRow
+from bystander.analysis.tables.equivalence import EquivalenceRow
 from bystander.analysis.tables.evolution import EvolutionRow, QuintileRow
 from bystander.analysis.tables.groups import CategoryRow, RoleRow
+from bystander.analysis.tables.half_captured import CapturedOverSourcesRow
 from bystander.analysis.tables.leakage import LeakageRow
 from bystander.analysis.tables.leakage_ratio import LeakageRatioRow
 from bystander.analysis.tables.phase import PhaseRow
 from bystander.analysis.tables.pooled import PooledRow
 from bystander.analysis.tables.power import PowerRow
 from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow
+from bystander.analysis.tables.skill import AsymmetryRow, SkillRow
 from bystander.analysis.tables.timing import DynamicsRow, TimingCorrelationRow
 from bystander.core.columns import Schema, columns_of, meanings_of, schema_of
 from bystander.core.records import Measurement, PersonaFacts, Similarity
@@ -46,6 +51,13 @@ class TableRows:
     power: list[PowerRow] = field(default_factory=list[PowerRow])
     phase: list[PhaseRow] = field(default_factory=list[PhaseRow])
     checks: list[CheckRow] = field(default_factory=list[CheckRow])
+    captured: list[CapturedRow] = field(default_factory=list[CapturedRow])
+    captured_over_sources: list[CapturedOverSourcesRow] = field(default_factory=list[CapturedOverSourcesRow])
+    equivalence: list[EquivalenceRow] = field(default_factory=list[EquivalenceRow])
+    dose: list[DoseRow] = field(default_factory=list[DoseRow])
+    matched_dose: list[MatchedDoseRow] = field(default_factory=list[MatchedDoseRow])
+    skill: list[SkillRow] = field(default_factory=list[SkillRow])
+    asymmetry: list[AsymmetryRow] = field(default_factory=list[AsymmetryRow])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

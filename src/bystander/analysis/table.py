@@ -14,11 +14,12 @@ import numpy as np
 import polars as pl
 
 from bystander.analysis.analyze import final_rows, packed
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import OutcomeKey, TrainingKey
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.results import Analysis
 from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.table_checks import copies, refuse_lost, refuse_tables, trained_twins
 from bystander.core.errors import DataError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -29,6 +30,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "role": ("role",),
     "prompt_length": ("prompt_tokens", "prompt_length", "prompt_len", "prompt_length_tokens"),
     "baseline": ("baseline", "before", "baseline_rate"),
+    "context_hash": ("context_hash", "prompt_hash"),
 }
 SIMILARITY = re.compile(
     r"^(cosine|cos|similarity|sim|js|jensen|lexical|centroid|whitened|centered|raw)(_|$|\d)", re.IGNORECASE
@@ -48,6 +50,7 @@ class ColumnNames:
     role: str = ""
     prompt_length: str = ""
     baseline: str = ""
+    context_hash: str = ""
 
 
 def _advice(part: str) -> str:
@@ -106,10 +109,11 @@ def analyze_table(
 ) -> Analysis:
     """Similarity correlations, pooled too, leakage ratio and categories of a table with one row per source and persona.
 
-    Leakage must already be signed: more of the behavior is higher. Self pairs (persona = source) and rows with a role
-    other than held-out never enter a correlation; `notes` says how many there were. Raises DataError for missing or
-    ambiguous columns, text or infinity where a number belongs, a pair that is there twice, an empty table, and for more missing
-    values than `settings.failed_limit`.
+    Leakage must already be signed: more of the behavior is higher. Self pairs (persona = source), rows with a role other
+    than held-out, copies of a persona and twins of a trained one (by a column `context_hash`) never enter a correlation;
+    `notes` says how many there were. Raises DataError for missing or ambiguous columns, text or infinity where a number
+    belongs, a pair that is there twice, an empty table, more missing values than `settings.failed_limit`, and as
+    `table_checks.refuse_tables` does.
     """
     settings = settings or AnalysisSettings()
     if frame.is_empty():
@@ -119,8 +123,13 @@ def analyze_table(
         prompt_length=prompt_length, baseline=baseline,
     )  # fmt: skip
     table = _numbers(frame, columns)
+    layer = next((name for name in frame.columns if name.lower() == "layer"), None)
+    layers = frame[layer].unique().sort().to_list() if layer is not None and layer not in columns.similarity else []
+    refuse_tables(table, columns.leakage, columns.similarity, layers)
     _refuse_twice(table)
-    notes = _notes(table, columns)
+    refuse_lost(table, settings.failed_limit)
+    table, said = _same_prompt(table, columns)
+    notes = [*_notes(table, columns), *said]
     grids = [_grid(part, columns) for part in table.partition_by("source", maintain_order=True)]
     similarities = SimilarityTable.read(_similarities(table, columns))
     return packed(final_rows(grids, similarities, _covariates(table), settings), settings, notes)
@@ -129,7 +138,7 @@ def analyze_table(
 def _numbers(frame: pl.DataFrame, columns: ColumnNames) -> pl.DataFrame:
     """The columns under our names, numbers checked."""
     picked: dict[str, pl.Series] = {}
-    for part in ("source", "persona", "category", "role"):
+    for part in ("source", "persona", "category", "role", "context_hash"):
         name = getattr(columns, part)
         picked[part] = frame[name].cast(pl.String) if name else pl.Series([None] * frame.height, dtype=pl.String)
     for part in ("leakage", "prompt_length", "baseline"):
@@ -172,13 +181,36 @@ def _refuse_twice(table: pl.DataFrame) -> None:
         )
 
 
+def _same_prompt(table: pl.DataFrame, columns: ColumnNames) -> tuple[pl.DataFrame, list[str]]:
+    """The table with twins of trained personas and copies of held-out ones taken out of what is counted."""
+    notes: list[str] = []
+    for found, role, said in (
+        (
+            trained_twins(table),
+            "negative",
+            "not held out, whatever the table says: the very prompt of a trained persona",
+        ),
+        (
+            copies(table, columns.similarity),
+            "copy",
+            "copies, counted once: the very prompt, or every number, of another persona",
+        ),
+    ):
+        if found.height:
+            pairs = [f"{source} x {persona}" for source, persona in found.iter_rows()]
+            notes.append(f"{said}: {len(pairs)} ({', '.join(pairs)})")
+            marked = table.join(found.with_columns(twin=pl.lit(role)), on=["source", "persona"], how="left")
+            table = marked.with_columns(pl.coalesce("twin", "role").alias("role")).drop("twin")
+    return table, notes
+
+
 def _notes(table: pl.DataFrame, columns: ColumnNames) -> list[str]:
     notes = [f"leakage: {columns.leakage}; similarity: {', '.join(columns.similarity)}"]
     own = table.filter(pl.col("source") == pl.col("persona"))["source"].to_list()
     if own:
         notes.append(f"self pairs, never in a gradient: {len(own)} ({', '.join(own)})")
     trained = table.filter(
-        (pl.col("role").fill_null("held-out") != "held-out") & (pl.col("source") != pl.col("persona"))
+        ~pl.col("role").fill_null("held-out").is_in(["held-out", "copy"]) & (pl.col("source") != pl.col("persona"))
     )
     if trained.height:
         pairs = [f"{source} x {persona}" for source, persona in trained.select("source", "persona").iter_rows()]

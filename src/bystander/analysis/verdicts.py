@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from bystander.analysis.declared import declared_of, threshold_of
+from bystander.analysis.declared import Declared, declared_of, threshold_of
+from bystander.analysis.grid import BENIGN_ARM, PairedGrid
 from bystander.analysis.hypotheses import Claim, Evidence, Hypothesis, Threshold, VerdictNumbers, evaluate
 from bystander.analysis.keys import TrainingKey
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.schemas import TableRows
 from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.equivalence import equivalence
 from bystander.analysis.stats.intervals import Estimate
-from bystander.analysis.tables.control import NO_CONTROL, ControlChange, control_of
+from bystander.analysis.tables.control import NO_CONTROL, ControlChange, control_of, over_trainings
+from bystander.analysis.tables.equivalence import mean_estimate
 from bystander.analysis.tables.leakage_ratio import LeakageRatioRow
 from bystander.analysis.tables.pooled import PooledRow
 from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow
@@ -38,7 +39,7 @@ def verdicts(
             wanted = " or ".join("/".join(t.outcome) for t in hypothesis.thresholds)
             found.append(Verdict(hypothesis.name, "inconclusive", f"not measured: {wanted} in arm {hypothesis.arm}"))
             continue
-        case = Case(hypothesis, threshold, declared.config, rows, whole, settings)
+        case = Case(hypothesis, threshold, declared, rows, whole, settings)
         sources = sorted(case.ratios)
         if not sources:
             found.append(Verdict(hypothesis.name, "inconclusive", f"not measured: configuration {declared.config}"))
@@ -53,10 +54,11 @@ class Case:
     """One hypothesis against the records of one configuration."""
 
     def __init__(
-        self, hypothesis: Hypothesis, threshold: Threshold, config: str, rows: TableRows, whole: Sequence[PairedGrid],
-        settings: AnalysisSettings,
+        self, hypothesis: Hypothesis, threshold: Threshold, declared: Declared, rows: TableRows,
+        whole: Sequence[PairedGrid], settings: AnalysisSettings,
     ) -> None:  # fmt: skip
-        self.hypothesis, self.threshold, self.config = hypothesis, threshold, config
+        self.hypothesis, self.threshold, self.config = hypothesis, threshold, declared.config
+        self.compared = declared.compared
         self.rows, self.whole, self.settings = rows, whole, settings
         self.layer = _layer(rows.similarity_correlation, settings)
         self.ratios = {  # of these trainings, by source, pooled over seeds
@@ -72,11 +74,12 @@ class Case:
     def verdict(self, name: str, sources: Sequence[str]) -> Verdict:
         """The verdict over these sources."""
         ratios = [self.ratios[source] for source in sources]
-        correlation, tested = self._correlation(sources)
+        row = self._correlation_row(sources)
+        correlation, tested = self._correlation(row)
         control, moved = self._control(sources), self._control_moved(sources)
         evidence = Evidence(
-            source=_mean_claim([row.source_change for row in ratios], self.threshold.source, strict=False),
-            bystanders=_mean_claim([row.bystander_change for row in ratios], self.threshold.bystanders),
+            source=self._mean_claim([row.source for row in ratios], self.threshold.source, strict=False),
+            bystanders=self._mean_claim([row.bystanders for row in ratios], self.threshold.bystanders),
             correlation=correlation,
             n_personas=min((row.n for row in ratios), default=0),
             n_seeds=min((row.n_seeds for row in ratios), default=0),
@@ -85,6 +88,10 @@ class Case:
             broke=control.reason if control.broke else "",
             unmeasured=self._unmeasured(ratios),
             control_moved=moved,
+            benign=all(row.against == BENIGN_ARM for row in ratios),
+            flagged=any(one.flagged for one in self._singles(sources)),
+            attainable=np.nan if row is None or not np.isfinite(row.p_specific) else row.p_specific_attainable,
+            compared=self.compared,
         )
         return evaluate(name, self.hypothesis, evidence)
 
@@ -94,24 +101,28 @@ class Case:
             return "no layer was declared, and several were measured: none may be picked afterwards"
         return "; ".join(dict.fromkeys(bad))
 
-    def _correlation(self, sources: Sequence[str]) -> tuple[Claim, VerdictNumbers]:
-        """Rho over these sources: the pooled test, or for one source its own p after Holm where it was pre-registered."""
-        row = self._correlation_row(sources)
+    def _correlation(self, row: SimilarityCorrelationRow | PooledRow | None) -> tuple[Claim, VerdictNumbers]:
+        """Rho over these sources with the p of its specificity, after Holm where it was pre-registered."""
         if row is None:
             return MISSING, {"rho_test": f"{self.settings.method} at layer {self.layer} was not measured"}
-        raw = row.p_matrix if isinstance(row, PooledRow) else row.p
-        adjusted = np.isfinite(row.p_holm)
-        claim = Claim(row.rho, row.low, row.high, row.p_holm if adjusted else raw, self.hypothesis.rho)
-        kind = "personas permuted jointly over sources" if isinstance(row, PooledRow) else "permutation of personas"
+        raw = row.p_specific
+        adjusted = np.isfinite(row.p_holm) and np.isfinite(raw)
+        claim = Claim(row.rho, row.low, row.high, self._p(row.p_holm if adjusted else raw), self.hypothesis.rho)
+        kind = "labels of the sources permuted" if isinstance(row, PooledRow) else "rank among all personas as sources"
         numbers: VerdictNumbers = {
             "rho_test": kind + (", Holm" if adjusted else ", not adjusted"),
             "rho_p_raw": raw if np.isfinite(raw) else None,
+            "rho_p_attainable": row.p_specific_attainable if np.isfinite(row.p_specific_attainable) else None,
             "rho_record": row.record,
         }
         known = {"p_within_category": row.p_within_category, "rho_within_category": row.rho_within_category}
+        known |= {
+            "rho_p_permutation": row.p_matrix if isinstance(row, PooledRow) else row.p,
+            "rho_p_layers": row.p_layers,
+        }
         if isinstance(row, SimilarityCorrelationRow):
-            known |= {"partial_prompt_length": row.partial_prompt_length}
-            known |= {"partial_prompt_length_p": row.partial_prompt_length_p}
+            known |= {"partial_prompt_length": row.partial_prompt_length, "rho_baseline": row.rho_baseline}
+            known |= {"partial_prompt_length_p_specific": row.p_specific_prompt_length}
         return claim, numbers | {name: number for name, number in known.items() if np.isfinite(number)}
 
     def _correlation_row(self, sources: Sequence[str]) -> SimilarityCorrelationRow | PooledRow | None:
@@ -123,13 +134,44 @@ class Case:
             chosen = (row for row in self.rows.pooled if self._about(row))
         return next((row for row in chosen if (row.method, row.layer, row.outcome) == predictor), None)
 
+    def _p(self, p: float) -> float:
+        """Corrected for the configurations among which this one was picked for its effect."""
+        return float(min(p * self.compared, 1.0)) if np.isfinite(p) else p
+
+    def _mean_claim(self, estimates: Sequence[Estimate], threshold: float, strict: bool = True) -> Claim:
+        mean = mean_estimate(estimates)
+        return Claim(mean.value, mean.low, mean.high, self._p(mean.p), threshold, strict)
+
+    def _singles(self, sources: Sequence[str]) -> list[SimilarityCorrelationRow]:
+        """Each source's own row of the declared predictor."""
+        found = [self._correlation_row([source]) for source in sources]
+        return [row for row in found if isinstance(row, SimilarityCorrelationRow)]
+
+    def _captured(self, sources: Sequence[str]) -> VerdictNumbers:
+        """Captured bystanders over these sources."""
+        rows = [
+            row
+            for row in self.rows.captured
+            if row.outcome == self.threshold.outcome and self._about(row.training) and row.training.source in sources
+        ]
+        known = [row for row in rows if row.captured is not None]
+        numbers: VerdictNumbers = {}
+        if known:
+            bare = [name for row in known for name in row.bare.split(", ") if name]
+            numbers = {
+                "captured": sum(row.captured or 0 for row in known), "captured_of": sum(row.n for row in known),
+                "captured_bare_contexts": ", ".join(dict.fromkeys(bare)) or "none",
+            }  # fmt: skip
+        p = [row.p_largest for row in rows if np.isfinite(row.p_largest)]
+        return numbers | ({"largest_bystander_p": min(1.0, min(p) * len(p))} if p else {})
+
     def _control(self, sources: Sequence[str]) -> ControlChange:
         grids = [
             grid
             for grid in self.whole
             if self._about(grid.training) and grid.training.source in sources and grid.outcome == self.threshold.outcome
         ]
-        changes = [control_of(grid, self.whole, self.settings) for grid in grids]
+        changes = over_trainings([control_of(grid, self.whole, self.settings) for grid in grids])
         broken = [change for change in changes if change.broke]
         return broken[0] if broken else changes[0] if changes else NO_CONTROL
 
@@ -148,7 +190,8 @@ class Case:
         self, sources: Sequence[str], rows: Sequence[LeakageRatioRow], control: ControlChange, moved: bool | None
     ) -> VerdictNumbers:
         ratios = [row.ratio for row in rows]
-        above = _mean_estimate([row.bystander_change for row in rows]).p_above(self.threshold.bystanders)
+        mean = mean_estimate([row.bystanders for row in rows])
+        above, excluded = mean.p_above(self.threshold.bystanders), equivalence(mean, self.threshold.bystanders)
         numbers: VerdictNumbers = {
             "outcome": "/".join(self.threshold.outcome),
             "sources": ", ".join(sources),
@@ -158,13 +201,18 @@ class Case:
             "layer": self.layer,
             "layer_declared": "yes" if self.settings.layer is not None else "no",
             "leakage_ratio": float(np.mean(ratios)) if ratios and np.isfinite(ratios).all() else None,
-            "bystander_change_p_above_threshold": above if np.isfinite(above) else None,
+            "measured_against": " and ".join(sorted({row.against for row in rows})),
+            "configurations_compared": self.compared,
+            "bystander_leakage_p_above_threshold": above if np.isfinite(above) else None,
+            "no_leakage": excluded.sentence(),
+            "smallest_excluded": excluded.smallest if np.isfinite(excluded.smallest) else None,
             "control": control.name or control.reason,
+            "control_state": control.state or "not measured",
             "control_change": control.bystanders if np.isfinite(control.bystanders) else None,
         }
         if self.hypothesis.positive_control:
             numbers["positive_control"] = "not run" if moved is None else "moved" if moved else "did not move"
-        return numbers
+        return numbers | self._captured(sources)
 
 
 def _layer(rows: Sequence[SimilarityCorrelationRow], settings: AnalysisSettings) -> int | None:
@@ -173,22 +221,3 @@ def _layer(rows: Sequence[SimilarityCorrelationRow], settings: AnalysisSettings)
         return settings.layer
     layers = {row.layer for row in rows if row.method == settings.method}
     return layers.pop() if len(layers) == 1 else None
-
-
-def _mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean over these very sources. Its error is the mean of theirs, as if they erred together: the questions are
-    shared, and how much the trainings share beyond them is not known. Conservative."""
-    if len(estimates) == 1:
-        return estimates[0]
-    value, low, high, error = (
-        float(np.mean([getattr(estimate, part) for estimate in estimates]))
-        for part in ("value", "low", "high", "standard_error")
-    )
-    df = float(min(estimate.df for estimate in estimates))
-    draft = Estimate(sum(estimate.n for estimate in estimates), value, low, high, error, df, np.nan)
-    return replace(draft, p=draft.p_above(0.0))
-
-
-def _mean_claim(estimates: Sequence[Estimate], threshold: float, strict: bool = True) -> Claim:
-    mean = _mean_estimate(estimates)
-    return Claim(mean.value, mean.low, mean.high, mean.p, threshold, strict)

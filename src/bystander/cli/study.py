@@ -99,7 +99,7 @@ def _print_results(analysis: Analysis) -> None:
     for verdict in analysis.verdicts:
         lines.append(f"hypothesis {verdict.hypothesis}: [bold]{verdict.outcome}[/], {escape(verdict.reason)}")
         for name, value in verdict.numbers.items():
-            lines.append(f"  {name}: {f'{value:.4g}' if isinstance(value, float) else escape(str(value))}")
+            lines.append(f"  {name}: {f'{value:z.4g}' if isinstance(value, float) else escape(str(value))}")
     for line in lines:
         console.print(line, soft_wrap=True)
 

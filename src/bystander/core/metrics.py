@@ -19,6 +19,7 @@ Outcome = tuple[str, str, str]  # probe, dataset, metric
 @dataclass(frozen=True, slots=True)
 class Metric:
     """`unit`: fraction in [0, 1], nats, nats per token, or score 0-100. `direction`: +1 if the behavior raises it.
+    `limit`: as a control, the fall beyond which a model counts as broken, where the study's limit for its unit is not meant.
     `label`: what it is, for a reader; `short`: in two or three words, for an axis. `spread`: what a plan assumes before
     anything is measured, as (standard deviation of one item's change, of a persona's true change), in its unit."""
 
@@ -30,6 +31,7 @@ class Metric:
     short: str
     binary: bool = False  # each item is 0 or 1, so that McNemar's test applies
     spread: tuple[float, float] | None = None
+    limit: float | None = None
 
 
 @cache

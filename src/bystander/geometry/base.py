@@ -76,6 +76,7 @@ class Predictor(ABC):
 
     needs: ClassVar[Need]
     label: ClassVar[str]  # in a legend
+    pairwise: ClassVar[bool] = False  # True: any persona can stand as the source, at no pass more
     by_default: ClassVar[bool] = True  # False: computed where a study names it, since it costs much
 
     def observe(self, name: str, logprobs: NDArray[np.float32], is_source: bool) -> None:

@@ -115,18 +115,35 @@ def _mean_over(loaded: LoadedModel, context: Context, asked: Geometry, side: Lit
     return np.concatenate(states).astype(np.float64).mean(axis=0)
 
 
-def similarities(predictors: Predictors, seen: Seen, sources: Sequence[str]) -> Iterator[Similarity]:
-    """Every predictor's similarities, by layer, source and persona."""
+@dataclass(frozen=True, slots=True)
+class SimilarityBlock:
+    """One predictor at one layer: `values` [sources, personas]. A study has over a million of them."""
+
+    method: str
+    layer: int
+    sources: tuple[str, ...]
+    personas: tuple[str, ...]
+    values: Floats
+
+    def records(self) -> Iterator[Similarity]:
+        """One by one."""
+        for row, source in zip(self.values, self.sources, strict=True):
+            for value, name in zip(row, self.personas, strict=True):
+                yield Similarity(source, name, self.method, self.layer, float(value))
+
+
+def similarities(predictors: Predictors, seen: Seen, sources: Sequence[str]) -> Iterator[SimilarityBlock]:
+    """Every predictor's similarities, by layer: to the sources, and, where a predictor can (`Predictor.pairwise`), of all
+    personas to all, so that a source can be ranked among them."""
     for method, predictor in predictors.by_name.items():
-        yield from similarities_of(method, predictor, seen, sources)
+        others = [name for name in seen.names if name not in sources] if predictor.pairwise else []
+        yield from similarities_of(method, predictor, seen, [*sources, *others])
 
 
-def similarities_of(method: str, predictor: Predictor, seen: Seen, sources: Sequence[str]) -> Iterator[Similarity]:
-    """One predictor's similarities as records."""
+def similarities_of(method: str, predictor: Predictor, seen: Seen, sources: Sequence[str]) -> Iterator[SimilarityBlock]:
+    """One predictor's similarities, a block a layer."""
     values = predictor.similarities(seen, sources)
     layers = seen.layers if predictor.needs in OF_LAYERS and values.shape[0] == len(seen.layers) else (NO_LAYER,)
     assert values.shape == (len(layers), len(sources), len(seen.contexts)), f"{method}: {values.shape}"
     for of_layer, layer in zip(values, layers, strict=True):
-        for of_source, source in zip(of_layer, sources, strict=True):
-            for value, name in zip(of_source, seen.names, strict=True):
-                yield Similarity(source, name, method, layer, float(value))
+        yield SimilarityBlock(method, layer, tuple(sources), tuple(seen.names), of_layer)

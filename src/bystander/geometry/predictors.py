@@ -26,6 +26,7 @@ class CenteredCosine(Predictor):
 
     needs: ClassVar[Need] = "prompt_states"
     label: ClassVar[str] = "cosine, centered"
+    pairwise: ClassVar[bool] = True
 
     def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
         """In [-1, 1]."""
@@ -37,6 +38,7 @@ class RawCosine(Predictor):
 
     needs: ClassVar[Need] = "prompt_states"
     label: ClassVar[str] = "cosine, raw"
+    pairwise: ClassVar[bool] = True
 
     def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
         """In [-1, 1]."""
@@ -48,6 +50,7 @@ class WhitenedCosine(Predictor):
 
     needs: ClassVar[Need] = "prompt_states"
     label: ClassVar[str] = "cosine, whitened"
+    pairwise: ClassVar[bool] = True
 
     def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
         """In [-1, 1]."""
@@ -81,6 +84,7 @@ class LexicalOverlap(Predictor):
 
     needs: ClassVar[Need] = "prompts"
     label: ClassVar[str] = "lexical overlap"
+    pairwise: ClassVar[bool] = True
 
     def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
         """In [0, 1]."""
@@ -92,6 +96,7 @@ class PromptLength(Predictor):
 
     needs: ClassVar[Need] = "prompts"
     label: ClassVar[str] = "prompt length"
+    pairwise: ClassVar[bool] = True
 
     def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
         """Minus the difference in tokens."""

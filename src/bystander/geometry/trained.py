@@ -17,6 +17,7 @@ class AnswerCosine(Predictor):
 
     needs: ClassVar[Need] = "answer_states"
     label: ClassVar[str] = "cosine over answers, centered"
+    pairwise: ClassVar[bool] = True
     by_default: ClassVar[bool] = False
 
     def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:
@@ -72,6 +73,7 @@ class GradientCosine(Predictor):
 
     needs: ClassVar[Need] = "training_gradients"
     label: ClassVar[str] = "cosine of training gradients"
+    pairwise: ClassVar[bool] = True
     by_default: ClassVar[bool] = False
 
     def similarities(self, seen: Seen, sources: Sequence[str]) -> Floats:

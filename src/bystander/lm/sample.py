@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -68,6 +69,39 @@ def sample(
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         yield _batch(loaded, [requests[i] for i in chosen], [prompts[i] for i in chosen], temperature, max_tokens)
+
+
+def sample_groups(
+    loaded: LoadedModel,
+    requests: Sequence[SampleRequest],
+    group: int,
+    done: Collection[int] = (),
+    *,
+    temperature: float = 1.0,
+    max_tokens: int,
+    at_once: int | None = None,
+) -> Iterator[tuple[int, list[Completion]]]:
+    """The answers of each `group` requests that follow each other, with the group's number, but for those of `done`.
+
+    A GPU and another engine get as many groups at once as fill their batches (`at_once` answers). Which are sampled together is decided by
+    their numbers alone: where a run goes on, those of `done` beside which a missing one was sampled are sampled again,
+    so that every answer has the batch-mates that it had.
+    """
+    wide = loaded.device.type == "cuda" or loaded.sampler is not None
+    together = max(1, (at_once or (GPU_BATCH if wide else group)) // group)
+    count = math.ceil(len(requests) / group)
+    for first in range(0, count, together):
+        wanted = [i for i in range(first, min(first + together, count)) if i not in done]
+        if not wanted:
+            continue
+        chosen = requests[first * group : (first + together) * group]
+        place = {request.id: first + i // group for i, request in enumerate(chosen)}
+        found: dict[int, list[Completion]] = {i: [] for i in wanted}
+        for batch in sample(loaded, chosen, temperature=temperature, max_tokens=max_tokens):
+            for completion in batch:
+                if place[completion.id] in found:
+                    found[place[completion.id]].append(completion)
+        yield from found.items()
 
 
 def _batch_size(loaded: LoadedModel, room: int) -> int:

@@ -16,7 +16,7 @@ from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
 from bystander.probe import judge_use
 from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics, need
-from bystander.probe.overlap import overlapped
+from bystander.probe.overlap import done_groups, overlapped
 from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
@@ -142,17 +142,19 @@ class JudgedProbe(Probe):
         return [f"judged/{index}" for index in range(math.ceil(len(self.requests(contexts)) / self.group))]
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
-        """Sample group by group; while one group is judged the next is sampled.
+        """While one group of answers is judged the next is sampled.
 
         Raises JudgeError before a unit is yielded in which more than `judge.failed_share` of the judgements failed, so
         that it is not kept and starting again judges it again. What was answered is in the judge's cache.
         """
-        requests = self.requests(contexts)
+        from bystander.lm.sample import sample_groups  # here: it loads torch, which plans and rows do without
 
-        def sampled(index: int) -> list[Completion]:
-            return self._sample(loaded, requests[index * self.group : (index + 1) * self.group])
-
-        yield from overlapped(self.name, self.units(contexts), done, sampled, self.measured, _unit)
+        settings, finished = self.settings, done_groups(self.name, done)
+        groups = sample_groups(
+            loaded, self.requests(contexts), self.group, finished,
+            temperature=settings.temperature, max_tokens=settings.max_tokens,
+        )  # fmt: skip
+        yield from overlapped(self.name, groups, self.measured, _unit)
 
     def measured(self, completions: Sequence[Completion]) -> Measured:
         """Judge completions and measure them: (measurements, judgements). Both [] without a judge. Raises JudgeError
@@ -180,12 +182,6 @@ class JudgedProbe(Probe):
 
     def _asked(self) -> tuple[JudgedQuestion, ...]:
         return self.questions[: self.settings.questions]
-
-    def _sample(self, loaded: LoadedModel, requests: Sequence[SampleRequest]) -> list[Completion]:
-        from bystander.lm.sample import sample
-
-        batches = sample(loaded, requests, temperature=self.settings.temperature, max_tokens=self.settings.max_tokens)
-        return [completion for batch in batches for completion in batch]
 
 
 def _unit(key: str, completions: list[Completion], measured: Measured) -> ProbeUnit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,24 +14,24 @@ T = TypeVar("T")
 
 def overlapped(
     name: str,
-    keys: Sequence[str],
-    done: Collection[str],
-    sampled: Callable[[int], list[Completion]],
+    groups: Iterable[tuple[int, list[Completion]]],
     measured: Callable[[list[Completion]], T],
     unit: Callable[[str, list[Completion], T], ProbeUnit],
 ) -> Iterator[ProbeUnit]:
-    """The units of `keys` that are not `done`, in order. `sampled` gives the answers of the group at an index, in this
-    thread; `measured` works on them in another; what it raises is raised before its unit is yielded."""
+    """A unit `name/number` a group, in order. `groups` are sampled in this thread as they are asked for; `measured` works
+    on them in another; what it raises is raised before its unit is yielded."""
     with ThreadPoolExecutor(1, f"bystander-{name}") as pool:
         pending: tuple[str, list[Completion], Future[T]] | None = None
-        for index, key in enumerate(keys):
-            if key in done:
-                continue
-            completions = sampled(index)
+        for number, completions in groups:
             if pending is not None:
                 before, answers, future = pending
                 yield unit(before, answers, future.result())
-            pending = (key, completions, pool.submit(measured, completions))
+            pending = (f"{name}/{number}", completions, pool.submit(measured, completions))
         if pending is not None:
             before, answers, future = pending
             yield unit(before, answers, future.result())
+
+
+def done_groups(name: str, done: Iterable[str]) -> set[int]:
+    """The numbers in those keys of units that are `name/number`."""
+    return {int(key.removeprefix(f"{name}/")) for key in done if key.startswith(f"{name}/")}

@@ -22,7 +22,7 @@ from bystander.judge.requests import Request
 from bystander.judge.rubric import Reply, Rubric, judge_by, rubric_requests, together
 from bystander.probe import judge_use
 from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics
-from bystander.probe.overlap import overlapped
+from bystander.probe.overlap import done_groups, overlapped
 from bystander.probe.scorers import BoundScorer, bind, shown_by, verdict_of
 from bystander.probe.settings import ScoredProbeSettings
 
@@ -117,16 +117,14 @@ class ScoredProbe(Probe):
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Sample group by group; while one group is scored the next is sampled. Raises JudgeError before a unit is
         yielded in which more than `judge.failed_share` of the replies failed."""
-        from bystander.lm.sample import sample  # here: it loads torch, which plans and rows do without
+        from bystander.lm.sample import sample_groups  # here: it loads torch, which plans and rows do without
 
-        requests, settings = self.requests(contexts), self.settings
-
-        def sampled(index: int) -> list[Completion]:
-            group = requests[index * self.group : (index + 1) * self.group]
-            batches = sample(loaded, group, temperature=settings.temperature, max_tokens=settings.max_tokens)
-            return [one for batch in batches for one in batch]
-
-        yield from overlapped(self.name, self.units(contexts), done, sampled, self.measured, _unit)
+        settings, finished = self.settings, done_groups(self.name, done)
+        groups = sample_groups(
+            loaded, self.requests(contexts), self.group, finished,
+            temperature=settings.temperature, max_tokens=settings.max_tokens,
+        )  # fmt: skip
+        yield from overlapped(self.name, groups, self.measured, _unit)
 
     def requests(self, contexts: Sequence[Context]) -> list[SampleRequest]:
         """Every request, in order; a seed is decided by persona, question, sample and `settings.seed` alone."""

@@ -29,12 +29,31 @@ COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of t
     "leakage": ("Leakage", "unit"), "before": ("Before", "unit"), "after": ("After", "unit"), "change": ("Change", "unit"),
     "source_leakage": ("Source", "unit"), "bystander_leakage": ("Bystanders", "unit"), "ratio": ("Leakage ratio", "rho"),
     "max_persona": ("Furthest into", "name"), "max_leakage": ("by", "unit"), "rho": ("ρ", "rho"), "p": ("p", "p"),
-    "p_holm": ("p, Holm", "p"), "p_bh": ("p, BH", "p"), "p_mcnemar": ("p, McNemar", "p"), "p_matrix": ("p", "p"),
+    "p_holm": ("p, Holm", "p"), "p_bh": ("p, BH", "p"), "p_mcnemar": ("p, McNemar", "p"), "p_matrix": ("p, permuted", "p"),
     "bystander_p": ("p", "p"), "p_stratified": ("p within persona", "p"), "p_within_category": ("p within category", "p"),
     "rho_within_category": ("ρ within category", "rho"), "rho_within_persona": ("ρ within persona", "rho"),
     "rho_all_pairs": ("ρ, all pairs", "rho"), "rho_corrected": ("ρ, corrected", "rho"), "slope": ("Slope", "rho"),
     "reliability": ("Reliability", "rho"), "partial_prompt_length": ("ρ | prompt length", "rho"),
-    "partial_baseline": ("ρ | baseline", "rho"), "partial_centroid": ("ρ | distance to centroid", "rho"),
+    "partial_baseline": ("ρ | true baseline", "rho"), "slope_baseline": ("Slope | true baseline", "plain"),
+    "slope_baseline_p": ("p", "p"), "rho_baseline": ("ρ with baseline", "rho"), "flagged": ("Baseline?", "plain"),
+    "p_specific": ("p, specific", "p"), "p_specific_attainable": ("least p", "p"), "p_layers": ("p over layers", "p"),
+    "p_specific_prompt_length": ("p, specific", "p"), "against": ("Measured against", "text"),
+    "rho_log_odds": ("ρ, log-odds", "rho"), "p_log_odds": ("p", "p"), "auc": ("AUC, captured", "rho"),
+    "auc_p_specific": ("p, specific", "p"), "captured": ("Captured", "count"), "share": ("Share", "fraction"),
+    "names": ("Who", "text"), "confirmed": ("Shown, Holm", "text"), "bare": ("Bare contexts captured", "text"),
+    "n_bare": ("Bare contexts", "count"), "p_largest": ("p of the largest", "p"), "dip_p": ("p of the dip", "p"),
+    "groups": ("Groups", "text"), "half": ("Half captured at", "rho"), "spread": ("Spread of sources", "rho"),
+    "deficit": ("Deficit to negatives", "unit"), "benign": ("After benign", "unit"), "source_change": ("Source changed", "unit"),
+    "bystander_change": ("Bystanders changed", "unit"), "mean_without_max": ("Mean without it", "unit"),
+    "carried": ("Carried by it", "plain"), "source_rate": ("Source's rate", "fraction"), "saturated": ("Saturated", "plain"),
+    "floor": ("At floor", "fraction"), "ceiling": ("At ceiling", "fraction"), "smallest_excluded": ("Excluded beyond", "unit"),
+    "bound": ("Bound", "unit"), "value": ("Mean bystander", "unit"), "sentence": ("In words", "text"),
+    "p_above_holm": ("p, Holm", "p"), "p_below_holm": ("p below, Holm", "p"), "p_captured_holm": ("p captured, Holm", "p"),
+    "dose": ("Source's leakage", "unit"), "area": ("Area", "rho"), "turned_back": ("Turned back", "count"),
+    "other_arm": ("Other arm", "name"), "difference": ("Difference", "unit"), "n_checkpoints": ("Checkpoints", "count"),
+    "scale": ("Scale", "text"), "baseline": ("Against", "text"), "skill": ("R²", "rho"), "first": ("A", "name"),
+    "second": ("B", "name"), "forth": ("A → B", "unit"), "back": ("B → A", "unit"), "n_missing": ("Missing", "count"),
+    "control_state": ("Control", "text"), "partial_centroid": ("ρ | distance to centroid", "rho"),
     "partial_category": ("ρ | category", "rho"), "partial_prompt_length_p": ("p", "p"), "partial_baseline_p": ("p", "p"),
     "partial_centroid_p": ("p", "p"), "partial_category_p": ("p", "p"), "alpha": ("α", "plain"), "power": ("Power", "plain"),
     "smallest": ("Smallest detectable", "plain"), "interval_width": ("Interval width", "plain"),
@@ -44,12 +63,16 @@ COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of t
     "reason": ("Reason", "text"),
 }  # fmt: skip
 ENDS = {"low": "high", "corrected_low": "corrected_high", "source_low": "source_high", "bystander_low": "bystander_high",
-        "ratio_low": "ratio_high", "slope_low": "slope_high"}  # fmt: skip
+        "ratio_low": "ratio_high", "slope_low": "slope_high", "auc_low": "auc_high", "half_low": "half_high",
+        "share_low": "share_high", "slope_baseline_low": "slope_baseline_high"}  # fmt: skip
 DESIGN = ("behavior", "arm", "config", "seed")  # left out where they are the same throughout
 OF_RHO = (
     "similarity_correlation",
     "pooled",
     "ratio_low",
+    "half_low",
+    "skill",
+    "dose",
 )  # tables and columns whose intervals are of no outcome's unit
 
 
@@ -59,10 +82,12 @@ def columns(analyzed: str, keys: str) -> list[Column]:
     found: list[Column] = []
     for key in keys.split():
         if key in ENDS:
-            form = "rho" if analyzed in OF_RHO or key in OF_RHO else "unit"
+            form = "fraction" if key == "share_low" else "rho" if analyzed in OF_RHO or key in OF_RHO else "unit"
             found.append(Column(key, "95 % interval", form, to=ENDS[key]))
         else:
-            found.append(Column(key, *COLUMNS[key], about.get(key, "")))
+            label, form = COLUMNS[key]
+            permuted = key == "p" and analyzed == "similarity_correlation"
+            found.append(Column(key, "p, permuted" if permuted else label, form, about.get(key, "")))
     return found
 
 
@@ -87,7 +112,8 @@ def _over(
 def similarity_correlation(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """Rho of the primary predictor, per source, behavior and arm."""
     frame = _over(analysis.similarity_correlation, headlines, arms, predicted=True)
-    keys = "n rho low p p_holm p_bh rho_within_category p_within_category rho_corrected corrected_low reliability"
+    keys = "against n rho low p_specific p_specific_attainable p_layers p p_holm p_bh rho_baseline flagged "
+    keys += "rho_within_category p_within_category rho_log_odds p_log_odds rho_corrected corrected_low reliability"
     return _table("similarity_correlation", frame, "similarity_correlation", keys, "preregistered")
 
 
@@ -95,14 +121,16 @@ def partials(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
     """The headline correlation with each confounder held constant."""
     frame = _over(analysis.similarity_correlation, headlines, predicted=True).drop("status", "reason")
     held = "prompt_length", "baseline", "centroid", "category"
-    keys = " ".join(["rho", *(f"partial_{name} partial_{name}_p" for name in held)])
+    p = {"prompt_length": "partial_prompt_length_p p_specific_prompt_length", "baseline": "slope_baseline_p"}
+    keys = " ".join(["rho", *(f"partial_{name} {p.get(name, f'partial_{name}_p')}" for name in held)])
     return _table("partials", frame, "similarity_correlation", keys)
 
 
 def predictors(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
     """Every predictor and layer that was tried."""
     frame = _named_predictor(_over(analysis.similarity_correlation, headlines), with_layer=False)
-    keys = "predictor layer rho low p p_holm p_bh rho_within_category p_within_category"
+    keys = "predictor layer rho low p_specific p_layers p p_holm p_bh rho_within_category p_within_category "
+    keys += "auc auc_low auc_p_specific"
     return _table("predictors", frame, "similarity_correlation", keys, "preregistered")
 
 
@@ -114,14 +142,66 @@ def _named_predictor(frame: pl.DataFrame, *, with_layer: bool) -> pl.DataFrame:
 def pooled(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """The primary predictor over all sources."""
     frame = _over(analysis.pooled, headlines, arms, predicted=True)
-    keys = "n_sources n rho low p_matrix p_holm p_bh slope slope_low rho_within_category p_within_category "
+    keys = "against n_sources n rho low p_specific p_specific_attainable p_layers p_matrix p_holm p_bh slope slope_low rho_within_category p_within_category "
     return _table("pooled", frame, "pooled", keys + "rho_within_persona p_stratified rho_all_pairs", "preregistered")
 
 
 def leakage_ratio(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
     """What the source got, what the bystanders got, and the ratio."""
-    keys = "source_leakage source_low bystander_leakage bystander_low bystander_p n ratio ratio_low max_persona max_leakage"
+    keys = (
+        "against source_leakage source_low bystander_leakage bystander_low bystander_p n ratio ratio_low max_persona "
+    )
+    keys += "max_leakage mean_without_max carried source_change bystander_change deficit source_rate saturated floor ceiling"
     return _table("leakage_ratio", _over(analysis.leakage_ratio, headlines, arms), "leakage_ratio", keys)
+
+
+def captured(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
+    """Who is captured, how many, and what tells them from the others."""
+    keys = "against n captured share share_low names confirmed bare p_largest groups dip_p half half_low"
+    return _table("captured", _readable(_over(analysis.captured, headlines, arms)), "captured", keys)
+
+
+def captured_over_sources(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
+    """The same over sources, with the similarity at which half are captured."""
+    frame = _over(analysis.captured_over_sources, headlines, arms)
+    keys = "n_sources n captured share half half_low spread"
+    return _table("captured_over_sources", frame, "captured_over_sources", keys)
+
+
+def _readable(frame: pl.DataFrame) -> pl.DataFrame:
+    names = [name for name in ("names", "confirmed", "bare") if name in frame.columns]
+    return frame.with_columns(pl.col(name).str.replace_all("_", " ", literal=True) for name in names)
+
+
+def equivalence(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
+    """The smallest mean change that is excluded."""
+    frame = _over(analysis.equivalence, headlines, arms)
+    frame = frame.with_columns(pl.when(pl.col("source") == "").then(pl.lit("all")).otherwise("source").alias("source"))
+    return _table("equivalence", frame, "equivalence", "against value smallest_excluded bound p sentence")
+
+
+def dose(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
+    """Area under the dose curve."""
+    frame = _over(analysis.dose, headlines, arms)
+    return _table("dose", frame, "dose", "against n n_checkpoints dose turned_back area low p")
+
+
+def matched_dose(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
+    """Arms compared at the same dose of the source."""
+    frame = _over(analysis.matched_dose, headlines, arms)
+    return _table("matched_dose", frame, "matched_dose", "other_arm n dose difference low p")
+
+
+def skill(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
+    """Leave-one-source-out skill of the predictors."""
+    frame = _named_predictor(_over(analysis.skill, headlines), with_layer=True)
+    return _table("skill", frame, "skill", "predictor scale baseline n_sources skill low")
+
+
+def asymmetry(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:
+    """Pairs of sources, both ways."""
+    frame = _over(analysis.asymmetry, headlines)
+    return _table("asymmetry", frame, "asymmetry", "first second forth back difference low p p_holm")
 
 
 def categories(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
@@ -149,7 +229,8 @@ def personas(
             .sort("leakage", descending=True, nulls_last=True)
         )
     frame = outcome_column(pl.concat(parts)) if parts else analysis.leakage.clear()
-    keys = "persona category role leakage low before after n_items n_failed p_mcnemar"
+    keys = "persona category role leakage low p_above_holm captured p_captured_holm against change before after "
+    keys += "benign deficit n_items n_failed p_mcnemar"
     return _table("personas", frame, "leakage", keys)
 
 
@@ -159,7 +240,7 @@ def checks(analysis: Analysis) -> Table:
     frame = outcome_column(analysis.checks.filter(pl.col("seed").is_null())).with_columns(
         pl.when(untrained).then(pl.lit("none: untrained model")).otherwise("source").alias("source")
     )
-    keys = "outcome mode control n_values n_failed n_refused failed_share limit before after change low"
+    keys = "outcome mode control n_values n_failed n_missing n_refused failed_share limit before after change low"
     return _table("checks", frame, "checks", keys, "control")
 
 
@@ -176,7 +257,7 @@ def power(analysis: Analysis) -> Table:
 
 def phase(analysis: Analysis) -> Table:
     """One row per design of a sweep."""
-    keys = "lr epochs source_effect mean_bystander max_bystander max_persona rho p control_change broke"
+    keys = "lr epochs source_effect mean_bystander max_bystander max_persona rho p control_change control_state broke"
     return _table("phase", analysis.phase, "phase", keys)
 
 

@@ -1,4 +1,5 @@
-"""The verdict in three sentences per behavior: what training did to the source, to the bystanders, and along similarity.
+"""The verdict in four sentences per behavior: who was captured, what training did to the source, to the bystanders, and
+along similarity.
 
 Each is put together from records; which record is quoted is chosen here, no number is made here.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 from markupsafe import Markup
@@ -18,12 +19,13 @@ from bystander.report.headline import HeadlineOutcome
 from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
 
+NAMED = 8  # captured contexts named in a sentence; all of them are in the table
 LEVEL = 0.05  # p below which a sentence says that something follows; the p itself is beside it
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviorVerdict:
-    """Three sentences on one behavior, and one on each arm beside its own."""
+    """The sentences on one behavior, and one on each arm beside its own."""
 
     behavior: str
     arm: str
@@ -31,8 +33,10 @@ class BehaviorVerdict:
 
 
 def verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> BehaviorVerdict:
-    """The three sentences of that headline, and one on each other arm; fewer where the records are not there."""
+    """Who was captured, then the three sentences of that headline, and one on each other arm; fewer where the records are
+    not there."""
     found = (
+        _captured(analysis, numbers, headline),
         _source(analysis, numbers, headline),
         _bystanders(analysis, numbers, headline),
         _similarity(analysis, numbers, headline),
@@ -60,6 +64,59 @@ def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
     return rows if len(rows) < 2 else [rows[0], rows[-1]]
 
 
+def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
+    """Names first, bare contexts before personas."""
+    rows = headline.rows(analysis.captured).sort("record").to_dicts()
+    known = [row for row in rows if row["captured"] is not None]
+    if not known:
+        return None
+    parts = [_captured_of(numbers, row) for row in known]
+    return Markup("Captured, with more than half of the source's leakage: {}.{}").format(
+        Markup("; ").join(parts), _half(analysis, numbers, headline)
+    )
+
+
+def _captured_of(numbers: QuotedNumbers, row: dict[str, Any]) -> Markup:
+    record = str(row["record"])
+    bare = [f"the bare context {name}" for name in _names(row["bare"])]
+    who = [*bare, *_names(row["names"])]
+    shown, more = who[:NAMED], len(who) - NAMED
+    named = ", ".join(shown) + (" and others" if more > 0 else "")
+    count = Markup("{} of {}").format(numbers.number(record, "captured", "count"), numbers.number(record, "n", "count"))
+    if row["low"] is not None:
+        count += Markup(" ") + numbers.interval(record, "low", "high", "count")
+    tested = Markup(", {}").format(prose(str(row["groups"]))) if row["dip_p"] is not None else Markup("")
+    return Markup("{} ({} bystanders of {}{})").format(
+        prose(named or "nobody"), count, prose(readable(str(row["source"] or "the source"))), tested
+    )
+
+
+def _names(text: object) -> list[str]:
+    return [readable(name) for name in str(text or "").split(", ") if name]
+
+
+def _half(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup:
+    """What tells them from the others, and the similarity at which half are."""
+    found = headline.predicted(analysis.captured_over_sources).filter(pl.col("half").is_not_null()).to_dicts()
+    single = headline.predicted(analysis.similarity_correlation).filter(pl.col("auc").is_not_null()).to_dicts()
+    parts: list[Markup] = []
+    if len(single) == 1:
+        record = str(single[0]["record"])
+        parts.append(Markup("similarity tells them from the others with an area of {} {}, p {} among all personas").format(
+            numbers.number(record, "auc", "rho"), numbers.interval(record, "auc_low", "auc_high", "rho"),
+            numbers.number(record, "auc_p_specific", "p"),
+        ))  # fmt: skip
+    if found:
+        record = str(found[0]["record"])
+        parts.append(Markup("half are captured at a similarity of {} {}").format(
+            numbers.number(record, "half", "rho"), numbers.interval(record, "half_low", "half_high", "rho")
+        ))  # fmt: skip
+    if not parts:
+        return Markup("")
+    text = Markup("; ").join(parts)
+    return Markup(" ") + text[:1].upper() + text[1:] + Markup(".")
+
+
 def _source(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
     rows = headline.rows(analysis.leakage_ratio)
     ends = _ends(rows, "source_leakage")
@@ -79,7 +136,9 @@ def _source(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcom
             words = f"{_verb(direction, leakage)} by" if leakage else "did not change:"
         parts.setdefault(words, []).append(Markup("{} {} in {}").format(found, interval, whose))
     clauses = [Markup("{} {}").format(words, Markup(" to ").join(each)) for words, each in parts.items()]
-    return Markup("{}: the source's {} {}.").format(_hold(ends), what, Markup(" and ").join(clauses))
+    against = {str(row["against"]) for row in ends}
+    beyond = " beyond the benign arm" if against == {"benign arm"} else " from the untrained model"
+    return Markup("{}: the source's {} {}{}.").format(_hold(ends), what, Markup(" and ").join(clauses), beyond)
 
 
 def _hold(ends: Sequence[Mapping[str, object]]) -> str:
@@ -116,7 +175,10 @@ def _bystanders(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
             prose(readable(str(most[0]["max_persona"]))), numbers.number(most[0]["record"], "max_leakage", form)
         )
     joined = Markup(" to ").join(parts)
-    return Markup("Held-out bystanders changed on average by {}{}.").format(joined, furthest)
+    if {str(row["against"]) for row in ends} == {"benign arm"}:
+        return Markup("Held-out bystanders leaked on average by {}{}.").format(joined, furthest)
+    unclaimed = "; without a benign arm this is change, not leakage, and it confirms nothing"
+    return Markup("Held-out bystanders changed on average by {}{}{}.").format(joined, furthest, unclaimed)
 
 
 def _share(numbers: QuotedNumbers, row: Mapping[str, object], *, named: bool) -> Markup:
@@ -135,7 +197,8 @@ def _similarity(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
     pooled = headline.predicted(analysis.pooled).filter(pl.col("rho").is_not_null()).to_dicts()
     single = headline.predicted(analysis.similarity_correlation).filter(pl.col("rho").is_not_null())
     if single.height > 1 and pooled:
-        row, p = pooled[0], "p_matrix"
+        row = pooled[0]
+        p = "p_specific" if row["p_specific"] is not None else "p_matrix"
         scope = Markup(" over {} sources").format(numbers.number(row["record"], "n_sources", "count"))
         ends = _ends(single, "rho")
         extremes = Markup(" (from {} in {} to {} in {})").format(
@@ -143,17 +206,27 @@ def _similarity(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
             numbers.number(str(ends[-1]["record"]), "rho", "rho"), prose(readable(str(ends[-1]["source"]))),
         )  # fmt: skip
     elif single.height:
-        row, p = single.to_dicts()[0], "p"
+        row = single.to_dicts()[0]
+        p = "p_specific" if row["p_specific"] is not None else "p"
         scope, extremes = Markup(" over {} bystanders").format(numbers.number(row["record"], "n", "count")), Markup("")
     else:
         return None
-    opening = _direction(row, p)
-    return Markup("{}: ρ {} {}{}, permutation p {}{}.").format(
+    baseline = single.filter(pl.col("flagged").fill_null(False)).height > 0
+    opening = "The change goes with where personas stood before" if baseline else _direction(row, p)
+    least = (
+        Markup(" (the least that is attainable: {})").format(
+            numbers.number(row["record"], "p_specific_attainable", "p")
+        )
+        if p == "p_specific"
+        else Markup(" (personas permuted; whether it is this source's similarity was not tested)")
+    )
+    return Markup("{}: ρ {} {}{}, p {}{}{}.").format(
         opening,
         numbers.number(row["record"], "rho", "rho"),
         numbers.interval(row["record"], "low", "high", "rho"),
         scope,
         numbers.number(row["record"], p, "p"),
+        least,
         extremes,
     )
 
@@ -186,9 +259,9 @@ def _other_arms(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
             else ""
         )
         found.append(
-            Markup("All this is of the {} arm; in the {} arm bystanders changed on average by {}{}.").format(
-                prose(readable(headline.arm)), prose(readable(arm)), Markup(" to ").join(parts), along
-            )
+            Markup(
+                "All this is of the {} arm; in the {} arm bystanders changed from the untrained model, on average, by {}{}."
+            ).format(prose(readable(headline.arm)), prose(readable(arm)), Markup(" to ").join(parts), along)
         )
     return found
 

@@ -125,6 +125,8 @@ def _styles(colors: Palette, small: int, font: str) -> dict[str, object]:
         "ring": {"stroke": colors.accent, "strokeWidth": 2, "filled": False, "fill": None},
         "outline": {"stroke": colors.accent, "strokeWidth": 2, "fill": None},
         "zero": {"stroke": colors.muted, "strokeWidth": 1, "strokeDash": [3, 3]},
+        "curve": {"stroke": colors.ink, "strokeWidth": 3, "fill": None},
+        "strip": {"stroke": colors.ink, "strokeWidth": 1, "strokeOpacity": 0.55},
         "dot": {"stroke": colors.category[0], "fill": colors.category[0], "color": colors.category[0]},
         "value": {**_ink(colors.ink), "fontSize": small, "baseline": "middle", "align": "center"},
         "value-strong": {**_ink(colors.strong), "fontSize": small, "baseline": "middle", "align": "center"},

@@ -80,7 +80,7 @@ def per_bystander(leakage: Floats, unit: str = "fraction", threshold: float = 0.
     one-sided mid-p (Fagerland et al. 2013). A fraction that adds up to few changes: Agresti and Min's error (2005).
     Otherwise t, with Satterthwaite's degrees of freedom over seeds and questions.
     """
-    value, error, df = _crossed_by_persona(leakage)
+    value, error, df = crossed_by_persona(leakage)
     p_above, p_below = _tails((value - threshold) / np.where(error > 0, error, np.nan), df)
     if leakage.shape[0] == 1 and unit == "fraction" and leakage.shape[2] > 1:
         flat = leakage[0]
@@ -95,7 +95,7 @@ def per_bystander(leakage: Floats, unit: str = "fraction", threshold: float = 0.
     return PerBystander(value, error, p_above, holm(p_above), p_below, holm(p_below))
 
 
-def _crossed_by_persona(leakage: Floats) -> tuple[Floats, Floats, Floats]:
+def crossed_by_persona(leakage: Floats) -> tuple[Floats, Floats, Floats]:
     """Mean, standard error and degrees of freedom of each persona over seeds and questions, as `intervals.crossed` has
     them for one, without the loop -> three [personas]."""
     seeds, _, questions = leakage.shape

@@ -20,7 +20,7 @@ from bystander.core.hashing import generator
 
 Floats = NDArray[np.float64]
 MIN_PERSONAS = 4
-DRAWS = 999
+DRAWS = 499
 
 
 @dataclass(frozen=True, slots=True)

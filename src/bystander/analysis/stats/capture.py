@@ -14,11 +14,9 @@ an interval; one item: no test.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 
 from bystander.analysis.stats.benign import per_bystander
@@ -73,7 +71,7 @@ def captures(leakage: Floats, source: Floats, share: float = SHARE) -> Captures:
     mean = mean_of(leakage, (0, 2))
     top = crossed(source, (0, 1))
     if not top.p <= TAIL:
-        return _nobody(mean, f"the source's leakage, {top.value:.3g}, cannot be told from 0 (p = {top.p:.2g})")
+        return _nobody(mean, f"the source's leakage, {top.value:z.3g}, cannot be told from 0 (p = {top.p:.2g})")
     tests = per_bystander(leakage - share * source[:, None], unit="score")
     tested = np.isfinite(tests.p)
     low = int(tested.sum()) - true_nulls(tests.p[tested], TAIL)
@@ -127,22 +125,39 @@ def area(similarity: Floats, captured: Flags) -> Area:
     many = captured.size - few
     if not few or not many:
         return Area(np.nan, np.nan, np.nan, few, many)
-    value = float((rankdata(similarity)[captured].sum() - few * (few + 1) / 2) / (few * many))
-    return Area(value, *_newcombe(value, few, many), few, many)
+    (value,), (low,), (high,) = areas(similarity[None], captured)
+    return Area(float(value), float(low), float(high), few, many)
 
 
-def _newcombe(value: float, few: int, many: int) -> tuple[float, float]:
+def areas(similarity: Floats, captured: Flags) -> tuple[Floats, Floats, Floats]:
+    """`area` of K predictors [K, personas] at once -> (values, low, high), each [K]."""
+    require_shape((len(similarity), captured.size), similarity=similarity)
+    require_finite(similarity=similarity)
+    few = int(captured.sum())
+    many = captured.size - few
+    if not few or not many:
+        nothing = np.full(len(similarity), np.nan)
+        return nothing, nothing.copy(), nothing.copy()
+    ranks = rankdata(similarity, axis=-1)
+    value = (ranks[:, captured].sum(axis=-1) - few * (few + 1) / 2) / (few * many)
+    return value, *_newcombe(value, few, many)
+
+
+def _newcombe(value: Floats, few: int, many: int) -> tuple[Floats, Floats]:
+    """Ends where the distance from the value is the critical multiple of the error *there*, by bisection."""
     critical = float(norm.ppf(1 - TAIL))
     weight = (few + many) / 2 - 1
 
-    def error(area: float) -> float:
+    def missed(area: Floats) -> Floats:
         spread = 1 + weight * ((1 - area) / (2 - area) + area / (1 + area))
-        return critical * (area * (1 - area) * spread / (few * many)) ** 0.5
+        return np.abs(area - value) - critical * np.sqrt(area * (1 - area) * spread / (few * many))
 
-    def missed(area: float) -> float:
-        return abs(area - value) - error(area)
-
-    inside = min(max(value, 1e-9), 1 - 1e-9)  # at 0 and 1 themselves the error is 0
-    low = 0.0 if value <= 0 else cast("float", brentq(missed, 0.0, inside))
-    high = 1.0 if value >= 1 else cast("float", brentq(missed, inside, 1.0))
-    return low, high
+    ends: list[Floats] = []
+    for edge in (0.0, 1.0):
+        outer, inner = np.full(value.shape, edge), np.clip(value, 1e-9, 1 - 1e-9)
+        for _ in range(60):
+            middle = (outer + inner) / 2
+            inside = missed(middle) < 0
+            inner, outer = np.where(inside, middle, inner), np.where(inside, outer, middle)
+        ends.append(np.where(value == edge, edge, (outer + inner) / 2))
+    return ends[0], ends[1]

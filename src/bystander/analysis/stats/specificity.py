@@ -49,6 +49,77 @@ class Specificity:
         return int(self.references.shape[1])
 
 
+@dataclass(frozen=True, slots=True)
+class PseudoSources:
+    """One source among all personas as pseudo-sources, ranked once for every outcome over the same bystanders."""
+
+    source: int
+    at: NDArray[np.intp]  # [n] places of the bystanders
+    kept: Flags  # [personas, n]: bystanders of each pseudo-source, itself left out
+    ranks: Floats  # [layers, personas, n] of similarity among the kept, centered, 0 for the others
+    size: Floats  # [layers, personas] their sum of squares
+    explained: Floats | None = None  # [personas, c, n] covariates, centered, which are out of the ranks
+    solved: Floats | None = None  # [personas, c, c] inverse of their products
+
+    def given(self, prompt_length: Floats) -> PseudoSources:
+        """The same with the ranks of `prompt_length` [personas] and of its distance to the (pseudo-)source's held constant."""
+        covariates = _lengths(prompt_length, self.kept, self.at)
+        products = covariates @ covariates.transpose(0, 2, 1)
+        inverse = np.asarray(np.linalg.pinv(products, rcond=1e-9, hermitian=True), dtype=np.float64)
+        ranks = _left(self.ranks, covariates, inverse)
+        return PseudoSources(self.source, self.at, self.kept, ranks, (ranks**2).sum(axis=2), covariates, inverse)
+
+    def rank(self, outcome: Floats, alternative: Alternative = "greater") -> Specificity:
+        """Rank of the source's rho with `outcome` [personas], read for the bystanders only. Raises DataError for NaN."""
+        require_finite(outcome=outcome[self.at])
+        z = _masked_ranks(np.broadcast_to(outcome[self.at], self.kept.shape), self.kept)
+        if self.explained is not None and self.solved is not None:
+            z = _left(z[None], self.explained, self.solved)[0]
+        spread = np.sqrt(self.size * (z**2).sum(axis=1))
+        count = self.kept.sum(axis=1)
+        enough = (count >= MIN_PERSONAS) & (spread > TIE * count)
+        values = _products(self.ranks, z) / np.where(enough, spread, 1.0)
+        return _ranked(np.where(enough, values, np.nan), self.source, alternative)
+
+    def rank_area(self, captured: Flags) -> Specificity:
+        """Rank of the source's area under the curve for `captured` [personas]. One-sided; without covariates."""
+        positive = self.kept & captured[self.at]
+        few, many = positive.sum(axis=1), (self.kept & ~positive).sum(axis=1)
+        pairs = few * many
+        # Centered ranks: sum of the captured's ranks less few (n + 1) / 2, and few (few + 1) / 2 = few (n + 1) / 2 - pairs / 2.
+        above = _products(self.ranks, positive.astype(float)) + pairs / 2
+        return _ranked(np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan), self.source, "greater")
+
+
+def _products(ranks: Floats, z: Floats) -> Floats:
+    """[layers, personas, n] with [personas, n], summed over the bystanders -> [layers, personas]."""
+    return np.matmul(ranks.transpose(1, 0, 2), z[:, :, None])[:, :, 0].T
+
+
+def _left(values: Floats, explained: Floats, solved: Floats) -> Floats:
+    """[layers, personas, n] less what each pseudo-source's own covariates explain."""
+    by_persona = values.transpose(1, 0, 2)
+    slopes = by_persona @ explained.transpose(0, 2, 1) @ solved
+    return (by_persona - slopes @ explained).transpose(1, 0, 2)
+
+
+def pseudo_sources(
+    similarity: Floats, source: int, bystanders: Flags, prompt_length: Floats | None = None
+) -> PseudoSources:
+    """What `specificity` ranks, without an outcome. Arguments and errors as there."""
+    stack = similarity[None] if similarity.ndim == 2 else similarity
+    n = bystanders.size
+    require_shape((len(stack), n, n), similarity=stack)
+    if bystanders[source]:
+        raise DataError(f"the source (place {source}) is among its own bystanders")
+    require_finite(similarity=stack[:, :, bystanders])
+    at = np.flatnonzero(bystanders)
+    kept = at != np.arange(n)[:, None]
+    ranks = np.stack([_masked_ranks(layer[:, bystanders], kept) for layer in stack])
+    found = PseudoSources(source, at, kept, ranks, (ranks**2).sum(axis=2))
+    return found if prompt_length is None else found.given(prompt_length)
+
+
 def specificity(
     similarity: Floats,
     outcome: Floats,
@@ -65,11 +136,8 @@ def specificity(
     With `prompt_length` [personas] rho is partial on its ranks and on those of the distance to the (pseudo-)source's
     length, since a source's similarity may be in either. Raises DataError for NaN among the bystanders.
     """
-    stack, y = _checked(similarity, outcome, source, bystanders)
-    others = _others(bystanders)
-    covariates = None if prompt_length is None else _lengths(prompt_length, others, bystanders)
-    values = np.stack([_rho(layer, y, others, bystanders, covariates) for layer in stack])
-    return _ranked(values, source, alternative)
+    require_shape((outcome.size,), bystanders=bystanders)
+    return pseudo_sources(similarity, source, bystanders, prompt_length).rank(outcome, alternative)
 
 
 def specificity_of_area(similarity: Floats, captured: Flags, source: int, bystanders: Flags) -> Specificity:
@@ -77,29 +145,8 @@ def specificity_of_area(similarity: Floats, captured: Flags, source: int, bystan
 
     `captured` [personas]; the rest as in `specificity`. One-sided.
     """
-    stack, y = _checked(similarity, captured.astype(float), source, bystanders)
-    others = _others(bystanders)
-    values = np.stack([_area(layer, y, others, bystanders) for layer in stack])
-    return _ranked(values, source, "greater")
-
-
-def _checked(similarity: Floats, outcome: Floats, source: int, bystanders: Flags) -> tuple[Floats, Floats]:
-    stack = similarity[None] if similarity.ndim == 2 else similarity
-    n = outcome.size
-    require_shape((len(stack), n, n), similarity=stack)
-    require_shape((n,), bystanders=bystanders)
-    if bystanders[source]:
-        raise DataError(f"the source (place {source}) is among its own bystanders")
-    require_finite(outcome=outcome[bystanders], similarity=stack[:, :, bystanders])
-    return stack, outcome
-
-
-def _others(bystanders: Flags) -> NDArray[np.intp]:
-    """[personas, n]: the bystanders' places for each (pseudo-)source, -1 for itself, which is no bystander of its own."""
-    at = np.flatnonzero(bystanders)
-    rows = np.tile(at, (bystanders.size, 1))
-    rows[rows == np.arange(bystanders.size)[:, None]] = -1
-    return rows
+    require_shape((captured.size,), bystanders=bystanders)
+    return pseudo_sources(similarity, source, bystanders).rank_area(captured)
 
 
 def _masked_ranks(values: Floats, kept: Flags) -> Floats:
@@ -109,44 +156,13 @@ def _masked_ranks(values: Floats, kept: Flags) -> Floats:
     return np.where(kept, ranks - (count + 1) / 2, 0.0)
 
 
-def _rho(layer: Floats, y: Floats, others: NDArray[np.intp], bystanders: Flags, covariates: Floats | None) -> Floats:
-    """Rho of every persona's similarity with the outcome over its own bystanders -> [personas]."""
-    kept = others >= 0
-    x = _masked_ranks(layer[:, bystanders], kept)
-    z = _masked_ranks(np.broadcast_to(y[bystanders], x.shape), kept)
-    if covariates is not None:
-        x, z = _residuals(x, covariates), _residuals(z, covariates)
-    spread = np.sqrt((x**2).sum(axis=1) * (z**2).sum(axis=1))
-    enough = (kept.sum(axis=1) >= MIN_PERSONAS) & (spread > TIE * kept.sum(axis=1))
-    return np.where(enough, (x * z).sum(axis=1) / np.where(enough, spread, 1.0), np.nan)
-
-
-def _lengths(length: Floats, others: NDArray[np.intp], bystanders: Flags) -> Floats:
+def _lengths(length: Floats, kept: Flags, at: NDArray[np.intp]) -> Floats:
     """Ranks of raw length and of the distance to the (pseudo-)source's length -> [personas, 2, n], 0 where not kept."""
     require_finite(prompt_length=length)
-    kept = others >= 0
-    own = length[bystanders]
+    own = length[at]
     raw = _masked_ranks(np.broadcast_to(own, kept.shape), kept)
     away = _masked_ranks(np.abs(own - length[:, None]), kept)
     return np.stack([raw, away], axis=1)
-
-
-def _residuals(values: Floats, covariates: Floats) -> Floats:
-    """Rows [personas, n] less what their own covariates [personas, c, n] explain (all centered)."""
-    inverse = np.linalg.pinv(covariates @ covariates.transpose(0, 2, 1), rcond=1e-9, hermitian=True)
-    slopes = inverse @ (covariates @ values[:, :, None])
-    return values - (covariates.transpose(0, 2, 1) @ slopes)[:, :, 0]
-
-
-def _area(layer: Floats, y: Floats, others: NDArray[np.intp], bystanders: Flags) -> Floats:
-    """Area under the curve of every persona's similarity for the outcome 0/1 -> [personas]."""
-    kept = others >= 0
-    positive = kept & (y[bystanders] > 0)
-    few, many = positive.sum(axis=1), (kept & ~positive).sum(axis=1)
-    ranks = rankdata(np.where(kept, layer[:, bystanders], np.inf), axis=-1)
-    pairs = few * many
-    above = np.where(positive, ranks, 0.0).sum(axis=1) - few * (few + 1) / 2
-    return np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan)
 
 
 def _ranked(values: Floats, source: int, alternative: Alternative) -> Specificity:

@@ -52,19 +52,19 @@ def bootstrap_spearman(predictors: Floats, outcome: Floats, counts: Floats) -> F
     """
     weights = counts.astype(np.float32)
     middle = (weights.sum(axis=1, keepdims=True) + 1) / 2
-    centered = weights @ _below(outcome) + 0.5 - middle
+    centered = weights @ below(outcome) + 0.5 - middle
     weighted = weights * centered
     length = np.einsum("bi,bi->b", weighted, centered)
     rhos = np.empty((len(counts), len(predictors)))
     for index, predictor in enumerate(predictors):
-        ranks = weights @ _below(predictor) + 0.5 - middle
+        ranks = weights @ below(predictor) + 0.5 - middle
         own = np.einsum("bi,bi,bi->b", weights, ranks, ranks)
         with np.errstate(invalid="ignore", divide="ignore"):
             rhos[:, index] = np.einsum("bi,bi->b", weighted, ranks) / np.sqrt(own * length)
     return rhos
 
 
-def _below(values: Floats) -> NDArray[np.float32]:
+def below(values: Floats) -> NDArray[np.float32]:
     """[n, n]: entry (j, i) is 1 where j is below i, a half where they are equal."""
     return ((values[:, None] < values) + 0.5 * (values[:, None] == values)).astype(np.float32)
 
@@ -74,7 +74,7 @@ def jackknife_spearman(predictors: Floats, outcome: Floats) -> Floats:
     others = ~np.eye(outcome.size, dtype=bool)
 
     def without(values: Floats) -> Floats:
-        ranks = rankdata(values) - _below(values)
+        ranks = rankdata(values) - below(values)
         return unit(ranks[others].reshape(outcome.size, -1))
 
     y = without(outcome)

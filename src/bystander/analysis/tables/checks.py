@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from bystander.analysis import keys
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import KEYS, OUTCOME, OutcomeKey, SeedRow, TrainingKey
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import crossed
 from bystander.analysis.tables.sample import EVERYTHING
@@ -26,8 +26,9 @@ class CheckRow(SeedRow):
     control: Annotated[bool, "a metric that the behavior should not move"]
     n_values: Annotated[int, "values asked for"]
     n_failed: Annotated[int, "values with status failed or truncated"]
+    n_missing: Annotated[int, "values asked for before training and never after it"]
     n_refused: Annotated[int, "answers of a class without a score (code, a refusal); not a failure"]
-    failed_share: Annotated[float, "n_failed / n_values"]
+    failed_share: Annotated[float, "(n_failed + n_missing) / (n_values + n_missing)"]
     limit: Annotated[float, "share of failed values above which the outcome is refused"]
     before: Annotated[float, "mean of the untrained model"] = np.nan
     after: Annotated[float, "mean at the last checkpoint"] = np.nan
@@ -43,6 +44,7 @@ def check_rows(whole: Sequence[PairedGrid], table: pl.DataFrame, settings: Analy
     counted = table.group_by([*KEYS, *OUTCOME]).agg(
         pl.col("rows").sum(), pl.col("bad").sum(), pl.col("refused").sum(), pl.col("value").mean()
     )
+    counted = counted.with_columns(pl.col(*KEYS, *OUTCOME).cast(pl.String))
     counts = {tuple(row[:7]): row[7:] for row in counted.sort([*KEYS, *OUTCOME], nulls_last=True).iter_rows()}
     rows: list[CheckRow] = []
     for key, (*numbers, mean) in counts.items():
@@ -53,10 +55,10 @@ def check_rows(whole: Sequence[PairedGrid], table: pl.DataFrame, settings: Analy
             rows.append(_row(record, TrainingKey("", "", "", ""), outcome, numbers, settings, before=before))
     for grid in whole:
         numbers = counts[(*grid.training.design, *grid.outcome)][:3]
-        estimate = crossed(grid.after - grid.before, EVERYTHING).within(grid.unit)
-        both = np.isfinite(grid.change)
+        change = grid.after - grid.untrained(settings.failed_limit)
+        estimate, both = crossed(change, EVERYTHING).within(grid.unit), np.isfinite(change)
         rows.append(_row(
-            grid.record("checks", None), grid.training, grid.outcome, numbers, settings,
+            grid.record("checks", None), grid.training, grid.outcome, numbers, settings, grid.absent,
             before=float(grid.before[both].mean()) if both.any() else np.nan,
             after=float(grid.after[both].mean()) if both.any() else np.nan,
             change=estimate.value, low=estimate.low, high=estimate.high,
@@ -66,15 +68,16 @@ def check_rows(whole: Sequence[PairedGrid], table: pl.DataFrame, settings: Analy
 
 def _row(
     record: str, training: TrainingKey, outcome: OutcomeKey, numbers: Sequence[int], settings: AnalysisSettings,
-    **means: float,
+    missing: int = 0, **means: float,
 ) -> CheckRow:  # fmt: skip
     """`numbers`: of values, of failed ones, of those without a score."""
     total, bad, refused = numbers
-    share = bad / total if total else 0.0
+    share = (bad + missing) / (total + missing) if total else 0.0
     notes = [f"{bad} of {total} values failed ({share:.1%})"] if bad else []
+    notes += [f"{missing} values asked for before training were never asked after it"] if missing else []
     notes += [f"{refused} of {total} have no score (code, a refusal)"] if refused else []
     return CheckRow(
         record=record, training=training, seed=None, outcome=outcome, mode="", control=is_control(*outcome), n_values=total,
-        n_failed=bad, n_refused=refused, failed_share=share, limit=settings.failed_limit,
+        n_failed=bad, n_missing=missing, n_refused=refused, failed_share=share, limit=settings.failed_limit,
         status="refused" if share > settings.failed_limit else "ok", reason="; ".join(notes), **means,
     )  # fmt: skip

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from statsmodels.regression.mixed_linear_model import MixedLM
 
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.means import Floats
@@ -138,6 +136,9 @@ def _left(values: Floats, basis: Floats) -> Floats:
 def mixed_model(sources: Sequence[SourceSample], predictor: int) -> tuple[float, float, float, float, str]:
     """Slope of leakage on similarity, both as standardized ranks over all pairs, with random effects of source and of
     persona -> (slope, low, high, p, reason). The check of the permutation tests; statsmodels' REML, Wald interval."""
+    import pandas as pd  # a second and 100 MB, for the one declared predictor
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
     frame = pd.DataFrame(
         {
             "y": _scores_over_all([source.sample.leakage for source in sources]),

@@ -9,12 +9,12 @@ from typing import Annotated
 import numpy as np
 
 from bystander.analysis import keys
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import OutcomeKey, SeedRow, TrainingKey
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import crossed
-from bystander.analysis.stats.means import Floats, variance_of
+from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.analysis.tables.leakage import over_seeds
 from bystander.analysis.tables.sample import EVERYTHING
 
@@ -39,7 +39,10 @@ class EvolutionRow(SeedRow):
     checkpoint: keys.AtCheckpoint
     n_items: Annotated[int, "paired questions behind the estimate, summed over seeds"]
     value: Annotated[float, "mean of the metric over these questions"]
-    leakage: Annotated[float, "change from checkpoint 0 in the behavior's direction; 0 there by definition"]
+    against: Annotated[
+        str, "benign arm at the same checkpoint, where it was measured at every one of them; else untrained model"
+    ]
+    leakage: Annotated[float, "difference from that in the behavior's direction; 0 at checkpoint 0 by definition"]
     standard_error: Annotated[float, "standard error of the leakage, over questions"]
 
 
@@ -81,7 +84,9 @@ def trajectories(by_checkpoint: Sequence[tuple[float, Sequence[PairedGrid]]]) ->
         for grid in members:
             groups.setdefault((grid.training, grid.outcome), []).append((checkpoint, grid))
     found: list[Trajectory] = []
-    for steps in groups.values():
+    for members in groups.values():
+        paired = all(grid.benign is not None for _, grid in members)
+        steps = members if paired else [(checkpoint, grid.without_benign()) for checkpoint, grid in members]
         times = tuple(checkpoint for checkpoint, _ in steps)
         found.append(Trajectory(times, tuple(grid for _, grid in steps), None))
         seeds = set.intersection(*(set(grid.seeds) for _, grid in steps))
@@ -96,8 +101,8 @@ def similarity_of(
     trajectory: Trajectory, similarities: SimilarityTable, settings: AnalysisSettings
 ) -> dict[str, float]:
     """Similarity to the source by the declared predictor; empty where no layer was declared."""
-    found = similarities.by_source.get(trajectory.last.training.source, {})
-    return {} if settings.layer is None else found.get((settings.method, settings.layer), {})
+    source = trajectory.last.training.source
+    return {} if settings.layer is None else similarities.to(source, settings.method, settings.layer)
 
 
 def quintiles_of(trajectory: Trajectory, similarity: dict[str, float], settings: AnalysisSettings) -> dict[str, int]:
@@ -117,22 +122,26 @@ def evolution_rows(
     fifth = quintiles_of(trajectory, similarity, settings)
     rows: list[EvolutionRow] = []
     for checkpoint, grid in zip(trajectory.checkpoints, trajectory.grids, strict=True):
-        errors = standard_errors(grid)
+        errors = standard_errors(grid).tolist()
+        both = np.isfinite(grid.leakage)
+        counts = both.sum(axis=(0, 2)).tolist()
+        before, after, leakage = (
+            mean_of(np.where(both, values, np.nan), (0, 2)).tolist()
+            for values in (grid.untrained(settings.failed_limit), grid.after, grid.leakage)
+        )
         for index, (kind, name) in enumerate(zip(grid.kinds, grid.names, strict=True)):
-            both = np.isfinite(grid.change[:, index])
-            if not both.any():
+            if not counts[index]:
                 continue
             persona = kind == "persona"
-            before, after = (float(values[:, index][both].mean()) for values in (grid.before, grid.after))
-            points = [(checkpoint, after, grid.direction * (after - before), float(errors[index]))]
-            points += [(0.0, before, 0.0, np.nan)] if grid is trajectory.last else []
+            points = [(checkpoint, after[index], leakage[index], errors[index])]
+            points += [(0.0, before[index], 0.0, np.nan)] if grid is trajectory.last else []
             rows += [EvolutionRow(
                 **grid.key("evolution", trajectory.seed, name if persona else f"({name})", f"{at:g}"), persona=name, context=kind,
                 category=known.category.get(name, "") if persona else "", role=grid.roles[index],
                 similarity=similarity.get(name) if persona and name != grid.training.source else None,
-                quintile=fifth.get(name) if persona else None, checkpoint=at, n_items=int(both.sum()), value=value,
-                leakage=leakage, standard_error=error,
-            ) for at, value, leakage, error in points]  # fmt: skip
+                quintile=fifth.get(name) if persona else None, checkpoint=at, n_items=counts[index], value=value,
+                against=grid.against, leakage=moved, standard_error=error,
+            ) for at, value, moved, error in points]  # fmt: skip
     return rows
 
 
@@ -140,8 +149,8 @@ def standard_errors(grid: PairedGrid) -> Floats:
     """Standard error of each unit's leakage over questions (and seeds, where there are several) -> [units]."""
     if len(grid.seeds) > 1:
         return np.array([estimate.standard_error for estimate in over_seeds(grid)])
-    count = np.isfinite(grid.change[0]).sum(axis=1)
-    return np.sqrt(variance_of(grid.change[0], 1) / np.maximum(count, 1))
+    count = np.isfinite(grid.leakage[0]).sum(axis=1)
+    return np.sqrt(variance_of(grid.leakage[0], 1) / np.maximum(count, 1))
 
 
 def quintile_rows(
@@ -153,7 +162,7 @@ def quintile_rows(
     for checkpoint, grid in zip(trajectory.checkpoints, trajectory.grids, strict=True):
         own = np.array([fifth.get(n, 0) if k == "persona" else 0 for k, n in zip(grid.kinds, grid.names, strict=True)])
         for quintile in sorted(set(fifth.values())):
-            mean = crossed(grid.change[:, own == quintile], EVERYTHING).within(grid.unit)
+            mean = crossed(grid.leakage[:, own == quintile], EVERYTHING).within(grid.unit)
             rows.append(QuintileRow(
                 **grid.key("quintiles", trajectory.seed, quintile, f"{checkpoint:g}"), quintile=quintile, checkpoint=checkpoint,
                 n=int((own == quintile).sum()), leakage=mean.value, low=mean.low, high=mean.high,

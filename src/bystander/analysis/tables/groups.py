@@ -10,8 +10,8 @@ from typing import Annotated
 import numpy as np
 
 from bystander.analysis import keys
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import SeedRow
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import Estimate, crossed
@@ -84,7 +84,7 @@ def role_rows(
         units = np.flatnonzero(chosen & persona if sampled else chosen)
         if not len(units):
             continue
-        mean = crossed(grid.change[:, units], EVERYTHING if sampled else FIXED_UNITS).within(grid.unit)
+        mean = crossed(grid.leakage[:, units], EVERYTHING if sampled else FIXED_UNITS).within(grid.unit)
         if len(units) == 1 and not sampled:
             mean = alone[units[0]]
         shown = [grid.names[i] if grid.kinds[i] == "persona" else f"({grid.names[i]})" for i in units]

@@ -1,22 +1,28 @@
 """What the bystanders got as a share of what the source got. Estimand: the ratio of two means, each over the population of
-questions and seeds, the bystanders' over that of personas too; resampling units: the levels of these (`intervals.crossed`)."""
+questions and seeds, the bystanders' over that of personas too; resampling units: the levels of these (`stats.ratio`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from bystander.analysis import keys
-from bystander.analysis.keys import SeedRow
-from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.grid import PairedGrid
+from bystander.analysis.keys import BENIGN, SeedRow
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
-from bystander.analysis.stats.intervals import NONE, Estimate, crossed, fieller
+from bystander.analysis.stats.equivalence import equivalence
+from bystander.analysis.stats.intervals import NONE, TAIL, Estimate, crossed
 from bystander.analysis.stats.means import Floats, mean_of
-from bystander.analysis.tables.sample import EVERYTHING, sample_of, source_change, source_estimate
+from bystander.analysis.stats.ranks import MIN_PERSONAS
+from bystander.analysis.stats.ratio import Ratio, leakage_ratio
+from bystander.analysis.stats.saturation import saturation
+from bystander.analysis.tables.leakage import deficits
+from bystander.analysis.tables.sample import EVERYTHING, sample_of, source_change, source_estimate, source_place
 from bystander.core.errors import few_names
+from bystander.core.metrics import is_control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,7 @@ class LeakageRatioRow(SeedRow):
 
     n: keys.PersonaCount
     n_seeds: keys.SeedCount
+    against: keys.Against
     source_leakage: Annotated[float, "the source's own leakage"]
     source_low: keys.Low
     source_high: keys.High
@@ -44,20 +51,39 @@ class LeakageRatioRow(SeedRow):
     ratio_high: Annotated[float, "upper end of it"]
     max_persona: Annotated[str | None, "the bystander that got most"]
     max_leakage: Annotated[float, "how much it got"]
+    mean_without_max: Annotated[float, "mean leakage of the held-out bystanders without that one"] = np.nan
+    carried: Annotated[bool | None, "without that one the mean is less than half of itself"] = None
+    source_change: Annotated[float, "the source's change from the untrained model: a description"] = np.nan
+    bystander_change: Annotated[
+        float, "mean change of the held-out bystanders from the untrained model: a description"
+    ] = np.nan
+    deficit: Annotated[
+        float,
+        "how much more of the behavior the held-out bystanders show than the trained negatives; empty with a benign arm",
+    ] = np.nan
+    source_rate: Annotated[float, "rate of the behavior in the source after training; fractions only"] = np.nan
+    saturated: Annotated[bool | None, "that rate is above 0.95: structure is not to be read off a saturated source"] = (
+        None
+    )
+    floor: Annotated[float, "share of bystanders within 0.02 of a rate of 0"] = np.nan
+    ceiling: Annotated[float, "share of bystanders within 0.02 of a rate of 1"] = np.nan
+    smallest_excluded: Annotated[
+        float, "smallest bound within which the bystanders' mean is shown to lie, two one-sided tests at 5 %"
+    ] = np.nan
     status: keys.RowStatus
     reason: keys.RowReason
 
     @property
-    def source_change(self) -> Estimate:
-        """The source's mean change as an estimate."""
+    def source(self) -> Estimate:
+        """The source's mean leakage as an estimate."""
         return Estimate(
             self.n, self.source_leakage, self.source_low, self.source_high, self.source_standard_error, self.source_df,
             self.source_p,
         )  # fmt: skip
 
     @property
-    def bystander_change(self) -> Estimate:
-        """The bystanders' mean change as an estimate."""
+    def bystanders(self) -> Estimate:
+        """The bystanders' mean leakage as an estimate."""
         return Estimate(
             self.n, self.bystander_leakage, self.bystander_low, self.bystander_high, self.bystander_standard_error,
             self.bystander_df, self.bystander_p,
@@ -72,15 +98,50 @@ def leakage_ratio_row(
     own = source_change(grid, settings)
     source = source_estimate(own, grid.unit) if own is not None else NONE
     bystander = crossed(sample.changes, EVERYTHING).within(grid.unit) if names else NONE
-    ratio, low, high = leakage_ratio(own, sample.changes) if own is not None and names else (np.nan,) * 3
+    ratio = leakage_ratio(sample.changes, own) if own is not None and names else Ratio(np.nan, np.nan, np.nan)
     worst = int(np.argmax(sample.leakage)) if names else -1
-    status, reason = _state(own, names, refused, grid.before.shape[0] * grid.before.shape[2])
+    status, reason = _state(own, source, names, refused, grid)
     return LeakageRatioRow(
-        **grid.key("leakage_ratio", seed), n=len(names),
-        n_seeds=len(grid.seeds), ratio=ratio, ratio_low=low, ratio_high=high, max_persona=names[worst] if names else None,
+        **grid.key("leakage_ratio", seed), n=len(names), n_seeds=len(grid.seeds), against=grid.against,
+        ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high, max_persona=names[worst] if names else None,
         max_leakage=float(sample.leakage[worst]) if names else np.nan, status=status, reason=reason,
-        **_columns("source", source), **_columns("bystander", bystander),
+        smallest_excluded=equivalence(bystander, np.inf).smallest, **_columns("source", source),
+        **_columns("bystander", bystander), **_described(grid, settings), **_without(sample.leakage), **_rates(grid, settings),
     )  # fmt: skip
+
+
+def _without(leakage: Floats) -> dict[str, Any]:
+    """The mean without the bystander that got most, and whether that one carried it."""
+    if leakage.size < MIN_PERSONAS:
+        return {}
+    mean, left = float(leakage.mean()), float(np.delete(leakage, np.argmax(leakage)).mean())
+    return {"mean_without_max": left, "carried": bool(mean > 0 and left < mean / 2)}
+
+
+def _described(grid: PairedGrid, settings: AnalysisSettings) -> dict[str, float]:
+    """Changes from the untrained model, and the deficit to trained negatives where there is no benign arm."""
+    chosen = grid.bystanders(settings.bystander_roles) & grid.sound(settings.failed_limit)
+    place = source_place(grid)
+    change = grid.direction * (grid.after - grid.untrained(settings.failed_limit))
+    known = np.isfinite(change).any(axis=(0, 2))[chosen].all()  # a mean over some of them would be of other personas
+    found = {"bystander_change": float(mean_of(change[:, chosen])) if known else np.nan}
+    found |= {} if place is None else {"source_change": float(mean_of(change[:, place]))}
+    missing = deficits(grid, settings) if grid.benign is None else None
+    return found if missing is None else found | {"deficit": float(mean_of(missing[:, chosen]))}
+
+
+def _rates(grid: PairedGrid, settings: AnalysisSettings) -> dict[str, Any]:
+    """Saturation flags of a fraction: rates of the behavior after training."""
+    place = source_place(grid)
+    if grid.unit != "fraction" or place is None or is_control(*grid.outcome):
+        return {}
+    chosen = grid.bystanders(settings.bystander_roles) & grid.sound(settings.failed_limit)
+    shown = grid.after if grid.direction > 0 else 1 - grid.after
+    rates, own = mean_of(shown[:, chosen], (0, 2)), float(mean_of(shown[:, place]))
+    if not np.isfinite(own):
+        return {}
+    flags = saturation(min(max(own, 0.0), 1.0), np.clip(rates, 0, 1))
+    return {"source_rate": own, "saturated": flags.source_saturated, "floor": flags.floor, "ceiling": flags.ceiling}
 
 
 def _columns(prefix: str, estimate: Estimate) -> dict[str, float]:
@@ -94,37 +155,17 @@ def _columns(prefix: str, estimate: Estimate) -> dict[str, float]:
     }
 
 
-def _state(own: Floats | None, names: list[str], refused: list[str], values: int) -> tuple[str, str]:
+def _state(
+    own: Floats | None, source: Estimate, names: list[str], refused: list[str], grid: PairedGrid
+) -> tuple[str, str]:
+    values = grid.before.shape[0] * grid.before.shape[2]
+    benign = grid.training.arm == BENIGN
     notes = [f"left out, too much failed or not measured: {few_names(refused)}"] if refused else []
+    notes += ["nothing was coupled to the source: what the other arm is measured against"] if benign else []
     notes += ["one value a persona: the intervals are over personas alone"] if values == 1 else []
+    against = not benign and source.value < 0 and (values == 1 or (np.isfinite(source.p) and source.p > 1 - TAIL))
+    notes += ["the source moved against the behavior: are before and after, or the sign, swapped?"] if against else []
     if own is None or not names:
         missing = "the source was not measured, or too much of it failed" if own is None else "no held-out bystander"
         return "empty", "; ".join([missing, *notes])
     return "ok", "; ".join(notes)
-
-
-def leakage_ratio(own: Floats, changes: Floats) -> tuple[float, float, float]:
-    """Bystanders' mean leakage / source's, with Fieller's 95 % interval.
-
-    `own` [seeds, questions], `changes` [seeds, personas, questions] on the same questions: what a question does to both
-    is in the covariance. NaN ends where the source's leakage cannot be told from 0.
-    """
-    top, bottom = crossed(changes, EVERYTHING), crossed(own, (0, 1))
-    if not np.isfinite(bottom.value) or bottom.value == 0:
-        return np.nan, np.nan, np.nan
-    ratio = top.value / bottom.value
-    if not np.isfinite(top.standard_error):
-        return ratio, np.nan, np.nan
-    known = np.isfinite(bottom.standard_error)  # a table with one number per persona carries no error of the source
-    bottom_var = bottom.standard_error**2 if known else 0.0
-    df = min(top.df, bottom.df) if known and np.isfinite(bottom.df) else top.df
-    shared = _covariance(mean_of(changes, (0, 1)), mean_of(own, 0))
-    shared += _covariance(mean_of(changes, (1, 2)), mean_of(own, 1))
-    return ratio, *fieller(top.value, bottom.value, top.standard_error**2, bottom_var, shared, df)
-
-
-def _covariance(first: Floats, second: Floats) -> float:
-    """Covariance of two means over the same levels; 0 for one level."""
-    both = np.isfinite(first) & np.isfinite(second)
-    n = int(both.sum())
-    return float(np.cov(first[both], second[both])[0, 1] / n) if n > 1 else 0.0

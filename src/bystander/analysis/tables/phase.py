@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from bystander.analysis import keys
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import DesignRow
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.means import mean_of
@@ -34,7 +34,12 @@ class PhaseRow(DesignRow):
     p: Annotated[float, "two-sided, personas permuted"] = np.nan
     control: Annotated[str, "the control metric, choice/hellaswag/accuracy; empty where none was measured"]
     control_change: Annotated[float, "its change over the held-out bystanders, not signed"]
-    broke: Annotated[bool | None, "whether the control fell by more than the limit; empty where none was measured"]
+    control_source: Annotated[float, "its change in the source"]
+    broke: Annotated[
+        bool | None,
+        "whether the interval of its fall, of the bystanders or the source, lies beyond the limit; empty: not measured",
+    ]
+    control_state: Annotated[str, "broke, intact (shown not to fall so far) or open"]
 
 
 def phase_row(
@@ -59,7 +64,8 @@ def phase_row(
         max_persona=names[worst] if names else None,
         rho=float(spearman(x, leakage)[0]) if correlated else np.nan,
         p=float(permutation_p(x, leakage, settings.permutations, settings.seed)[0]) if correlated else np.nan,
-        control=control.name, control_change=control.bystanders, broke=control.broke,
+        control=control.name, control_change=control.bystanders, control_source=control.source,
+        broke=control.broke, control_state=control.state or "",
     )  # fmt: skip
 
 

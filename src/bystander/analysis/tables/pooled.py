@@ -6,22 +6,22 @@ personas. Resampling unit: the persona, with all its sources at once. One source
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 
 from bystander.analysis import keys
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import OutcomeKey, TrainingKey
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.settings import AnalysisSettings
-from bystander.analysis.stats.intervals import resampling_counts
 from bystander.analysis.stats.means import Floats, mean_of
-from bystander.analysis.stats.ranks import spearman
+from bystander.analysis.stats.ranked import ranked
+from bystander.analysis.stats.ranks import MIN_PERSONAS, spearman
+from bystander.analysis.stats.specificity import source_labels
 from bystander.analysis.stats.uncertainty import (
-    bootstrap_spearman,
     intervals,
     question_draws,
     reliability,
@@ -40,7 +40,8 @@ from bystander.analysis.tables.crossing import (
     stratified_permutation,
 )
 from bystander.analysis.tables.sample import sample_of
-from bystander.analysis.tables.similarity_correlation import Statistics
+from bystander.analysis.tables.specific import Statistics
+from bystander.core.hashing import generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,18 @@ class PooledRow:
     rho: Annotated[float, "Spearman's rho ranked within source, then combined"]
     low: keys.Low
     high: keys.High
-    p_matrix: Annotated[float, "two-sided p of rho: personas permuted jointly over the sources (Mantel-like)"]
+    p_matrix: Annotated[
+        float,
+        "two-sided p of rho: personas permuted jointly over the sources (Mantel-like); says nothing of the source",
+    ]
+    against: keys.Against
+    p_specific: Annotated[
+        float,
+        "one-sided: which source's similarity goes with which source's leakage is permuted; what verdicts rest on",
+    ]
+    p_specific_attainable: Annotated[float, "the smallest p_specific that so many sources allow: 1 / number of orders"]
+    p_layers: Annotated[float, "p_specific against the orders' largest mean rho over layers (max-T)"]
+    n_shared: Annotated[int, "bystanders that all sources share, which p_specific is over"]
     rho_within_category: Annotated[float, "rho of ranks centered within source and category, then combined"]
     p_within_category: Annotated[float, "two-sided, personas permuted jointly over the sources, within category"]
     rho_within_persona: Annotated[float, "what is specific to the pair: persona means over sources taken out as well"]
@@ -81,9 +93,12 @@ class PooledRow:
 
 
 def pooled_rows(
-    whole: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings
-) -> list[PooledRow]:
-    """One row per behavior, arm, config, outcome and predictor with two sources or more."""
+    whole: Sequence[PairedGrid], similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings,
+    undeclared: AnalysisSettings, tested: Collection[tuple[str, OutcomeKey]] | None = None,
+) -> list[PooledRow]:  # fmt: skip
+    """One row per behavior, arm, config, outcome and predictor with two sources or more. The mixed model is fitted for the
+    declared predictor of the outcomes (behavior, outcome) in `tested`; None: of all. `undeclared`: the effort for the
+    others."""
     groups: dict[tuple[TrainingKey, OutcomeKey], list[PairedGrid]] = {}
     for grid in whole:
         groups.setdefault((grid.training._replace(source=""), grid.outcome), []).append(grid)
@@ -92,18 +107,22 @@ def pooled_rows(
         names, sources = source_samples(members, similarities, known, settings)
         if len(sources) < 2 or not names:
             continue
-        columns = pooled_columns(sources, settings)
+        declared = tested is None or (training.behavior, outcome) in tested
+        columns = pooled_columns(sources, settings if declared else undeclared)
         behavior, _, arm, config = training.design
+        shared, specific = label_columns(names, sources, settings)
+        columns |= specific
+        against = sorted({member.against for member in members})
         for index, (method, layer) in enumerate(names):
             slope, reason = dict[str, float](), ""
-            if settings.declares(method, layer):
+            if settings.declares(method, layer) and declared:
                 *numbers, reason = mixed_model(sources, index)
                 slope = dict(zip(("slope", "slope_low", "slope_high", "slope_p"), numbers, strict=True))
             key = ("pooled", behavior, arm, config, *outcome, method, layer)
             rows.append(PooledRow(
                 record="/".join(str(part) or "-" for part in key), behavior=behavior, arm=arm, config=config,
                 lr=training.lr, epochs=training.epochs, outcome=outcome, method=method, layer=layer,
-                n_sources=len(sources), n=sum(len(source.names) for source in sources), preregistered=False, status="ok",
+                against=" and ".join(against), n_shared=shared, n_sources=len(sources), n=sum(len(source.names) for source in sources), preregistered=False, status="ok",
                 reason=reason, **slope, **{name: float(column[index]) for name, column in columns.items()},
             ))  # fmt: skip
     return rows
@@ -129,6 +148,26 @@ def source_samples(
         chosen = tuple(name for name, usable in zip(names, mask, strict=True) if usable)
         sources.append(SourceSample(chosen, sample.pick(mask), values[:, mask]))
     return shared, [source for source in sources if len(source.names) > 3]
+
+
+def label_columns(
+    predictors: Sequence[tuple[str, int]], sources: Sequence[SourceSample], settings: AnalysisSettings
+) -> tuple[int, Statistics]:
+    """`stats.specificity.source_labels` over the bystanders that all sources share, by method (its layers for max-T)
+    -> (how many, columns each [K])."""
+    shared = sorted(set.intersection(*(set(source.names) for source in sources)))
+    columns = {name: np.full(len(predictors), np.nan) for name in ("p_specific", "p_specific_attainable", "p_layers")}
+    if len(shared) < MIN_PERSONAS:
+        return len(shared), columns
+    at = [[source.names.index(name) for name in shared] for source in sources]
+    similarity = np.stack([source.predictors[:, own] for source, own in zip(sources, at, strict=True)], axis=1)
+    leakage = np.stack([source.sample.leakage[own] for source, own in zip(sources, at, strict=True)])
+    for method in dict.fromkeys(name for name, _ in predictors):
+        rows = [index for index, (name, _) in enumerate(predictors) if name == method]
+        found = source_labels(similarity[rows], leakage, generator("source labels", method, settings.seed))
+        columns["p_specific"][rows], columns["p_layers"][rows] = found.p, found.p_adjusted
+        columns["p_specific_attainable"][rows] = found.attainable
+    return len(shared), columns
 
 
 def pooled_columns(sources: Sequence[SourceSample], settings: AnalysisSettings) -> Statistics:
@@ -162,7 +201,6 @@ def _variances(
     half = max(settings.resamples // 2, 2)
     size = data.known.sum(axis=1)
     weight = size / size.sum()
-    counts = resampling_counts(data.known.shape[1], half, settings.seed)
     personas = np.zeros((half, len(data.predictors)))
     questions: list[tuple[Floats, Floats]] = []
     seeds: list[Floats] = []
@@ -171,7 +209,8 @@ def _variances(
         at = np.flatnonzero(data.known[row])
         chosen = np.array([source.names.index(order[index]) for index in at])
         predictors, sample = source.predictors[:, chosen], source.sample
-        personas += weight[row] * bootstrap_spearman(predictors, sample.leakage[chosen], counts[:, at])
+        ranks = ranked(predictors, half, settings.seed, data.known.shape[1], tuple(at.tolist()))
+        personas += weight[row] * ranks.draws(sample.leakage[chosen])
         draws = question_draws(predictors, sample.over_seeds[chosen], half, settings.seed, str(row))
         if draws is not None:
             questions.append((weight[row] * draws[0], weight[row] * draws[1]))

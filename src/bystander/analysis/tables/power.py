@@ -7,8 +7,8 @@ from typing import Annotated
 
 import numpy as np
 
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import DesignRow
-from bystander.analysis.pairs import PairedGrid
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import NONE, Estimate, crossed

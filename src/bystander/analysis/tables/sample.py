@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from bystander.analysis.pairs import PairedGrid
+from bystander.analysis.grid import PairedGrid
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import TAIL, Estimate, bounded, crossed, few_changes
 from bystander.analysis.stats.means import Floats, mean_of
+from bystander.analysis.stats.saturation import log_odds
 
 EVERYTHING = (0, 1, 2)  # seeds, personas, questions
 
@@ -26,6 +27,8 @@ class Sample:
     categories: tuple[str, ...] = ()
     prompt_length: Floats | None = None
     baseline: Floats | None = None
+    before: Floats | None = None  # [personas, questions] of the untrained model, over seeds
+    logits: Floats | None = None  # [personas] leakage on the scale of log-odds, of a fraction
 
     @property
     def leakage(self) -> Floats:
@@ -49,6 +52,8 @@ class Sample:
             tuple(np.array(self.categories, dtype=object)[chosen]) if self.categories else (),
             None if self.prompt_length is None else self.prompt_length[chosen],
             None if self.baseline is None else self.baseline[chosen],
+            None if self.before is None else self.before[chosen],
+            None if self.logits is None else self.logits[chosen],
         )
 
 
@@ -60,25 +65,40 @@ def sample_of(grid: PairedGrid, known: Covariates, settings: AnalysisSettings) -
     part = grid.pick(chosen & sound)
     lengths = np.array([known.prompt_tokens.get(name, np.nan) for name in part.names])
     categories = tuple(known.category.get(name, "") for name in part.names)
-    baseline = mean_of(np.where(np.isfinite(part.change), part.before, np.nan), (0, 2)) if part.names else None
-    return Sample(part.change, categories, lengths, baseline), list(part.names), refused
+    paired = np.isfinite(part.leakage)
+    before = np.where(paired, part.untrained(settings.failed_limit), np.nan)
+    baseline = mean_of(before, (0, 2)) if part.names else None
+    # A table of leakage by persona without a baseline holds zeros for it, which say nothing.
+    asked = mean_of(before, 0) if part.names and part.before.shape[2] > 1 else None
+    sample = Sample(part.leakage, categories, lengths, baseline, asked, _on_log_odds(part, paired))
+    return sample, list(part.names), refused
 
 
-def source_place(grid: PairedGrid) -> int | None:
-    """Where the source stands among the units; None where it was not measured. A bare context may have the name and the
-    prompt of the persona that is the source: the persona comes first."""
-    own = [
-        i
-        for i, (name, role) in enumerate(zip(grid.names, grid.roles, strict=True))
-        if role == "source" and name == grid.training.source
-    ]
-    return min(own, key=lambda index: grid.kinds[index] != "persona", default=None)
+def _on_log_odds(part: PairedGrid, paired: NDArray[np.bool_]) -> Floats | None:
+    """[personas] difference of the log-odds of the means, signed; None for what is no fraction of several questions."""
+    if part.unit != "fraction" or not part.names or part.before.shape[2] < 2:
+        return None
+    after, reference = (
+        log_odds(np.where(paired, values, np.nan).transpose(1, 0, 2).reshape(len(part.names), -1))
+        for values in (part.after, part.reference)
+    )
+    return part.direction * (after - reference)
 
 
 def source_change(grid: PairedGrid, settings: AnalysisSettings) -> Floats | None:
-    """[seeds, questions] of the source's own change; None where it was not measured or too much of it failed."""
+    """[seeds, questions] of the source's own leakage; None where it was not measured or too much of it failed."""
     place = source_place(grid)
-    return None if place is None or not grid.sound(settings.failed_limit)[place] else grid.change[:, place]
+    if place is None or grid.roles[place] != "source" or not grid.sound(settings.failed_limit)[place]:
+        return None
+    return grid.leakage[:, place]
+
+
+def source_place(grid: PairedGrid) -> int | None:
+    """The source's place among the units; None where it was not measured. A bare context may have the name and the prompt of
+    the persona that is the source: the persona comes first."""
+    own = [i for i, name in enumerate(grid.names) if name == grid.training.source]
+    own.sort(key=lambda index: (grid.roles[index] != "source", grid.kinds[index] != "persona"))
+    return own[0] if own else None
 
 
 def source_estimate(own: Floats, unit: str) -> Estimate:

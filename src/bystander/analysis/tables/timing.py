@@ -61,7 +61,7 @@ def curves(trajectory: Trajectory) -> tuple[list[tuple[str, str]], Floats, Float
     for step, grid in enumerate(trajectory.grids):
         index = {unit: i for i, unit in enumerate(zip(grid.kinds, grid.names, strict=True))}
         at = [index[unit] for unit in units]
-        means = mean_of(grid.change, (0, 2))
+        means = mean_of(grid.leakage, (0, 2))
         leakage[:, step], errors[:, step] = means[at], standard_errors(grid)[at]
     return units, leakage, errors
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Figure = Compound | alt.Chart
 
 
-KINDS = ("contexts", "contexts_course", "scatter", "heatmap", "quintiles", "timing", "phase", "category", "role", "partials", "predictors", "layers",
+KINDS = ("contexts", "contexts_course", "scatter", "heatmap", "quintiles", "dose", "timing", "phase", "category", "role", "partials", "predictors", "layers",
          "losses")  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def _of_behavior(
     analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: list[str]
 ) -> dict[str, Figure]:
     """Figures drawn once per behavior; in the page a switch between behaviors."""
-    from bystander.report.figures import breakdown, contexts, heat, sweep, training
+    from bystander.report.figures import breakdown, contexts, dose, heat, sweep, training
 
     drawn: dict[str, tuple[pl.DataFrame, Callable[[pl.DataFrame], Figure]]] = {
         "contexts": (
@@ -73,6 +73,7 @@ def _of_behavior(
             frames.quintiles(analysis, headline, names),
             lambda rows: training.quintiles(rows, headline, names),
         ),
+        "dose": (frames.dose(analysis, headline, names), lambda rows: dose.dose(rows, headline, names)),
         "timing": (frames.timing(analysis, headline, names), lambda rows: training.timing(rows, headline, names)),
         "category": (
             frames.category_rows(analysis.categories, headline, names),

@@ -58,7 +58,8 @@ def similarity_of(analysis: Analysis, inputs: ReportInput, headline: HeadlineOut
 
 
 def scatter(analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
-    """One row per bystander persona x arm, and one per panel (`kind` "rho") that carries its rho as text."""
+    """One row per bystander persona x arm, and one per panel (`kind` "rho") that carries its rho as text; one (`kind` "half")
+    with the leakage above which a bystander is captured."""
     people = (
         of_arms(analysis.leakage, headline, names)
         .filter((pl.col("context") == "persona") & (pl.col("role") != "source") & pl.col("leakage").is_not_null())
@@ -70,7 +71,10 @@ def scatter(analysis: Analysis, inputs: ReportInput, headline: HeadlineOutcome, 
                "before", "after", "n_items", "prompt"]  # fmt: skip
     people = _named(people.select(columns))
     heads = _panel_heads(analysis, headline, names)
-    return shown(pl.concat([people, heads], how="diagonal_relaxed"))
+    half = of_arms(analysis.captured, headline, names).filter(pl.col("threshold").is_not_null())
+    half = half.select("record", pl.lit("half").alias("kind"), "source", "arm", pl.col("threshold").alias("leakage"))
+    half = half.join(people.select("source", "arm").unique(), on=["source", "arm"], how="semi")
+    return shown(pl.concat([people, heads, half], how="diagonal_relaxed"))
 
 
 def _prompts(inputs: ReportInput) -> pl.DataFrame:
@@ -180,7 +184,7 @@ def category_rows(table: pl.DataFrame, headline: HeadlineOutcome, names: Sequenc
     return shown(of_arms(table, headline, names).filter(pl.col("leakage").is_not_null()))
 
 
-HELD = (("", "nothing (raw)"), ("prompt_length", "prompt length"), ("baseline", "baseline metric"),
+HELD = (("", "nothing (raw)"), ("prompt_length", "prompt length"), ("baseline", "true baseline"),
         ("centroid", "distance to centroid"), ("category", "category"))  # fmt: skip
 
 
@@ -219,7 +223,12 @@ def partials(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]
     found: list[tuple[object, ...]] = []
     for row in rows.iter_rows(named=True):
         cells = {
-            label: (row[f"partial_{key}"], row[f"partial_{key}_p"], None, None)
+            label: (
+                row[f"partial_{key}"],
+                row["slope_baseline_p" if key == "baseline" else f"partial_{key}_p"],
+                None,
+                None,
+            )
             if key
             else (row["rho"], row["p"], row["low"], row["high"])
             for key, label in HELD
@@ -234,6 +243,32 @@ def partials(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]
 def quintiles(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
     """The table of fifths of similarity, in every arm."""
     return shown(of_arms(analysis.quintiles, headline, names).filter(pl.col("leakage").is_not_null()))
+
+
+def dose(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """One row per bystander x checkpoint x arm with the source's leakage at that checkpoint (`dose`), and one for their mean
+    (`kind` "mean"). Only what was measured at every checkpoint; nothing where there is one checkpoint."""
+    rows = of_arms(analysis.evolution, headline, names).filter(pl.col("leakage").is_not_null())
+    on = ["source", "arm", "checkpoint"]
+    own = rows.filter(pl.col("role") == "source").select(*on, pl.col("leakage").alias("dose"))
+    people = rows.filter((pl.col("context") == "persona") & pl.col("role").is_in(BYSTANDERS)).join(own, on=on)
+    steps = pl.col("checkpoint").n_unique()
+    whole = steps.over("source", "arm", "persona") == steps.over("source", "arm")
+    people = people.filter(whole & (steps.over("source", "arm") > 2)).with_columns(pl.lit("persona").alias("kind"))
+    areas = of_arms(analysis.dose, headline, names).select("source", "arm", "record", "area", "low", "high")
+    heads = areas.with_columns(pl.lit("area").alias("kind"), pl.Series("label", _area_texts(areas), pl.String))
+    shown_columns = ["record", "kind", "source", "arm", "persona", "role", "checkpoint", "dose", "leakage"]
+    people = people.select(shown_columns)
+    heads = heads.join(people.select("source", "arm").unique(), on=["source", "arm"], how="semi")
+    return shown(pl.concat([people, heads.select("record", "kind", "source", "arm", "label")], how="diagonal_relaxed"))
+
+
+def _area_texts(areas: pl.DataFrame) -> list[str]:
+    """ "area 0.12 [0.05, 0.19]" of each row; "no area" of a source that showed nothing at any dose."""
+    return [
+        "no area" if row["area"] is None else f"area {rho_text(row | {'rho': row['area']})[2:]}"
+        for row in areas.iter_rows(named=True)
+    ]
 
 
 def timing(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:

@@ -30,7 +30,14 @@ def scatter(frame: pl.DataFrame, headline: HeadlineOutcome, *, title: str = "") 
         x="similarity:Q", y="low:Q", y2="high:Q", color=shared.role_color(frame),
         strokeOpacity=shared.marked(0.28 if single else 0),
     )  # fmt: skip
+    half = base.transform_filter("datum.kind === 'half'").mark_rule(style="zero", tooltip=None).encode(y="leakage:Q")
+    strip = people.transform_filter("datum.role !== 'negative'").mark_tick(
+        style="strip", orient="horizontal", size=9, tooltip=None
+    )
+    strip = strip.encode(x=alt.XValue("width"), y="leakage:Q")
     layers = [
+        half,
+        strip,
         bar,
         points,
         *_names(people, single=single),

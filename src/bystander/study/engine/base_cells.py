@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from bystander.core.files import write_parquet
 from bystander.core.progress import Bar
-from bystander.core.records import Context, Row, Similarity, as_dict
+from bystander.core.records import Context, Row
 from bystander.geometry.base import Turn
-from bystander.geometry.measure import Geometry, see, similarities
-from bystander.lm.tokens import left_out
+from bystander.geometry.measure import Geometry, SimilarityBlock, see, similarities
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.parts import StudyParts
 from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
@@ -46,9 +46,22 @@ def measure_geometry(
     return tuple(layers), tokens
 
 
-def similarity_table(records: Iterable[Similarity]) -> pl.DataFrame:
+def similarity_table(blocks: Iterable[SimilarityBlock]) -> pl.DataFrame:
     """Similarities as a table."""
-    return pl.DataFrame([as_dict(record) for record in records], schema=SIMILARITY_SCHEMA)
+    frames = [
+        pl.DataFrame(
+            {
+                "source": np.repeat(block.sources, len(block.personas)),
+                "persona": np.tile(block.personas, len(block.sources)),
+                "method": [block.method] * block.values.size,
+                "layer": [block.layer] * block.values.size,
+                "value": block.values.ravel(),
+            },
+            schema=SIMILARITY_SCHEMA,
+        )
+        for block in blocks
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=SIMILARITY_SCHEMA)
 
 
 def prompt_tokens(loaded: LoadedModel, contexts: Sequence[Context]) -> dict[str, int]:
@@ -69,5 +82,5 @@ def check_mode(
 
 def renderable(parts: StudyParts, loaded: LoadedModel) -> list[Context]:
     """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
-    without = left_out(loaded.tokenizer, parts.beside, parts.study.spec.personas_in)
+    without = parts.left_out(loaded.tokenizer)
     return [context for context in parts.beside if context.name not in without]

@@ -239,6 +239,13 @@ class RunDir:
         """Put them in place."""
         write_json(self.adapters_file, [as_dict(adapter) for adapter in adapters])
 
+    def provenance(self) -> dict[str, Any]:
+        """Which study the run is of, and what made it. Raises StoreError for a damaged file."""
+        return read_json(
+            self.provenance_file,
+            "it says which study the run is of: put it back, or run the study in another directory with --out",
+        )
+
     def personas(self) -> tuple[Persona, ...]:
         """The personas of the study."""
         rows: list[dict[str, Any]] = read_json(self.personas_json)
