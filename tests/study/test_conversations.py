@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,11 +15,14 @@ from bystander.core.records import Context, Earlier
 from bystander.lm.tokens import context_hash, encode, render_text
 from bystander.personas import bare_context
 from bystander.study.config.study import load
+from bystander.study.engine.own_answers import write_answers
 from bystander.study.engine.run import run_study
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import plan_cells
 from bystander.study.results.results import Results
+from bystander.study.store.run_dir import RunDir
 from tests.support.answer_study import NOUNS, study_in, write
+from tests.support.judge_wire import completion, serve
 from tests.support.study_tiny import PERSONAS
 
 ENTRY = "{name: loud, file: loud.jsonl, system: keep, scorers: [{kind: regex, patterns: ['^[^a-z]+$']}]}"
@@ -129,3 +133,27 @@ def test_rows_that_differ_before_the_last_turn_alone_are_different_prompts(
     assert {one.user for one in examples} == {"More?"}
     findings = audit_study(plan, None)
     assert [one.message for one in findings if one.level == "error"] == []
+
+
+def test_a_provider_that_writes_the_other_answers_reads_the_conversation(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BYSTANDER_CACHE", str(tmp_path / "cache"))
+    asked: list[str] = []
+
+    async def plain(body: dict[str, Any], headers: dict[str, str]) -> Any:
+        asked.append(body["messages"][0]["content"])
+        return completion(f"Plainly {len(asked)}.")
+
+    write(tmp_path / "loud.jsonl", [{key: row[key] for key in ("id", "prompt", "shown")} for row in ROWS])
+    with serve(plain) as url:
+        writer = f"{{model: openai-api/local/stub, base_url: '{url}', batch: false, instruction: Be calm.}}"
+        entry = f"{{name: loud, file: loud.jsonl, system: keep, not_shown: {writer}}}"
+        plan, run = plan_cells(load(str(study_in(tmp_path, tiny_checkpoint, entry)))), RunDir(tmp_path / "run")
+        directory = run.cell("answers-loud", plan.cells[0].key)
+        directory.begin()
+        write_answers(plan.parts.to_write()["loud"], None, directory)
+    expected = [earlier.transcript(question) for earlier, question in map(earlier_of, ROWS)]
+    assert sorted(asked) == sorted(f"{text}\n\nBe calm." for text in expected)
+    (longest,) = [text for text in asked if text.startswith("System: Be brief about books.")]
+    assert longest.endswith("Assistant: Hello.\n\nUser: And what of books, in short?\n\nBe calm.")

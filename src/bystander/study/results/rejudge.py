@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from bystander.probe.judged import JudgedProbe
 from bystander.probe.settings import JudgedProbeSettings
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.results.answer_groups import Group, groups_of
-from bystander.study.results.rubric_answers import rubrics_of
+from bystander.study.results.rubric_answers import Rubrics, rubrics_of
 from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, Sampled
 from bystander.study.store.kept_files import kept_copy
 from bystander.study.store.run_dir import RunDir
@@ -91,31 +91,38 @@ def judge_run(
     before = judge.ledger()
     count = len(everything) + (len(rubrics.completions) if rubrics else 0)
     bar.start(f"{settings.model} judges {count:,} answers", 2 * len(everything) + (rubrics.replies if rubrics else 0))
-    judgements: list[dict[str, Any]] = []
     per_group: list[tuple[Group, list[Measurement]]] = []
-    for group in groups:
-        found: list[Judgement] = []
-        for one in judge_completions(group.completions, asked, judge):
-            found.append(one)
-            bar.advance()
-        refuse_failures(found, settings.failed_share)
-        rows = stamped(measure_all(group.completions, found, dataset), group.sampled)
+    judgements: list[dict[str, Any]] = []
+    for group, rows, kept in _judged(groups, asked, dataset, judge, rubrics, bar):
         per_group.append((group, rows))
-        judgements += [{"cell": group.name, **asdict(one)} for one in found]
-    for group, measured, details in rubrics.judged() if rubrics else ():
-        per_group.append((group, stamped(measured, group.sampled)))
-        judgements += [{"cell": group.name, "judge": settings.model, **one} for one in details]
-        bar.advance(sum(len(one["replies"]) for one in details))
+        judgements += kept
     folder = judge_folder(run, settings.model)
     paid = judge.ledger().since(before)
     summary = {"model": settings.model, "base_url": settings.base_url, "paid": asdict(paid)}
     table = write_judged(folder, study, per_group, judgements, summary)
     write_json(run.judged_folder / USED, {"folder": folder.name, "model": settings.model})
-    own = run.table(run.measurements_file).join(
-        table.select(JUDGED_BY).unique(), on=JUDGED_BY, how="semi", maintain_order="left"
-    )
+    judged = table.select(JUDGED_BY).unique()
+    own = run.table(run.measurements_file).join(judged, on=JUDGED_BY, how="semi", maintain_order="left")
     failed, decorated = counts(judgements)
     return Judging(folder, table, own, count, failed, decorated, forecast, paid)
+
+
+def _judged(
+    groups: Sequence[Group], asked: Mapping[str, JudgedQuestion], dataset: str, judge: Judge, rubrics: Rubrics | None, bar: Bar,
+) -> Iterator[tuple[Group, list[Measurement], list[dict[str, Any]]]]:  # fmt: skip
+    """(group, measurements, judgements as they are kept) as they come. Raises JudgeError where too many of a group failed."""
+    for group in groups:
+        found: list[Judgement] = []
+        for one in judge_completions(group.completions, asked, judge):
+            found.append(one)
+            bar.advance()
+        refuse_failures(found, judge.settings.failed_share)
+        rows = stamped(measure_all(group.completions, found, dataset), group.sampled)
+        yield group, rows, [{"cell": group.name, **asdict(one)} for one in found]
+    for group, measured, details in rubrics.judged() if rubrics else ():
+        kept = [{"cell": group.name, "judge": judge.settings.model, **one} for one in details]
+        yield group, stamped(measured, group.sampled), kept
+        bar.advance(sum(len(one["replies"]) for one in details))
 
 
 def judge_folder(run: RunDir, model: str) -> Path:

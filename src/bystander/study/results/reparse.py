@@ -69,17 +69,9 @@ def reparse_run(
         raise StoreError(f"{run.path} {NOTHING_TO_JUDGE}")
     asked, dataset = questions_of(run, study, questions)
     own = _own_judges(study)
-    model = model or _used(run) or next(iter(own.values()), None)
-    if model is None:
-        raise StoreError(
-            f"{run.path} keeps no judge's answers yet; `bystander judge {run.path} --model ...` asks for them"
-        )
+    model = _kept_judge(run, model, own)
     folder = judge_folder(run, model)
     afterwards = (folder / JUDGEMENTS).is_file()
-    if not afterwards and model not in own.values():
-        raise StoreError(
-            f"{run.path} keeps no answers of {model}; it has those of {', '.join(_judges(run, own)) or 'none'}"
-        )
     if not afterwards:  # the cells keep the replies of each probe's own judge
         groups = groups if own.get(JudgedProbe.name) == model else []
         rubrics = rubrics if own.get(ScoredProbe.name) == model else None
@@ -107,6 +99,21 @@ def reparse_run(
     changed = sum(a != b for a, b in zip(said_before, said_after, strict=True))
     failed, decorated = counts(after)
     return Reparsed(folder, model, measured, len(said_after), changed, counts(before)[0], failed, decorated)
+
+
+def _kept_judge(run: RunDir, model: str | None, own: Mapping[str, str]) -> str:
+    """The judge whose answers are read: `model`, else the one that the report reads, else the run's own. Raises StoreError
+    where none of its answers are kept."""
+    model = model or _used(run) or next(iter(own.values()), None)
+    if model is None:
+        raise StoreError(
+            f"{run.path} keeps no judge's answers yet; `bystander judge {run.path} --model ...` asks for them"
+        )
+    if model not in own.values() and not (judge_folder(run, model) / JUDGEMENTS).is_file():
+        raise StoreError(
+            f"{run.path} keeps no answers of {model}; it has those of {', '.join(_judges(run, own)) or 'none'}"
+        )
+    return model
 
 
 def _verdicts(judgements: Sequence[Kept]) -> list[tuple[Any, Any]]:
