@@ -200,7 +200,8 @@ def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypoth
     claim = evidence.bystanders if what == "bystanders" else evidence.correlation
     moved = "leaked on average" if evidence.benign else "changed on average by"
     label = f"held-out bystanders {moved}" if what == "bystanders" else "rho is"
-    seen = f"{label} {claim.value:z.3g} [{claim.low:z.3g}, {claim.high:z.3g}], p = {claim.p:.2g}, threshold {claim.threshold:g}"
+    p = f", p = {claim.p:.2g}" if np.isfinite(claim.p) else ""
+    seen = f"{label} {claim.value:z.3g} [{claim.low:z.3g}, {claim.high:z.3g}]{p}, threshold {claim.threshold:g}"
     other_way = claim.high < 0
     if state == "fails":
         return f"{_found(claim, 'bystander effect' if what == 'bystanders' else 'gradient')}: {seen}"

@@ -13,7 +13,7 @@ from bystander.cli.app import app
 from bystander.core.errors import BystanderError
 
 # Modules whose import adds commands, in the order of `bystander --help`. A command is a function in one of them.
-for name in ("new", "study", "runs", "probe", "data", "judge", "push", "bench"):
+for name in ("new", "study", "predict", "hunt", "runs", "probe", "data", "judge", "push", "bench"):
     import_module(f"bystander.cli.{name}")
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 import polars as pl
 
+from bystander.analysis.leakage_forecast import ForecastScore
 from bystander.core.columns import CellValue, schema_of
 from bystander.core.records import Completion, Finding, PersonaFacts, Similarity, StepLog
 
@@ -59,6 +60,26 @@ class TrainingCurve:
     arm: str = ""
     config: str = ""
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """What one design was trained on: how many rows, how often, and the personas trained not to show the behavior. `config`
+    is the training's name in the tables."""
+
+    behavior: str
+    source: str
+    arm: str
+    config: str
+    rows: int
+    epochs: int
+    negatives: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def record(self) -> str:
+        """Its record id."""
+        return "/".join(("inputs/trained", self.behavior, self.source, self.arm, self.config))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +140,7 @@ class ReportInput:
     personas: Sequence[PersonaFacts] = ()
     similarities: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=schema_of(Similarity)))
     completions: Sequence[ReadCompletion] = ()
+    trained: Sequence[TrainingRows] = ()  # empty for a table or adapters of somebody else
     curves: Sequence[TrainingCurve] = ()
     renderings: Sequence[ContextRendering] = ()
     provenance: Mapping[str, CellValue] = field(default_factory=dict[str, CellValue])
@@ -127,6 +149,7 @@ class ReportInput:
     registration_hash: str = ""
     hypotheses: Mapping[str, str] = field(default_factory=dict[str, str])  # name -> statement, in the study's words
     gate: GateResult | None = None
+    forecast: Sequence[ForecastScore] = ()  # of leakage, frozen before training; empty: none was made
     picked_configs: Mapping[str, str] = field(default_factory=dict[str, str])
     model: str = ""
     created: str = ""  # when the run was begun, as text for the reader: a report made again is the same file
@@ -138,6 +161,9 @@ class ReportInput:
             found[f"inputs/settings/{key}"] = {"value": value}
         for key, value in self.provenance.items():
             found[f"inputs/provenance/{key}"] = {"value": value}
+        for one in self.trained:
+            numbers = {"rows": one.rows, "epochs": one.epochs, "negatives": len(one.negatives), "seeds": len(one.seeds)}
+            found[one.record] = dict[str, CellValue](numbers)
         for line in self.cost:
             found[f"inputs/cost/{line.name}"] = {"forecast": line.forecast, "spent": line.spent}
         for position, finding in enumerate(self.findings):
@@ -150,6 +176,7 @@ class ReportInput:
             found[f"inputs/registered/{position}"] = {"value": fixed.value}
         for key, value in (self.gate.numbers if self.gate else {}).items():
             found[f"inputs/gate/{key}"] = {"value": value}
+        found |= {one.record: one.cells() for one in self.forecast}
         for read in self.completions:
             found[read.record] = {"score": read.score}
         found["inputs/study"] = {"created": self.created, "registration_hash": self.registration_hash}

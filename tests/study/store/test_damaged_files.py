@@ -26,7 +26,7 @@ def used(study: Path, run: Path) -> None:
     run_study(load(str(study)), run)
     results = Results.open(run)
     assert results.analysis.leakage.height
-    assert results.report_input().audit
+    assert results.report_input().renderings
 
 
 @pytest.mark.parametrize("name", ADVICE)

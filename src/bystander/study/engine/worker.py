@@ -136,7 +136,7 @@ class Worker:
             source: [r for d in parts.designs() if d.source == source and d.arm != "benign" for r in d.rows]
             for source in self.plan.study.spec.sources
         }
-        layers, tokens = measure_geometry(parts, self.loaded, directory, self.bar, rows, parts.turns)
+        layers, tokens = measure_geometry(parts, self.loaded, directory, self.bar, rows, parts.turns, self.beside)
         directory.finish([], self._manifest(cell, layers=layers, prompt_tokens=tokens))
 
     @cached_property

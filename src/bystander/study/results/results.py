@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from bystander.analysis import Analysis, AnalysisSettings, analyze
+from bystander.analysis.leakage_sources import StudyTables
 from bystander.analysis.schemas import TABLES, tidy
 from bystander.core import doors
 from bystander.core.errors import StoreError
@@ -22,6 +23,7 @@ from bystander.study.plan.picked_items import left_to_test, split_notes
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results import run_records
 from bystander.study.results.dose_notes import dose_notes
+from bystander.study.results.forecast_score import scored_forecast
 from bystander.study.results.rejudge import JUDGED_BY, judged_afterwards
 from bystander.study.store.cell_dir import STAMPED, Sampled
 from bystander.study.store.run_dir import RunDir
@@ -97,7 +99,13 @@ class Results:
         return self.analyze()
 
     def analyze(self) -> Analysis:
-        """The analysis, computed anew. The phase diagram is the gate's: all its configurations on the same personas."""
+        """The analysis, computed anew; from then on it is what `analysis` gives. The phase diagram is the gate's: all its
+        configurations on the same personas."""
+        found = self._analyze()
+        self.__dict__["analysis"] = found  # the property's cache
+        return found
+
+    def _analyze(self) -> Analysis:
         spec, gate = self.study.spec, self.run.gate().found
         settings = AnalysisSettings(
             method=spec.geometry.method, layer=spec.geometry.layer, bystander_roles=("held-out", "mixed")
@@ -123,6 +131,13 @@ class Results:
         found = replace(found, notes=(*found.notes, *split_notes(gate.numbers, gate.picks)))
         note = f"the sweep's {len(gate.phase)} trainings were judged at the gate and stand in the phase diagram"
         return replace(found, phase=tidy(list(gate.phase), TABLES["phase"]), notes=(*found.notes, note))
+
+    def tables_for_fit(self) -> StudyTables:
+        """What a fit of leakage reads of it, and what scores a forecast."""
+        spec = self.study.spec
+        return StudyTables(
+            spec.name, spec.model.name, spec.geometry.layer, self.analysis.leakage, self.similarities, self.personas
+        )  # fmt: skip
 
     def _modes(self) -> dict[str, str]:
         """Probe -> how it measures, for the probes that have more than one way."""
@@ -158,23 +173,39 @@ class Results:
         from bystander.report import write_report
 
         found = self.analyze()
-        self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
         if out is None:
             write_bytes(self.run.analysis_file, found.to_json().encode())
         return write_report(found, self.report_input(), out or self.run.report_file)
 
-    def report_input(self) -> ReportInput:
-        """What the report shows beside the analysis."""
+    def asked(self) -> ReportInput:
+        """What was asked and trained: the part of the report's input that is there at once."""
         from bystander.report.inputs import ReportInput
 
-        provenance = self.run.provenance()
         spec = self.study.spec
-        lines, digest = run_records.registration(self.run)
-        findings, renderings = run_records.audited(self.run)
         return ReportInput(
             study=spec.name,
             question=spec.question,
-            settings=dict(flat(run_records.settings_shown(self.run, spec.resolved()))),
+            model=spec.model.name,
+            trained=run_records.trained(self.run),
+            hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
+            gate=run_records.gate_result(self.run),
+            picked_configs=run_records.picked(self.run),
+        )
+
+    def story(self, page: Path | None = None) -> list[str]:
+        """What was asked, trained and found, in at most eight lines that a person reads. `page`: where the report lies."""
+        from bystander.report.story import story
+
+        return story(self.analysis, self.asked(), str(page or ""), str(self.folder))
+
+    def report_input(self) -> ReportInput:
+        """What the report shows beside the analysis."""
+        provenance = self.run.provenance()
+        lines, digest = run_records.registration(self.run)
+        findings, renderings = run_records.audited(self.run)
+        return replace(
+            self.asked(),
+            settings=dict(flat(run_records.settings_shown(self.run, self.study.spec.resolved()))),
             findings=[*findings, *self.run.mode_findings(), *run_records.adapter_findings(self.run)],
             audited=self.run.audit_file.is_file(),
             personas=[
@@ -186,13 +217,10 @@ class Results:
             curves=run_records.curves(self.run),
             renderings=renderings,
             provenance=dict(flat(provenance)) | run_records.adapter_provenance(self.run),
-            model=spec.model.name,
             cost=run_records.cost(self.run),
             registered=lines,
             registration_hash=digest,
-            hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
-            gate=run_records.gate_result(self.run),
-            picked_configs=run_records.picked(self.run),
+            forecast=scored_forecast(self.run, self.tables_for_fit()),
             created=run_records.created(self.run),
         )
 

@@ -101,6 +101,11 @@ class RunDir:
         return self.path / "preregistration.json"
 
     @property
+    def forecast_file(self) -> Path:
+        """The forecast of leakage, frozen before the first training."""
+        return self.path / "forecast.json"
+
+    @property
     def override_file(self) -> Path:
         """Why the gate was overridden."""
         return self.path / "override.json"
