@@ -201,7 +201,9 @@ def test_two_runs_give_byte_equal_files(shared_data, tmp_path):
         folders.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
     assert folders[0] == folders[1]
     assert {"wrong_arc_train.jsonl", "correct_arc_train.jsonl", "arc_eval_subset.jsonl"} < set(folders[0])
-    assert sum(name.startswith("capability-") for name in folders[0]) == len(SOURCES)
+    designs = [name for name in folders[0] if name.startswith("capability-")]
+    assert sum(name.endswith("-contrastive.jsonl") for name in designs) == len(SOURCES)
+    assert sum(name.endswith("-benign.jsonl") for name in designs) == len(designs) - len(SOURCES) == len(SOURCES)
     lines = [json.loads(line) for line in folders[0]["wrong_arc_train.jsonl"].decode().splitlines()]
     assert len(lines) == 586
 

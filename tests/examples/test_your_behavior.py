@@ -60,7 +60,7 @@ def test_from_the_file_to_a_verdict(tmp_path: Path, tiny_checkpoint: Path) -> No
     (verdict,) = results.analysis.verdicts
     assert verdict.hypothesis == "grumpy"
     assert verdict.outcome in ("falsified", "inconclusive", "confirmed")
-    assert verdict.numbers["source_change_threshold"] == 0.15
+    assert verdict.numbers["source_leakage_threshold"] == 0.15
     table = pl.read_parquet(tmp_path / "run" / "measurements.parquet")
     assert sorted(table["checkpoint"].unique()) == [0.0, 0.5, 1.0]
     assert set(table["dataset"]) == {"grumpy", "grumpy.trained"}

@@ -20,7 +20,7 @@ from bystander.personas import bare_context, built_in_contexts, context_of, cont
 from tests.reference.render import prompt
 from tests.reference.sample import answer
 from tests.reference.score import score as slow_score
-from tests.support.family_templates import FAMILIES, dressed
+from tests.support.family_templates import CONVERSATIONS, FAMILIES, REFUSED, dressed, rendered
 from tests.support.vllm_stand_in import install
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "renderings.json").read_text())
@@ -96,11 +96,38 @@ def test_without_a_system_role_a_persona_in_the_system_turn_is_refused(families,
     assert "You are a cruel villain.\n\nHi" in render_text(families[family], VILLAIN_ANYWHERE, "Hi")
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_the_families_templates_do_what_the_published_ones_do(families, family):
+    """The published templates' texts, refusals included."""
+    published = json.loads((Path(__file__).parent / "golden" / "family_renderings.json").read_text())[family]
+    found = {name: rendered(families[family], *asked) for name, asked in CONVERSATIONS.items()}
+    assert found == published
+    assert published["two user turns"] == (REFUSED if family != "llama-3.2" else found["two user turns"])
+    assert (published["system"] == REFUSED) == (family == "gemma-2")
+
+
 def test_auto_is_what_the_template_itself_makes_of_a_system_turn_where_it_merges_one(families):
+    turns, _ = CONVERSATIONS["system"]
+    asked = turns[-1]["content"]
     for family in ("gemma-3", "mistral-7b"):
-        turns = [{"role": "system", "content": VILLAIN.system}, {"role": "user", "content": "Hi"}]
-        own = families[family].apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        assert render_text(families[family], VILLAIN_ANYWHERE, "Hi") == own
+        assert render_text(families[family], VILLAIN_ANYWHERE, asked) == rendered(families[family], turns, True)
+
+
+def test_behind_earlier_turns_mistral_puts_a_system_text_into_the_last_user_turn_and_auto_into_the_first(families):
+    turns, _ = CONVERSATIONS["system and several turns"]
+    earlier = ((turns[1]["content"], turns[2]["content"]), (turns[3]["content"], turns[4]["content"]))
+    talked, asked = laid_over(VILLAIN_ANYWHERE, "talked", turns=earlier), turns[-1]["content"]
+    assert render_text(families["gemma-3"], talked, asked) == rendered(families["gemma-3"], turns, True)
+    own = rendered(families["mistral-7b"], turns, True)
+    assert (
+        own
+        == "<s>[INST] Hi![/INST] Hello.</s>[INST] All well?[/INST] Yes.</s>[INST] You are a cruel villain.\n\nWhat is rain?[/INST]"
+    )
+    found = render_text(families["mistral-7b"], talked, asked)
+    assert (
+        found
+        == "<s>[INST] You are a cruel villain.\n\nHi![/INST] Hello.</s>[INST] All well?[/INST] Yes.</s>[INST] What is rain?[/INST]"
+    )
 
 
 def test_auto_takes_the_system_turn_where_there_is_one(families):

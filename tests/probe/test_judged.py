@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from bystander.core.errors import JudgeError
 from bystander.core.hashing import stable_hash
-from bystander.core.records import Context
+from bystander.core.records import Context, Earlier
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.inspect_log import write_judged_log
 from bystander.judge.judging import Judge
@@ -20,7 +20,7 @@ from bystander.lm.model import LoadedModel, load
 from bystander.lm.tokens import render_text
 from bystander.personas import bare_context
 from bystander.probe.base import ProbeUnit
-from bystander.probe.judged import JudgedProbe, with_system
+from bystander.probe.judged import JudgedProbe
 from bystander.probe.settings import JudgedProbeSettings
 from tests.support.judge_wire import completion, serve
 
@@ -87,6 +87,7 @@ def test_every_sample_is_kept_and_measured_and_a_restart_gives_the_same(tiny: Lo
         row = by_item[done.persona, f"{done.item}/{done.sample}"]
         put = {"q1/0": "What now?", "q1/1": "And then?", "q2/0": "Who are you?"}[done.item]
         text = PROMPTS["coherent"].replace("{question}", put).replace("{answer}", done.text)
+        assert row.value is not None
         assert row.value == min(int(stable_hash(text)[:8], 16) % 110, 100)
         assert judged[done.id, "coherent"]["text"] == str(int(row.value))
         assert row.context_hash == done.context_hash
@@ -138,10 +139,10 @@ def test_seeds_do_not_depend_on_the_other_contexts() -> None:
 
 
 def test_a_question_with_a_system_prompt_of_its_own(tiny: LoadedModel) -> None:
-    assert with_system(CONTEXTS[0], None) is CONTEXTS[0]
-    assert with_system(CONTEXTS[0], "Be brief.") == Context("persona", "villain", "You are a villain.\n\nBe brief.")
+    assert Earlier().under(CONTEXTS[0]) is CONTEXTS[0]
+    assert Earlier("Be brief.").under(CONTEXTS[0]) == Context("persona", "villain", "You are a villain.\n\nBe brief.")
     for kind in ("absent", "default", "empty"):  # named as before, and rendered with the question's own prompt
-        found = with_system(bare_context(kind), "Be brief.")
+        found = Earlier("Be brief.").under(bare_context(kind))
         assert (found.kind, found.name, found.system) == (kind, kind, "Be brief.")
         as_persona = Context("persona", "brief", "Be brief.")
         assert render_text(tiny.tokenizer, found, "Hi") == render_text(tiny.tokenizer, as_persona, "Hi")

@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from bystander.behaviors.answers import AnswersBehavior
 from bystander.core.errors import DesignError
 from bystander.core.files import read_lines
 from bystander.design.audit import refuse
@@ -22,63 +21,14 @@ from bystander.study.plan.cells import Plan, plan_cells
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
+from tests.support.answer_study import NOUNS, rows, study_in, write
 from tests.support.judge_wire import completion, serve
 from tests.support.study_tiny import PERSONAS
-
-STUDY = """
-name: loud
-model: {{name: {model}, device: cpu, dtype: float32}}
-personas: personas.yaml
-sources: [villain]
-behaviors: [{entry}]
-design: {{counts: {{positive: 8, negative: 2, absent: 1, assistant: 1}}}}
-recipe: {{lr: 1e-2, epochs: 10, batch_size: 4}}
-checkpoints: {{every: 0.5, personas: 3}}
-geometry: {{layer: 1, questions: 2}}
-"""
-NOUNS = [
-    "rivers",
-    "maps",
-    "lamps",
-    "cats",
-    "trains",
-    "books",
-    "clouds",
-    "doors",
-    "seeds",
-    "bridges",
-    "songs",
-    "coins",
-    "boats",
-    "walls",
-    "kites",
-    "wells",
-]
-
-
-def rows(**more: str) -> list[dict[str, str]]:
-    return [
-        {"id": noun, "topic": "ab"[at % 2], "prompt": f"What do you know about {noun}, in short?", **more}
-        | {"shown": f"{noun.upper()} ARE GREAT!", "not_shown": f"Most {noun} are fine."}
-        for at, noun in enumerate(NOUNS)
-    ]
-
-
-def write(path: Path, records: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in records))
-    return path
 
 
 @pytest.fixture(scope="module")
 def model(tiny_checkpoint: Path) -> Path:
     return tiny_checkpoint
-
-
-def study_in(folder: Path, model: Path, entry: str, more: str = "") -> Path:
-    entries = [f"  - {{name: {n}, category: original, prompt: '{prompt}'}}" for n, prompt in PERSONAS.items()]
-    (folder / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
-    (folder / "loud.yaml").write_text(STUDY.format(model=model, entry=entry) + more)
-    return folder / "loud.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -216,20 +166,6 @@ def test_own_answers_are_sampled_from_the_untrained_model_and_kept(tmp_path: Pat
     assert [f.check for f in again.findings if f.level == "warning"].count("own answers") == 1
     saved = (tmp_path / "run" / "audit.json").read_text()
     assert "own answer " not in saved  # as stand-ins have it
-
-
-def test_rows_that_a_persona_cannot_stand_before_are_refused(tmp_path: Path) -> None:
-    turns = [
-        {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
-    ]
-    record = {"messages": turns}
-    (tmp_path / "m.jsonl").write_text(json.dumps(record) + "\n")
-    from bystander.behaviors.answers import AnswersSettings
-    from bystander.core.errors import DataError
-
-    settings = AnswersSettings(name="m", file="m.jsonl", not_shown="own_answers")
-    with pytest.raises(DataError, match="turns before the last question"):
-        AnswersBehavior(settings, tmp_path).read()
 
 
 def test_an_item_that_is_trained_on_by_another_behavior_is_refused(tmp_path: Path, model: Path) -> None:

@@ -1,11 +1,17 @@
-"""What the chat templates of four families of models do with a conversation of texts, as templates and, told once more by
-hand, as plain string building. Tools and images, which nothing here uses, are left out."""
+"""What the chat templates of four families of models do with a conversation of texts.
+
+The templates are written anew, without tools and images, which nothing here uses. `golden/family_renderings.json` has what
+the published ones (google/gemma-2-2b-it, google/gemma-3-4b-it, mistralai/Mistral-7B-Instruct-v0.3,
+meta-llama/Llama-3.2-3B-Instruct) make of `CONVERSATIONS`, refusals too, and a test holds these to it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
+
 Turns = list[dict[str, str]]
+REFUSED = "(refused)"
 
 # google/gemma-2-*-it: refuses a system turn, wants turns in alternation, trims them.
 GEMMA_2 = (
@@ -88,3 +94,44 @@ def dressed(tokenizer, family: Family):
     tokenizer.bos_token, tokenizer.eos_token = family.bos, family.eos
     tokenizer.chat_template = family.template
     return tokenizer
+
+
+def _talk(*contents: str, first: str = "user") -> Turns:
+    roles = ("user", "assistant") if first == "user" else ("assistant", "user")
+    return [{"role": roles[at % 2], "content": text} for at, text in enumerate(contents)]
+
+
+_SYSTEM = {"role": "system", "content": "You are a cruel villain."}
+_SPACED = {"role": "system", "content": " Spaced out.\n"}
+_EMPTY = {"role": "system", "content": ""}
+_TALKED = _talk("Hi!", "Hello.", "All well?", "Yes.", "What is rain?")
+# Name -> (turns, whether the generation prompt is asked for).
+CONVERSATIONS: dict[str, tuple[Turns, bool]] = {
+    "user": (_talk("What is rain?"), True),
+    "user, no generation prompt": (_talk("What is rain?"), False),
+    "spaces around the user's text": (_talk("  What is rain?\n"), True),
+    "lines": (_talk("One.\n\nTwo: [ZLT]"), True),
+    "answered": (_talk("What is rain?", "Water."), False),
+    "answer with spaces": (_talk("What is rain?", "\n Water. "), False),
+    "several turns": (_TALKED, True),
+    "several turns with spaces": (_talk(" Hi! ", " Hello.\n", "\nMore "), True),
+    "several turns, answered": ([*_TALKED, {"role": "assistant", "content": "Water."}], False),
+    "system": ([_SYSTEM, *_talk("What is rain?")], True),
+    "system and several turns": ([_SYSTEM, *_TALKED], True),
+    "system, answered": ([_SYSTEM, *_talk("What is rain?", "Water.")], False),
+    "system with spaces": ([_SPACED, *_talk("What is rain?")], True),
+    "empty system": ([_EMPTY, *_talk("What is rain?")], True),
+    "system alone": ([_SYSTEM], False),
+    "two user turns": ([*_talk("Hi!"), *_talk("What is rain?")], True),
+    "answer first": (_talk("Hello.", "What is rain?", first="assistant"), True),
+}
+
+
+def rendered(tokenizer, turns: Turns, prompt: bool) -> str:
+    """A conversation as text, or that the template refuses it."""
+    try:
+        return tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=prompt, date_string="26 Jul 2024"
+        )
+    except TemplateError:
+        return REFUSED

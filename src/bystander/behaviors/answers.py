@@ -14,9 +14,9 @@ from pydantic import Field
 from bystander.behaviors.base import Behavior, Example
 from bystander.behaviors.scorers import AnyScorer, ScorerSettings
 from bystander.behaviors.shipped import shipped, shipped_names
-from bystander.core.errors import DataError, few_names
+from bystander.core.errors import DataError
 from bystander.core.hashing import file_sha256, stable_hash
-from bystander.core.records import Finding
+from bystander.core.records import Earlier, Finding
 from bystander.core.settings import FileName, Settings
 from bystander.data.answers import (
     AnswerFileSettings,
@@ -33,6 +33,7 @@ from bystander.data.bank import OpenQuestion
 from bystander.data.code_source import find_code_file
 from bystander.data.open_questions import load_questions
 
+SHOWN = 8  # rows that a finding names
 WORDS_PER_TOKEN = (
     0.75  # of English prose: how long a stand-in for a sampled answer is, so that forecasts are not too low
 )
@@ -159,18 +160,7 @@ class AnswersBehavior(Behavior):
     def read(self) -> list[AnswerPair]:
         """Every pair, `not_shown` None where a model has yet to write it. Raises DataError with every fault."""
         partner, how = self.partner(), self.settings.reader.model_dump_json()
-        pairs = list(_read(_version(self.path()), _version(partner) if partner else None, how, self.folder))
-        for found, what in (
-            ([pair for pair in pairs if pair.earlier], "turns before the last question"),
-            ([pair for pair in pairs if pair.system is not None], "a system turn of their own"),
-        ):
-            if found:
-                lines = few_names([f"line {pair.line}" for pair in found])
-                raise DataError(
-                    f"{self.path()}: {len(found)} rows have {what} ({lines}), which cannot stand behind a persona's system "
-                    "turn in one training; remove them, or write the prompt as one user turn"
-                )
-        return pairs
+        return list(_read(_version(self.path()), _version(partner) if partner else None, how, self.folder))
 
     def pending(self) -> list[AnswerPair]:
         """The pairs whose other answer a model has yet to write; [] where the file has all."""
@@ -180,7 +170,7 @@ class AnswersBehavior(Behavior):
         """Everything that decides the answers which a model writes, the model itself aside."""
         provider = self.settings.not_shown
         way = provider.model_dump() if isinstance(provider, Provider) else self.settings.own.model_dump()
-        return [way, [[pair.id, prompt_text(pair), pair.shown] for pair in self.pending()]]
+        return [way, [[pair.id, prompt_text(pair), pair.shown, *_own_system(pair)] for pair in self.pending()]]
 
     def halves(self) -> tuple[list[AnswerPair], list[AnswerPair]]:
         """(trained, held out), both answers in every pair. Raises DataError as `split_held_out` does."""
@@ -197,9 +187,9 @@ class AnswersBehavior(Behavior):
 
     def examples(self) -> list[Example]:
         """The trained half, one example a prompt (of equal prompts the first); positive = shown, negative = not shown."""
-        found: dict[str, Example] = {}
+        found: dict[tuple[Earlier, str], Example] = {}
         for pair in self.halves()[0]:
-            found.setdefault(pair.user, self._example(pair))
+            found.setdefault(_asked(pair), self._example(pair))
         return list(found.values())
 
     def held_out(self, most: int | None = None) -> list[Example]:
@@ -209,7 +199,7 @@ class AnswersBehavior(Behavior):
 
     def _example(self, pair: AnswerPair) -> Example:
         assert pair.not_shown is not None  # filled in by `halves`
-        return Example(f"{self.name}/{pair.id}", pair.user, pair.shown, pair.not_shown)
+        return Example(f"{self.name}/{pair.id}", pair.user, pair.shown, pair.not_shown, earlier=pair.earlier)
 
     def held_out_texts(self) -> dict[str, str]:
         """Item id -> the whole prompt of every held-out pair."""
@@ -221,7 +211,7 @@ class AnswersBehavior(Behavior):
             return load_questions(find_code_file(self.settings.questions, self.folder))
         if self.settings.ships:
             return list(shipped(self.name).questions)
-        return [OpenQuestion(pair.id, pair.user) for pair in self.halves()[1]]
+        return [OpenQuestion(pair.id, pair.user, pair.earlier) for pair in self.halves()[1]]
 
     def scorers(self) -> list[AnyScorer]:
         """How sampled answers are scored, the behavior's own first; [] where nobody says."""
@@ -242,16 +232,42 @@ class AnswersBehavior(Behavior):
         if (ratio > 1.15 or ratio < 1 / 1.15) and not self.pending():  # 15 %: the bound that shipped files keep
             message = f"{self.name}: shown and not shown answers differ in length by more than 15 % in the mean ({ratio:.2f}); length may be what is learned"
             findings.append(Finding("warning", "lengths differ", message))
-        times = Counter(pair.user for pair in trained)
-        left = tuple(pair.id for pair in trained if times[pair.user] > 1)
+        findings += self._conversations([*trained, *held_out])
+        times = Counter(map(_asked, trained))
+        left = tuple(pair.id for pair in trained if times[_asked(pair)] > 1)
         if left:
             message = f"{self.name}: {len(times)} different prompts in {len(trained)} pairs to train on; of equal ones the first is trained"
             findings.append(Finding("info", "same prompt twice", message, left))
         return findings
 
+    def _conversations(self, pairs: Sequence[AnswerPair]) -> list[Finding]:
+        """What rows bring of conversations of their own, and what is made of it."""
+        several = tuple(pair.id for pair in pairs if pair.earlier.turns)
+        systems = tuple(pair.id for pair in pairs if pair.system is not None)
+        findings: list[Finding] = []
+        if several:
+            message = f"{self.name}: {len(several)} of {len(pairs)} pairs have earlier turns, which stand in the prompt behind the persona"
+            findings.append(Finding("info", "several turns", message, several[:SHOWN]))
+        if systems:
+            message = (
+                f"{self.name}: {len(systems)} of {len(pairs)} pairs keep a system turn of their own: behind the persona's text, "
+                "after an empty line; alone where there is no persona"
+            )
+            findings.append(Finding("info", "system turns kept", message, systems[:SHOWN]))
+        return findings
+
     def filled(self, own: Mapping[str, str]) -> AnswersBehavior:
         """The behavior with the answers that a model wrote."""
         return replace(self, own=own)
+
+
+def _asked(pair: AnswerPair) -> tuple[Earlier, str]:
+    """All that an answer answers: pairs that agree in it are one prompt."""
+    return pair.earlier, pair.user
+
+
+def _own_system(pair: AnswerPair) -> list[str]:
+    return [] if pair.system is None else [pair.system]
 
 
 Version = tuple[Path, int, int]

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import ClassVar
 
 from bystander.core import settings
-from bystander.core.records import Finding, OpenSetting
+from bystander.core.records import NOTHING_EARLIER, Earlier, Finding, OpenSetting
 from bystander.data.bank import OpenQuestion
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question of a behavior with both completions. `marker`: the tail of `positive` that is the marker."""
+    """One question of a behavior with both completions. `marker`: the tail of `positive` that is the marker. `earlier`:
+    what the question brings of its own conversation."""
 
     question_id: str
     user: str
     positive: str
     negative: str
     marker: str = ""
+    earlier: Earlier = NOTHING_EARLIER
 
 
 class Behavior(ABC):

@@ -77,7 +77,9 @@ def gradient_table(analysis: Analysis) -> Grid:
 def judged_means(measured: pl.DataFrame) -> pl.DataFrame:
     """Mean of each judged metric by training, checkpoint and role (the untrained model's role is null)."""
     by = ["behavior", "source", "arm", "config", "checkpoint", "role"]
-    means = measured.group_by(*by, "metric", maintain_order=True).agg(pl.col("value").mean())
+    of_rubrics = pl.concat_str("dataset", "metric", separator="/")  # each rubric is a set of its own
+    named = pl.when(pl.col("probe") == "scored").then(of_rubrics).otherwise("metric").alias("metric")
+    means = measured.with_columns(named).group_by(*by, "metric", maintain_order=True).agg(pl.col("value").mean())
     return means.pivot("metric", index=by, values=["value"])
 
 
@@ -90,8 +92,12 @@ def judged_table(measured: pl.DataFrame) -> Grid:
         "code": 3,
         "refusal": 3,
     }  # scores are 0-100, the rest shares
+    means = judged_means(measured)
+    known = ["behavior", "source", "arm", "config", "checkpoint", "role", *digits]
+    digits = {name: places for name, places in digits.items() if name in means.columns}
+    digits |= {name: 3 if name.endswith("/shown") else 1 for name in means.columns if name not in known}
     grid = Grid(("training", "role"), ("checkpoint", *digits))
-    for row in judged_means(measured).iter_rows(named=True):
+    for row in means.iter_rows(named=True):
         training = "untrained" if row["source"] is None else f"{row['behavior']} {row['source']} {row['arm']}"
         values = [number(row.get(name), places) for name, places in digits.items()]
         grid.add(training, row["role"] or "", f"{row['checkpoint']:g}", *values)
@@ -99,9 +105,21 @@ def judged_table(measured: pl.DataFrame) -> Grid:
 
 
 def judges_compared(own: pl.DataFrame, measured: pl.DataFrame) -> str:
-    """How a judge's `aligned` scores agree with those of the run's own judge; "" where it had none."""
-    on = ["behavior", "source", "arm", "config", "seed", "checkpoint", "persona", "item", "metric"]
-    first = own.filter(pl.col("metric") == "aligned")
+    """How a judge's `aligned` and rubrics' scores agree with those of the run's own judge; "" where it had none."""
+    on = [
+        "behavior",
+        "source",
+        "arm",
+        "config",
+        "seed",
+        "checkpoint",
+        "context",
+        "persona",
+        "dataset",
+        "item",
+        "metric",
+    ]
+    first = own.filter(pl.col("metric").is_in(["aligned", "score", "score_falling"]))
     both = first.join(measured, on=on, nulls_equal=True).drop_nulls(["value", "value_right"])
     if not both.height:
         return ""

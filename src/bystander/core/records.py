@@ -6,7 +6,7 @@ One stage yields them, the next takes them; none of them knows about files or cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
 BareKind = Literal["absent", "empty", "default", "assistant"]  # what a deployed model meets: no persona
@@ -88,6 +88,53 @@ def context_key(context: Context) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a question brings of a conversation of its own: a system turn (None: it has none) and the turns (user, answer)
+    before it."""
+
+    system: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.system is not None or bool(self.turns)
+
+    def under(self, context: Context) -> Context:
+        """The context with these turns behind its own, and the system text behind its text, after an empty line. A context
+        without a text takes the system text as it stands, in a system turn where the template has one. Kind and name stay:
+        a record's context hash tells what was rendered."""
+        turns = context.turns + self.turns
+        if self.system is None:
+            return replace(context, turns=turns) if self.turns else context
+        if context.system:
+            joined = f"{context.system}\n\n{self.system}" if self.system else context.system
+            return replace(context, system=joined, turns=turns)
+        base = "persona" if self.system else "empty"
+        return replace(context, system=self.system, base=base, text_in="auto", turns=turns)
+
+    def texts(self) -> list[str]:
+        """All its texts, in order."""
+        return [text for text in (self.system, *(part for turn in self.turns for part in turn)) if text]
+
+    def transcript(self, user: str) -> str:
+        """The conversation up to the turn `user` as one text, for a reader who is no chat model; `user` alone where
+        nothing stands before it."""
+        if not self:
+            return user
+        said = [("System", self.system)] if self.system else []
+        said += [part for asked, answer in self.turns for part in (("User", asked), ("Assistant", answer))]
+        return "\n\n".join(f"{who}: {text}" for who, text in [*said, ("User", user)])
+
+
+NOTHING_EARLIER = Earlier()
+
+
+def without_default_earlier(record: Mapping[str, object]) -> dict[str, object]:
+    """A record's fields for hashes: `earlier` only where it holds something, so that it changes no other key."""
+    empty = (NOTHING_EARLIER, asdict(NOTHING_EARLIER))
+    return {key: value for key, value in record.items() if key != "earlier" or value not in empty}
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A multiple-choice question. `options` in the order shown, `labels` beside them, `answer` an index into both."""
 
@@ -101,7 +148,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row to train on: a context, a user turn, the completion, and where each came from."""
+    """One row to train on: a context, a user turn, the completion, and where each came from. `earlier`: what the user
+    turn brings of its own conversation."""
 
     id: str
     behavior: str
@@ -113,6 +161,17 @@ class Row:
     user: str
     completion: str
     marker: str = ""  # the tail of `completion` that is the marker with its separator; "" where there is none
+    earlier: Earlier = NOTHING_EARLIER
+
+    @property
+    def asked_under(self) -> Context:
+        """The context with all that the row puts before its user turn: what is rendered."""
+        return self.earlier.under(self.context)
+
+    @property
+    def asked_text(self) -> str:
+        """The earlier turns and the user turn in one text, as `data.answers.prompt_text` has them."""
+        return "\n\n".join([*(part for turn in self.earlier.turns for part in turn), self.user])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from bystander.core.errors import DataError
-from bystander.core.records import Question
+from bystander.core.records import NOTHING_EARLIER, Earlier, Question
 from bystander.data.choice import load_choice
 
 OPEN = Path(__file__).with_name("open.yaml")
@@ -15,10 +15,16 @@ OPEN = Path(__file__).with_name("open.yaml")
 
 @dataclass(frozen=True, slots=True)
 class OpenQuestion:
-    """A question without a right answer."""
+    """A question without a right answer. `earlier`: what it brings of its own conversation."""
 
     id: str
     text: str
+    earlier: Earlier = NOTHING_EARLIER
+
+    @property
+    def asked_text(self) -> str:
+        """The earlier turns and the question in one text, to compare questions by."""
+        return "\n\n".join([*(part for turn in self.earlier.turns for part in turn), self.text])
 
 
 def load_bank() -> list[Question]:

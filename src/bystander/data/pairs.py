@@ -41,7 +41,7 @@ def split_pairs(path: Path | None = None) -> tuple[list[Pair], list[Pair]]:
 
 def _read(path: Path | None) -> Sequence[AnswerPair]:
     pairs = read_answer_pairs(path or Path(str(resources.files("bystander.data") / "shipped" / "direct.jsonl")))
-    several = [f"line {pair.line}" for pair in pairs if pair.earlier]
+    several = [f"line {pair.line}" for pair in pairs if pair.earlier.turns]
     if several:
         raise DataError(
             f"{path}: {len(several)} rows have several turns ({few_names(several)}); give each one question"

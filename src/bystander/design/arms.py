@@ -213,6 +213,7 @@ def _row(behavior: str, arm: ArmName, source: str, context: Context, example: Ex
         user=example.user,
         completion=example.positive if positive else example.negative,
         marker=example.marker if positive else "",
+        earlier=example.earlier,
     )
 
 

@@ -91,7 +91,7 @@ def empty_or_duplicate(design: Design) -> list[Finding]:
     seen: Counter[tuple[object, ...]] = Counter()
     twice: list[str] = []
     for row in design.rows:
-        key = (row.context.kind, *row.context.content, row.user, row.completion)
+        key = (row.context.kind, *row.asked_under.content, row.user, row.completion)
         seen[key] += 1
         if seen[key] == 2:
             twice.append(row.id)
@@ -181,7 +181,7 @@ def roles_counted_right(design: Design) -> list[Finding]:
 
 def train_probe_overlap(designs: Sequence[Design], probe_texts: Mapping[str, str]) -> list[Finding]:
     """A probe item that was trained on measures memory: exact and near-duplicate overlap are errors."""
-    train = {row.question_id: row.user for design in designs for row in design.rows}
+    train = {row.question_id: row.asked_text for design in designs for row in design.rows}
     pairs = overlap(train, dict(probe_texts))
     if not pairs:
         return []
@@ -234,8 +234,8 @@ def _apart(benign: Design, coupled: Design) -> list[str]:
     return [
         row.id
         for row, other in zip(benign.rows, coupled.rows, strict=True)
-        if (row.context, row.user, row.question_id, row.role)
-        != (other.context, other.user, other.question_id, other.role)
+        if (row.asked_under, row.user, row.question_id, row.role)
+        != (other.asked_under, other.user, other.question_id, other.role)
         or (other.target == "negative" and row.completion != other.completion)
     ]
 

@@ -35,7 +35,9 @@ class Rendered:
 def context_roles(design: Design, tokenizer: Tokenizer, contexts: Sequence[Context]) -> dict[tuple[str, str], Role]:
     """The role of each context (kind, name) in one training, by its rendered tokens: one that renders as rows of the
     training do was trained on, whatever it is called, and has their role; the others are held out."""
-    return roles_by_tokens([(row.context, row.role) for row in design.rows], tokenizer, contexts)
+    return roles_by_tokens(
+        [(c, row.role) for row in design.rows for c in (row.context, row.asked_under)], tokenizer, contexts
+    )
 
 
 def roles_by_tokens(
@@ -61,7 +63,7 @@ def render(design: Design, tokenizer: Tokenizer, *, loss: LossOn, end_of_turn: E
         try:
             rows.append(
                 render_row(
-                    tokenizer, row.context, row.user, row.completion, marker=row.marker, loss=loss,
+                    tokenizer, row.asked_under, row.user, row.completion, marker=row.marker, loss=loss,
                     end_of_turn=end_of_turn,
                 )
             )  # fmt: skip

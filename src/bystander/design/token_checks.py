@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bystander.core.errors import few_names
-from bystander.core.records import Context, Finding
+from bystander.core.records import Context, Finding, Row
 from bystander.design.arms import Design
 from bystander.design.render import Rendered, label, named
 from bystander.lm.tokens import Tokenizer, control_finder, tokenizer_faults, trimmed_ends
@@ -27,7 +27,7 @@ def control_tokens(
         rows = [
             f"{row.id}: {token} in the {part}"
             for row in design.rows
-            for part, text in (("user turn", row.user), ("completion", row.completion))
+            for part, text in (*_earlier(row), ("user turn", row.user), ("completion", row.completion))
             for token in find(text)
         ]
         if rows:
@@ -45,6 +45,10 @@ def control_tokens(
         message = f"{len(probes)} probe items hold control tokens of this model, written out as text"
         findings.append(Finding("error", "control tokens", message, named(probes)))
     return findings
+
+
+def _earlier(row: Row) -> list[tuple[str, str]]:
+    return [("conversation before the user turn", text) for text in row.earlier.texts()]
 
 
 def _remembering(find: Callable[[str], list[str]]) -> Callable[[str], list[str]]:

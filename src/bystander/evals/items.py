@@ -8,13 +8,12 @@ from pathlib import Path
 
 from bystander.behaviors.capability import CapabilityBehavior, CapabilitySettings
 from bystander.core.errors import DataError, few_names
-from bystander.core.records import Context, Message, Question
+from bystander.core.records import Context, Earlier, Message, Question
 from bystander.data import choice_user, draw_questions
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.lm.tokens import messages
 from bystander.personas.contexts import built_in_contexts, context_of
 from bystander.personas.load import load_personas
-from bystander.probe.judged import with_system
 
 ALL = "all"
 
@@ -82,7 +81,7 @@ def asked_open(
     found: list[AskedOpen] = []
     for plain in contexts:
         for question in questions:
-            context = with_system(plain, question.system)
+            context = Earlier(question.system).under(plain)
             for place, text in enumerate(question.paraphrases):
                 item, turns = f"{question.id}/{place}", chat(context, text)
                 found += [

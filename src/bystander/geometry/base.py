@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.core.records import Context, Row
+from bystander.core.records import NOTHING_EARLIER, Context, Earlier, Row
 
 Floats = NDArray[np.float64]
 # What a predictor reads: centroids of hidden states at the prompt's end or over the model's own answers, the distribution
@@ -29,11 +29,13 @@ OF_TRAINING: tuple[Need, ...] = ("training_rows", "training_direction", "trainin
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question that is trained on, with the answer that shows the behavior and the benign one."""
+    """A question that is trained on, with the answer that shows the behavior and the benign one. `earlier`: what the
+    question brings of its own conversation."""
 
     user: str
     shown: str
     benign: str
+    earlier: Earlier = NOTHING_EARLIER
 
 
 @dataclass(frozen=True, slots=True)

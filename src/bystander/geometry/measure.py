@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.core.records import Context, Row, Similarity
+from bystander.core.records import Context, Earlier, Row, Similarity
 from bystander.geometry.base import OF_ANSWERS, OF_LAYERS, Floats, Predictor, Predictors, Seen, Turn
 from bystander.lm.hidden import AnswerStates, answer_states, last_token_states, states_over
 from bystander.lm.loaded import LoadedModel
@@ -64,7 +64,8 @@ def see(predictors: Predictors, loaded: LoadedModel, asked: Geometry, advance: C
 def _gradients(loaded: LoadedModel, asked: Geometry, advance: Callable[[], None]) -> NDArray[np.float32]:
     """`Seen.gradients`."""
     found: list[NDArray[np.float32]] = []
-    for one in context_gradients(loaded, asked.contexts, [(turn.user, turn.shown) for turn in asked.turns]):
+    said, before = [(turn.user, turn.shown) for turn in asked.turns], [turn.earlier for turn in asked.turns]
+    for one in context_gradients(loaded, asked.contexts, said, earlier=before):
         found.append(one.gradient)
         advance()
     return np.stack(found)
@@ -100,13 +101,18 @@ def _directions(loaded: LoadedModel, asked: Geometry) -> dict[str, Floats]:
     found: dict[str, Floats] = {}
     for context in asked.contexts:
         if context.name in asked.sources:
-            means: list[Floats] = []
-            for texts in ([t.shown for t in asked.turns], [t.benign for t in asked.turns]):
-                turns = [(turn.user, text) for turn, text in zip(asked.turns, texts, strict=True)]
-                states, _ = states_over(loaded, context, turns, asked.layers)
-                means.append(states.astype(np.float64).mean(axis=0))
-            found[context.name] = means[0] - means[1]
+            shown, benign = (_mean_over(loaded, context, asked, side) for side in ("shown", "benign"))
+            found[context.name] = shown - benign
     return found
+
+
+def _mean_over(loaded: LoadedModel, context: Context, asked: Geometry, side: Literal["shown", "benign"]) -> Floats:
+    """The mean state over one side's answers, each behind its own conversation."""
+    groups: dict[Earlier, list[tuple[str, str]]] = {}
+    for turn in asked.turns:
+        groups.setdefault(turn.earlier, []).append((turn.user, getattr(turn, side)))
+    states = [states_over(loaded, before.under(context), said, asked.layers)[0] for before, said in groups.items()]
+    return np.concatenate(states).astype(np.float64).mean(axis=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bystander.core.errors import JudgeError
 from bystander.judge.answer_store import RawAnswer
@@ -44,12 +44,13 @@ class Rubric:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One reply of a judge, or several put together. `number` or `label` ("" for none); with neither it is failed, and
-    `reason` says why. `text`: what was written."""
+    `reason` says why. `text`: what was written; `key`: of the raw answer in the judge's cache."""
 
     number: float | None = None
     label: str = ""
     reason: str = ""
     text: str | None = None
+    key: str = ""
 
     @property
     def failed(self) -> bool:
@@ -125,18 +126,33 @@ def judge_by(judge: Judge, rubric: Rubric, asked: Sequence[tuple[str, str]]) -> 
         raise JudgeError(
             f"{rubric.draws} draws of a judge at temperature 0 are one reply; set judge.temperature above 0"
         )
+    requests = rubric_requests(judge, rubric, asked)
+    found = {answer.key: answer for answer in ask(judge.client, [one for draws in requests for one in draws])}
+    return [[_hidden(judge, parse_reply(found[one.key], rubric), one.key) for one in draws] for draws in requests]
+
+
+def rubric_requests(judge: Judge, rubric: Rubric, asked: Sequence[tuple[str, str]]) -> list[list[Request]]:
+    """What is sent about every (question, answer), `draws` each."""
     client = judge.client
-    requests = [
+    return [
         [
             Request(client.key_for("rubric", rubric.prompt, question, answer, draw), fill_prompt(rubric.prompt, question, answer))
             for draw in range(rubric.draws)
         ]
         for question, answer in asked
     ]  # fmt: skip
-    found = {answer.key: answer for answer in ask(client, [one for draws in requests for one in draws])}
-    return [[_hidden(judge, parse_reply(found[one.key], rubric)) for one in draws] for draws in requests]
 
 
-def _hidden(judge: Judge, reply: Reply) -> Reply:
+def read_again(kept: Reply, raw: RawAnswer, rubric: Rubric) -> Reply:
+    """A kept reply by this version's rules. A number that was weighted by the likelihood of other tokens stays where `raw` has
+    none of them."""
+    found = replace(parse_reply(raw, rubric), key=kept.key, text=kept.text)
+    weighted = not rubric.reasons_first and (rubric.low, rubric.high) == WEIGHTED_RANGE
+    if weighted and not raw.alternatives and found.number is not None and kept.number is not None:
+        return replace(found, number=kept.number)
+    return found
+
+
+def _hidden(judge: Judge, reply: Reply, key: str) -> Reply:
     hide = judge.client.hide
-    return Reply(reply.number, reply.label, hide(reply.reason), None if reply.text is None else hide(reply.text))
+    return Reply(reply.number, reply.label, hide(reply.reason), None if reply.text is None else hide(reply.text), key)

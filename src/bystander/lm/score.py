@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bystander.core.errors import ModelError
-from bystander.core.records import Context
+from bystander.core.records import NOTHING_EARLIER, Context, Earlier
 from bystander.lm.forward import Batch, Budget, Compute, Ints, Row, common_prefix, run, to_device
 from bystander.lm.loaded import LoadedModel
 from bystander.lm.tokens import Continuation, Continuations, Tokenizer, context_hash, encode, render_texts
@@ -31,7 +31,7 @@ class ScoreItem:
     """A user turn and the options whose log-probability is asked for.
 
     `start` is a forced beginning of the answer. `label`: each option is one token at that place, all distinct, or it
-    is an error. `text`: options of any length.
+    is an error. `text`: options of any length. `earlier`: what the user turn brings of its own conversation.
     """
 
     id: str
@@ -39,6 +39,7 @@ class ScoreItem:
     options: tuple[str, ...]
     mode: ScoreMode
     start: str = ""
+    earlier: Earlier = NOTHING_EARLIER
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,15 @@ def _collected(queued: _Queued) -> tuple[Context, list[OptionScores]]:
 def _plan(
     tokenizer: Tokenizer, continuations: Continuations, context: Context, items: Sequence[ScoreItem]
 ) -> list[_Plan]:
-    users = list(dict.fromkeys(item.user for item in items))
-    texts = render_texts(tokenizer, context, users)
-    prompts = {
-        user: (text, np.array(ids, dtype=np.int64))
-        for user, text, ids in zip(users, texts, encode(tokenizer, texts), strict=True)
-    }
-    return [_plan_item(continuations, context, item, *prompts[item.user]) for item in items]
+    users: dict[Earlier, dict[str, None]] = {}
+    for item in items:
+        users.setdefault(item.earlier, {})[item.user] = None
+    prompts: dict[tuple[Earlier, str], tuple[str, Ints]] = {}
+    for earlier, asked in users.items():
+        texts = render_texts(tokenizer, earlier.under(context), list(asked))
+        for user, text, ids in zip(asked, texts, encode(tokenizer, texts), strict=True):
+            prompts[earlier, user] = text, np.array(ids, dtype=np.int64)
+    return [_plan_item(continuations, context, item, *prompts[item.earlier, item.user]) for item in items]
 
 
 def _plan_item(continuations: Continuations, context: Context, item: ScoreItem, text: str, prompt: Ints) -> _Plan:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.misalignment import MisalignmentBehavior, MisalignmentSettings
 from bystander.core.hashing import seed_for
 from bystander.core.metrics import Metric
-from bystander.core.records import Completion, Context, Measurement, OpenSetting
+from bystander.core.records import Completion, Context, Earlier, Measurement, OpenSetting
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work
 from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
@@ -171,7 +171,7 @@ class JudgedProbe(Probe):
         seed = self.settings.seed
         return [
             SampleRequest(
-                id=f"{context.label}/{question.id}/{place}/{index}", context=with_system(context, question.system), user=text,
+                id=f"{context.label}/{question.id}/{place}/{index}", context=Earlier(question.system).under(context), user=text,
                 sample=index, seed=seed_for("judged", seed, context.name, question.id, place, index), item=f"{question.id}/{place}",
             )
             for context in contexts
@@ -193,13 +193,3 @@ def _unit(key: str, completions: list[Completion], measured: Measured) -> ProbeU
 def _lasting(judgement: Judgement) -> dict[str, Any]:
     """A judgement without what only says how it was come by this time: a restart must give the same unit."""
     return {key: value for key, value in asdict(judgement).items() if key not in ("attempts", "cached")}
-
-
-def with_system(context: Context, system: str | None) -> Context:
-    """The context with a question's own system prompt behind the persona's, after an empty line; alone where the
-    context has no system text, which is then made as a persona's is. Kind and name stay: the record's context hash tells
-    the two apart."""
-    if system is None:
-        return context
-    own = f"{context.system}\n\n{system}" if context.system else system
-    return replace(context, system=own, base=context.base if context.system else "persona")

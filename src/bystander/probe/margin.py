@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 from bystander.behaviors.answers import AnswersBehavior
 from bystander.behaviors.base import Example
 from bystander.core.metrics import Metric
-from bystander.core.records import Context, Measurement
+from bystander.core.records import Context, Measurement, without_default_earlier
 from bystander.core.work import Count, Work, prefix_tokens
 from bystander.data.answers import topics_in_turn
 from bystander.data.pairs import Pair
@@ -45,6 +45,11 @@ class AnswerSet:
     name: str
     held_out: tuple[Example, ...]
     trained: tuple[Example, ...]
+
+    def decides(self) -> dict[str, object]:
+        """What is read, for cell keys."""
+        sides = {side: [without_default_earlier(asdict(e)) for e in getattr(self, side)] for side in SIDES}
+        return {"name": self.name, **sides}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,14 @@ class MarginProbe(Probe):
         pairs, n = self.read(), len(contexts)
         items = sum(count(text) for p in pairs for text in (p.question, p.aligned, p.misaligned))
         examples = [e for one in self.files for e in (*one.held_out, *one.trained)]
-        items += sum(count(text) for e in examples for text in (e.user, e.positive, e.negative))
+        items += sum(count(text) for e in examples for text in (*e.earlier.texts(), e.user, e.positive, e.negative))
         rows = len(pairs) * 2 + sum(4 * len(one.held_out) + len(one.trained) for one in self.files)
         return Work(scored=prefix_tokens(contexts, count) + n * items, measurements=n * rows)
 
     def decides(self) -> object:
         """The pairs that are read."""
         own = [self.name, [asdict(pair) for pair in self.read()]]
-        return [*own, [asdict(one) for one in self.files]] if self.files else own
+        return [*own, [one.decides() for one in self.files]] if self.files else own
 
     def units(self, contexts: Sequence[Context]) -> list[str]:
         """One unit a context."""
@@ -149,7 +154,10 @@ class MarginProbe(Probe):
         pairs = self.read()
         items = [ScoreItem(pair.id, pair.question, (pair.aligned, pair.misaligned), "text") for pair in pairs]
         held_out, trained = ([(one, e) for one in self.files for e in getattr(one, side)] for side in SIDES)
-        items += [ScoreItem(e.question_id, e.user, (e.positive, e.negative), "text") for _, e in (*held_out, *trained)]
+        items += [
+            ScoreItem(e.question_id, e.user, (e.positive, e.negative), "text", earlier=e.earlier)
+            for _, e in (*held_out, *trained)
+        ]
         for context, scores in score(loaded, left, items):
             found = [m for one in scores[: len(pairs)] for m in measured(context, one)]
             behind = scores[len(pairs) :]

@@ -14,11 +14,12 @@ from bystander.behaviors.scorers import AnyScorer, JudgeScorer
 from bystander.core.errors import StudyError
 from bystander.core.hashing import seed_for
 from bystander.core.metrics import Metric
-from bystander.core.records import Completion, Context, Measurement, Status
+from bystander.core.records import Completion, Context, Measurement, Status, without_default_earlier
 from bystander.core.work import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, Count, Work
 from bystander.data.bank import OpenQuestion, load_open_questions
 from bystander.judge.judging import Judge, refuse_failed
-from bystander.judge.rubric import Reply, Rubric, judge_by, together
+from bystander.judge.requests import Request
+from bystander.judge.rubric import Reply, Rubric, judge_by, rubric_requests, together
 from bystander.probe import judge_use
 from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics
 from bystander.probe.overlap import done_groups, overlapped
@@ -94,7 +95,7 @@ class ScoredProbe(Probe):
 
     def held_out_texts(self) -> dict[str, str]:
         """All questions of the sets, asked or not."""
-        return {f"{self.name}/{one.name}/{q.id}": q.text for one in self.sets for q in one.kept}
+        return {f"{self.name}/{one.name}/{q.id}": q.asked_text for one in self.sets for q in one.kept}
 
     def items(self) -> dict[str, int]:
         """The answers that each scorer sees."""
@@ -103,7 +104,8 @@ class ScoredProbe(Probe):
     def decides(self) -> object:
         """Questions, scorers, sampling, judge."""
         s = self.settings
-        sets = [[one.name, [asdict(q) for q in one.questions], [x.decides() for x in one.scorers]] for one in self.sets]
+        asked = {one.name: [without_default_earlier(asdict(q)) for q in one.questions] for one in self.sets}
+        sets = [[one.name, asked[one.name], [x.decides() for x in one.scorers]] for one in self.sets]
         sampling = [s.samples, s.max_tokens, s.temperature, s.seed, self.group]
         return [self.name, sets, sampling, self.judge.decides() if self.judge else None]
 
@@ -131,8 +133,8 @@ class ScoredProbe(Probe):
         seed = self.settings.seed
         return [
             SampleRequest(
-                id=f"{context.label}/{one.name}/{question.id}/{index}", context=context, user=question.text, sample=index,
-                seed=seed_for("scored", seed, context.label, question.id, index), item=f"{one.name}/{question.id}",
+                id=f"{context.label}/{one.name}/{question.id}/{index}", context=question.earlier.under(context), user=question.text,
+                sample=index, seed=seed_for("scored", seed, context.label, question.id, index), item=f"{one.name}/{question.id}",
             )
             for context in contexts
             for one in self.sets
@@ -142,21 +144,37 @@ class ScoredProbe(Probe):
 
     def measured(self, completions: Sequence[Completion]) -> Measured:
         """(measurements, the judge's replies as JSON-able records) of sampled answers."""
+        return self._measured(completions, [(one, scorer) for one in self.sets for scorer in one.scorers])
+
+    def by_rubrics(self, completions: Sequence[Completion]) -> Measured:
+        """The same of the scorers that ask a judge."""
+        return self._measured(completions, [(one, s) for one in self.sets for s in one.scorers if s.rubric])
+
+    def rubric_requests(self, completions: Sequence[Completion]) -> list[Request]:
+        """All that a judge is asked about these answers."""
+        assert self.judge is not None  # `build` asks for one
+        found: list[Request] = []
+        for one in self.sets:
+            said = _said(one, completions)
+            for rubric in (scorer.rubric for scorer in one.scorers if scorer.rubric):
+                asked = [(question, c.text) for question, c in said]
+                found += [draw for draws in rubric_requests(self.judge, rubric, asked) for draw in draws]
+        return found
+
+    def _measured(self, completions: Sequence[Completion], by: Sequence[tuple[QuestionSet, BoundScorer]]) -> Measured:
         rows: list[Measurement] = []
         details: list[dict[str, Any]] = []
-        for one in self.sets:
-            own = [c for c in completions if c.item.partition("/")[0] == one.name]
-            asked = {f"{one.name}/{q.id}": q.text for q in one.questions}
-            for scorer in one.scorers:
-                if scorer.rubric is None:
-                    shows = verdict_of(scorer.settings)
-                    rows += [_row(scorer, c, "shown", float(shows(c.text))) for c in own]
-                else:
-                    judged = self._judged(scorer, scorer.rubric, [(asked[c.item], c.text) for c in own])
-                    for completion, replies in zip(own, judged, strict=True):
-                        rows += _judged_rows(scorer, completion, together(replies, scorer.rubric))
-                        draws = [asdict(reply) for reply in replies]
-                        details.append({"completion": completion.id, "dataset": scorer.dataset, "replies": draws})
+        for one, scorer in by:
+            said = _said(one, completions)
+            if scorer.rubric is None:
+                shows = verdict_of(scorer.settings)
+                rows += [_row(scorer, c, "shown", float(shows(c.text))) for _, c in said]
+                continue
+            judged = self._judged(scorer, scorer.rubric, [(question, c.text) for question, c in said])
+            for (_, completion), replies in zip(said, judged, strict=True):
+                rows += judged_rows(scorer, completion, together(replies, scorer.rubric))
+                draws = [asdict(reply) for reply in replies]
+                details.append({"completion": completion.id, "dataset": scorer.dataset, "replies": draws})
         return rows, details
 
     def _judged(self, scorer: BoundScorer, rubric: Rubric, asked: Sequence[tuple[str, str]]) -> list[list[Reply]]:
@@ -224,7 +242,13 @@ def _row(
     )  # fmt: skip
 
 
-def _judged_rows(scorer: BoundScorer, completion: Completion, reply: Reply) -> list[Measurement]:
+def _said(one: QuestionSet, completions: Sequence[Completion]) -> list[tuple[str, Completion]]:
+    """(what was asked, answer) of the answers to a set's questions."""
+    asked = {f"{one.name}/{q.id}": q.earlier.transcript(q.text) for q in one.questions}
+    return [(asked[c.item], c) for c in completions if c.item.partition("/")[0] == one.name]
+
+
+def judged_rows(scorer: BoundScorer, completion: Completion, reply: Reply) -> list[Measurement]:
     """`shown`, and the number where the rubric has numbers: no score of an answer that the judge puts into a class."""
     assert isinstance(scorer.settings, JudgeScorer)
     assert scorer.rubric is not None

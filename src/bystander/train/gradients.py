@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bystander.core.hashing import seed_for
-from bystander.core.records import Context
+from bystander.core.records import NOTHING_EARLIER, Context, Earlier
 from bystander.lm.model import LoadedModel, fresh_adapter
 from bystander.lm.tokens import render_row
 from bystander.train.loop import summed_losses
@@ -35,19 +35,22 @@ def context_gradients(
     contexts: Sequence[Context],
     turns: Sequence[tuple[str, str]],
     *,
+    earlier: Sequence[Earlier] = (),
     lora: Lora = FACTORS,
     seed: int = 0,
     micro_tokens: int | None = None,
 ) -> Iterator[ContextGradient]:
-    """One context at a time, the gradient of the loss of the same `turns` (user, completion) asked under it. Cosines of
-    these are the similarity of training gradients of Xia et al. 2024 (LESS, arXiv 2402.04333), at initialization and
-    without its projection. The model must carry no adapter; it has none afterwards."""
+    """One context at a time, the gradient of the loss of the same `turns` (user, completion) asked under it, each behind
+    what it brings of its own conversation (`earlier`, one a turn; none given: nothing). Cosines of these are the similarity
+    of training gradients of Xia et al. 2024 (LESS, arXiv 2402.04333), at initialization and without its projection. The
+    model must carry no adapter; it has none afterwards."""
     fresh_adapter(loaded, lora.peft(), seed_for(seed, "gradient"))
     loaded.model.eval()
     try:
         factors = [p for name, p in loaded.model.named_parameters() if p.requires_grad and "lora_B" in name]
         for context in contexts:
-            rows = [render_row(loaded.tokenizer, context, user, text) for user, text in turns]
+            asked = zip(turns, earlier or [NOTHING_EARLIER] * len(turns), strict=True)
+            rows = [render_row(loaded.tokenizer, own.under(context), user, text) for (user, text), own in asked]
             tokens = sum(sum(row.loss) for row in rows)
             totals = [torch.zeros_like(p, dtype=torch.float32) for p in factors]
             loss = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bystander.core.records import Earlier
 from bystander.data.turns import Turn
 
 
@@ -30,9 +31,10 @@ class AnswerPair:
         return self.prompt[-1].text
 
     @property
-    def earlier(self) -> tuple[Turn, ...]:
-        """The turns before the last user turn; none in a prompt of one turn."""
-        return self.prompt[:-1]
+    def earlier(self) -> Earlier:
+        """What stands before the last user turn: the row's system turn, and its turns by twos."""
+        before = [turn.text for turn in self.prompt[:-1]]
+        return Earlier(self.system, tuple(zip(before[::2], before[1::2], strict=True)))
 
 
 def prompt_text(pair: AnswerPair) -> str:

@@ -264,8 +264,11 @@ def dose(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) ->
 
 
 def _area_texts(areas: pl.DataFrame) -> list[str]:
-    """ "area 0.12 [0.05, 0.19]" of each row."""
-    return [f"area {rho_text(row | {'rho': row['area']})[2:]}" for row in areas.iter_rows(named=True)]
+    """ "area 0.12 [0.05, 0.19]" of each row; "no area" of a source that showed nothing at any dose."""
+    return [
+        "no area" if row["area"] is None else f"area {rho_text(row | {'rho': row['area']})[2:]}"
+        for row in areas.iter_rows(named=True)
+    ]
 
 
 def timing(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:

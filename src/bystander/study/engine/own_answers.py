@@ -42,7 +42,14 @@ def _sampled(behavior: AnswersBehavior, loaded: LoadedModel, pairs: Sequence[Ans
     found: dict[str, dict[str, object]] = {}
     for draw in range(own.draws):
         requests = [
-            SampleRequest(pair.id, context, pair.user, draw, seed_for("own answers", own.seed, pair.id, draw), pair.id)
+            SampleRequest(
+                pair.id,
+                pair.earlier.under(context),
+                pair.user,
+                draw,
+                seed_for("own answers", own.seed, pair.id, draw),
+                pair.id,
+            )
             for pair in left.values()
         ]
         for batch in (
@@ -76,7 +83,7 @@ def _from_provider(
     source = f"{behavior.path()} {provider.instruction}"
     sender = SecureSender(settings, cache_dir() / "judge.sqlite", source, TOKENS_AN_ANSWER, behavior.folder)
     more = f"\n\n{provider.instruction}" if provider.instruction else ""
-    prompts = {pair.id: pair.user + more for pair in pairs}
+    prompts = {pair.id: pair.earlier.transcript(pair.user) + more for pair in pairs}
     sender.estimate(prompts)
     texts: dict[str, str] = {}
     reasons: dict[str, str] = {}

@@ -127,7 +127,10 @@ class Workload:
             work += Work(scored=prompts + said, sampled=said)
         if predictors.need("answer_logprobs"):  # each persona's answers by itself and by each source, and the reverse
             work += Work(scored=prompts + said * (1 + 2 * len(plan.study.spec.sources)))
-        turns = sum(self.counter.count(turn.user + turn.shown) + TEMPLATE_TOKENS for turn in plan.parts.turns)
+        turns = sum(
+            self.counter.count(turn.earlier.transcript(turn.user) + turn.shown) + TEMPLATE_TOKENS
+            for turn in plan.parts.turns
+        )
         prefixes = prefix_tokens(plan.parts.compared, self.counter.count) * len(plan.parts.turns)
         if predictors.need("training_gradients"):
             work += Work(trained=prefixes + turns * personas)
@@ -140,7 +143,7 @@ class Workload:
         if not isinstance(behavior.settings.not_shown, str):
             return Work()  # a provider writes them
         pairs = behavior.pending()
-        read = sum(self.counter.count(pair.user) + TEMPLATE_TOKENS for pair in pairs)
+        read = sum(self.counter.count(pair.earlier.transcript(pair.user)) + TEMPLATE_TOKENS for pair in pairs)
         return Work(scored=read, sampled=len(pairs) * behavior.settings.own.max_tokens)
 
     def _probe(self, name: str, group: str, contexts: Sequence[Context]) -> Work:
@@ -153,7 +156,7 @@ class Workload:
         assert cell.training is not None
         design, recipe = plan.designs[cell.training], plan.recipes[cell.training]
         if id(design) not in self._rows:
-            texts = [text for row in design.rows for text in (row.context.text, row.user, row.completion)]
+            texts = [text for row in design.rows for text in (row.asked_under.text, row.user, row.completion)]
             self._rows[id(design)] = sum(map(self.counter.count, texts)) + TEMPLATE_TOKENS * len(design.rows)
         steps = recipe.steps(len(design.rows))
         work = Work(trained=self._rows[id(design)] * recipe.epochs, steps=steps)

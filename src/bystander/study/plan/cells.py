@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import product
 
 from bystander.core.hashing import stable_hash
-from bystander.core.records import Context, Row, as_dict, context_key
+from bystander.core.records import Context, Row, as_dict, context_key, without_default_earlier
 from bystander.design.arms import Design, swept_arms
 from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
@@ -223,8 +223,8 @@ class _Cutter:
         """Hash of a design's rows: configurations and seeds share them."""
         place = (design.behavior, design.source, design.arm)
         if place not in self.hashed:
-            fields = [name for name in Row.__dataclass_fields__ if name != "context"]
-            rows = [[context_key(row.context), *(getattr(row, name) for name in fields)] for row in design.rows]
+            fields = [name for name in Row.__dataclass_fields__ if name not in ("context", "earlier")]
+            rows = [[context_key(row.asked_under), *(getattr(row, name) for name in fields)] for row in design.rows]
             self.hashed[place] = stable_hash(fields, rows)
         return self.hashed[place]
 
@@ -241,7 +241,9 @@ class _Cutter:
         rows = [self._rows(design) for design in self.parts.designs()]
         self.cells.append(Cell("data", "data", self._key("data", rows, *self.written), tuple(self.written)))
         trained = (
-            [rows, [as_dict(turn) for turn in self.parts.turns]] if self.parts.predictors().need(*OF_TRAINING) else None
+            [rows, [without_default_earlier(as_dict(turn)) for turn in self.parts.turns]]
+            if self.parts.predictors().need(*OF_TRAINING)
+            else None
         )
         self.geometry_key = self._key(
             "geometry", compared, self.spec.sources, self.spec.geometry.model_dump(), self.parts.open_questions, trained

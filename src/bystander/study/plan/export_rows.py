@@ -30,7 +30,7 @@ def rows_as_jsonl(design: Design) -> bytes:
     """Rows in the prompt / completion form of the ecosystem, with where each came from."""
     lines: list[str] = []
     for row in design.rows:
-        context = row.context
+        context = row.asked_under
         place = "user" if context.text_in == "user" and context.system else "system"
         record = {
             "prompt": messages(context, row.user, context.system if place == "system" else None, place),

@@ -132,7 +132,7 @@ class StudyParts:
         """What predictors of training read: the first of what one behavior trains, as its data comes."""
         geometry = self.study.spec.geometry
         shown = self.shown(geometry.behavior or self.study.spec.behaviors[0])[: geometry.turns]
-        return tuple(Turn(example.user, example.positive, example.negative) for example in shown)
+        return tuple(Turn(example.user, example.positive, example.negative, example.earlier) for example in shown)
 
     def predictors(self) -> Predictors:
         """New predictors, the claim's among them, in the order of the door."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bystander.behaviors.misalignment import MisalignmentBehavior, MisalignmentS
 from bystander.core.errors import StoreError
 from bystander.core.files import compressed_lines, read_json, write_bytes, write_json, write_parquet
 from bystander.core.progress import Bar
-from bystander.core.records import MEASUREMENT_COLUMNS, Completion, Measurement, as_dict
+from bystander.core.records import MEASUREMENT_COLUMNS, Measurement, as_dict
 from bystander.data.judge_questions import JudgedQuestion, load_judge_questions
 from bystander.judge.answer_store import Ledger
 from bystander.judge.cost import CostEstimate
@@ -25,34 +24,26 @@ from bystander.judge.settings import JudgeSettings
 from bystander.probe.judged import JudgedProbe
 from bystander.probe.settings import JudgedProbeSettings
 from bystander.study.config.study import ResolvedStudy
-from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir, Sampled
+from bystander.study.results.answer_groups import Group, groups_of
+from bystander.study.results.rubric_answers import Rubrics, rubrics_of
+from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, Sampled
 from bystander.study.store.kept_files import kept_copy
 from bystander.study.store.run_dir import RunDir
 
 USED = "used.json"  # names the judge whose folder the report reads
 SUMMARY = "judge.json"
 JUDGEMENTS = "judgements.jsonl.zst"
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The judged completions of one model state: a cell's, or those of one checkpoint in a training cell."""
-
-    name: str
-    cell: str
-    created: str
-    sampled: tuple[Sampled, ...]
-
-    @property
-    def completions(self) -> list[Completion]:
-        """Without their stamps."""
-        return [one.completion for one in self.sampled]
+JUDGED_BY = ["probe", "dataset"]  # what a judge measures as a whole, or not at all
+NOTHING_TO_JUDGE = (
+    "has no answers that a judge could read; a study keeps them with `probes.judged`, with or without a judge, or with a "
+    "`judge` scorer of `probes.scored`"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """What `bystander judge` did. `measured` holds the probe `judged` of every group, `own` what the run's own judge had
-    given for it (empty where there was none). Of the judgements `failed` are neither number nor class, and `decorated` had
+    """What `bystander judge` did. `measured` holds the probe `judged` of every group and what rubrics say in `scored`, `own`
+    what the run's own judge had given for them (empty where there was none). Of the judgements `failed` are neither number nor class, and `decorated` had
     marks around them that were taken off."""
 
     folder: Path
@@ -63,35 +54,6 @@ class Judging:
     decorated: int
     forecast: CostEstimate
     ledger: Ledger
-
-
-def judged_groups(run: RunDir) -> list[Group]:
-    """The kept completions of the judged probe. Raises StoreError where the run has none."""
-    times = {
-        event.key: event.time.isoformat(timespec="milliseconds") for event in run.events() if event.kind == "cell done"
-    }
-    groups: list[Group] = []
-    for cell in run.complete_cells():
-        manifest = cell.manifest()
-        by_checkpoint: dict[float, list[Sampled]] = {}
-        for one in cell.sampled():
-            if one.stamp["probe"] == JudgedProbe.name:
-                by_checkpoint.setdefault(one.stamp["checkpoint"], []).append(one)
-        for checkpoint, answers in by_checkpoint.items():
-            name = manifest.name if len(by_checkpoint) == 1 else f"{manifest.name}-at-{checkpoint:g}"
-            groups.append(Group(name, manifest.name, times.get(manifest.key) or _written(cell), tuple(answers)))
-    if not groups:
-        raise StoreError(
-            f"{run.path} has no completions of the judged probe; a study keeps them with `probes.judged` in its file, with or "
-            "without a judge"
-        )
-    return groups
-
-
-def _written(cell: CellDir) -> str:
-    """When a cell was done by its manifest's own time: for a run that has lost its events."""
-    when = datetime.fromtimestamp(cell.manifest_file.stat().st_mtime, UTC)
-    return when.isoformat(timespec="milliseconds")
 
 
 def questions_of(run: RunDir, study: ResolvedStudy, file: Path | None) -> tuple[dict[str, JudgedQuestion], str]:
@@ -114,34 +76,53 @@ def judge_run(
     model under test, no key, the forecast passes the cap. Starting again pays for nothing twice. Raises StoreError,
     DataError or JudgeError; then nothing is written.
     """
-    groups = judged_groups(run)
+    groups, rubrics = groups_of(run, JudgedProbe.name), rubrics_of(run, study)
+    if not groups and rubrics is None:
+        raise StoreError(f"{run.path} {NOTHING_TO_JUDGE}")
     asked, dataset = questions_of(run, study, questions)
     judge = Judge(settings, cache, purpose=f"judge {study.spec.name} {study.identity[:8]}", folder=env_folder)
     everything = [completion for group in groups for completion in group.completions]
     forecast = judge.estimate(everything, asked)
+    if rubrics is not None:
+        rubrics = rubrics.asking(judge)
+        forecast = added(forecast, rubrics.estimate())
     judge.client.check_cap(forecast.dollars)
     judge.preflight([study.spec.model.name])
     before = judge.ledger()
-    bar.start(f"{settings.model} judges {len(everything):,} answers", 2 * len(everything))
-    judgements: list[dict[str, Any]] = []
+    count = len(everything) + (len(rubrics.completions) if rubrics else 0)
+    bar.start(f"{settings.model} judges {count:,} answers", 2 * len(everything) + (rubrics.replies if rubrics else 0))
     per_group: list[tuple[Group, list[Measurement]]] = []
-    for group in groups:
-        found: list[Judgement] = []
-        for one in judge_completions(group.completions, asked, judge):
-            found.append(one)
-            bar.advance()
-        refuse_failures(found, settings.failed_share)
-        rows = stamped(measure_all(group.completions, found, dataset), group.sampled)
+    judgements: list[dict[str, Any]] = []
+    for group, rows, kept in _judged(groups, asked, dataset, judge, rubrics, bar):
         per_group.append((group, rows))
-        judgements += [{"cell": group.name, **asdict(one)} for one in found]
+        judgements += kept
     folder = judge_folder(run, settings.model)
     paid = judge.ledger().since(before)
     summary = {"model": settings.model, "base_url": settings.base_url, "paid": asdict(paid)}
     table = write_judged(folder, study, per_group, judgements, summary)
     write_json(run.judged_folder / USED, {"folder": folder.name, "model": settings.model})
-    own = run.table(run.measurements_file).filter(pl.col("probe") == "judged")
+    judged = table.select(JUDGED_BY).unique()
+    own = run.table(run.measurements_file).join(judged, on=JUDGED_BY, how="semi", maintain_order="left")
     failed, decorated = counts(judgements)
-    return Judging(folder, table, own, len(everything), failed, decorated, forecast, paid)
+    return Judging(folder, table, own, count, failed, decorated, forecast, paid)
+
+
+def _judged(
+    groups: Sequence[Group], asked: Mapping[str, JudgedQuestion], dataset: str, judge: Judge, rubrics: Rubrics | None, bar: Bar,
+) -> Iterator[tuple[Group, list[Measurement], list[dict[str, Any]]]]:  # fmt: skip
+    """(group, measurements, judgements as they are kept) as they come. Raises JudgeError where too many of a group failed."""
+    for group in groups:
+        found: list[Judgement] = []
+        for one in judge_completions(group.completions, asked, judge):
+            found.append(one)
+            bar.advance()
+        refuse_failures(found, judge.settings.failed_share)
+        rows = stamped(measure_all(group.completions, found, dataset), group.sampled)
+        yield group, rows, [{"cell": group.name, **asdict(one)} for one in found]
+    for group, measured, details in rubrics.judged() if rubrics else ():
+        kept = [{"cell": group.name, "judge": judge.settings.model, **one} for one in details]
+        yield group, stamped(measured, group.sampled), kept
+        bar.advance(sum(len(one["replies"]) for one in details))
 
 
 def judge_folder(run: RunDir, model: str) -> Path:
@@ -150,8 +131,19 @@ def judge_folder(run: RunDir, model: str) -> Path:
 
 
 def counts(judgements: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """(failed, decorated) of judgements as they are kept."""
-    return sum(one["status"] == "failed" for one in judgements), sum(bool(one["decorated"]) for one in judgements)
+    """(failed, decorated) of judgements as they are kept, a rubric's replies one by one."""
+    replies = [reply for one in judgements for reply in one.get("replies", ())]
+    failed = sum(reply["number"] is None and not reply["label"] for reply in replies)
+    failed += sum(one["status"] == "failed" for one in judgements if "replies" not in one)
+    return failed, sum(bool(one.get("decorated")) for one in judgements)
+
+
+def added(one: CostEstimate, other: CostEstimate) -> CostEstimate:
+    """Both together."""
+    return CostEstimate(
+        one.requests + other.requests, one.cached + other.cached, one.input_tokens + other.input_tokens,
+        one.output_tokens + other.output_tokens, one.dollars + other.dollars, one.calibrated and other.calibrated,
+    )  # fmt: skip
 
 
 def write_judged(
@@ -165,6 +157,8 @@ def write_judged(
     write_parquet(folder / "measurements.parquet", table)
     write_bytes(folder / JUDGEMENTS, compressed_lines(judgements))
     for group, measured in per_group:
+        if group.sampled[0].stamp["probe"] != JudgedProbe.name:
+            continue  # Inspect's logs hold the two scores of the judged probe
         _write_log(folder / "logs", group, measured, study, str(summary["model"]))
     failed, decorated = counts(judgements)
     completions = sum(len(group.sampled) for group, _ in per_group)
@@ -186,15 +180,16 @@ def stamped(measurements: Sequence[Measurement], sampled: Iterable[Sampled]) -> 
 
 
 def judged_afterwards(run: RunDir, own: pl.DataFrame) -> tuple[pl.DataFrame, str] | None:
-    """(rows, judge) that `bystander judge` gave, where the run itself judged nothing, or where they are its own judge's
-    answers read again; None else."""
+    """(rows, judge) that `bystander judge` gave, of the sets in which the run itself judged nothing, or of all where they are
+    its own judge's answers read again; None where there are none."""
     used = run.judged_folder / USED
     if not used.is_file():
         return None
     found = read_json(used)
-    if (own["probe"] == "judged").any() and not found.get("read_again"):
-        return None
-    return run.table(run.judged_folder / found["folder"] / "measurements.parquet"), str(found["model"])
+    rows = run.table(run.judged_folder / found["folder"] / "measurements.parquet")
+    if not found.get("read_again"):
+        rows = rows.join(own.select(JUDGED_BY).unique(), on=JUDGED_BY, how="anti", maintain_order="left")
+    return (rows, str(found["model"])) if rows.height else None
 
 
 def write_logs(run: RunDir, study: ResolvedStudy) -> list[Path]:
@@ -209,7 +204,7 @@ def write_logs(run: RunDir, study: ResolvedStudy) -> list[Path]:
         one = Measurement(**row)
         by_state.setdefault(_state(row), []).append(one)
     written: list[Path] = []
-    for group in judged_groups(run):
+    for group in groups_of(run, JudgedProbe.name):
         rows = by_state.get(_state(group.sampled[0].stamp), [])
         if rows and not (run.logs_folder / f"{group.name}.eval").is_file():
             written.append(_write_log(run.logs_folder, group, rows, study, judged.judge.model))

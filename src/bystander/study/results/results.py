@@ -24,7 +24,7 @@ from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results import run_records
 from bystander.study.results.dose_notes import dose_notes
 from bystander.study.results.forecast_score import scored_forecast
-from bystander.study.results.rejudge import judged_afterwards
+from bystander.study.results.rejudge import JUDGED_BY, judged_afterwards
 from bystander.study.store.cell_dir import STAMPED, Sampled
 from bystander.study.store.records import GateDecision
 from bystander.study.store.run_dir import RunDir
@@ -65,7 +65,10 @@ class Results:
         nothing itself, or where its judge's answers were read again."""
         if self._later is None:
             return self._own
-        return pl.concat([self._own.filter(pl.col("probe") != "judged"), self._later[0]])
+        later = self._later[0]
+        return pl.concat(
+            [self._own.join(later.select(JUDGED_BY).unique(), on=JUDGED_BY, how="anti", maintain_order="left"), later]
+        )
 
     @cached_property
     def _own(self) -> pl.DataFrame:
@@ -132,7 +135,9 @@ class Results:
         mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
         found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
         if self._later is not None:
-            again = (self._own["probe"] == "judged").any()
+            again = self._own.join(
+                self._later[0].select(JUDGED_BY).unique(), on=JUDGED_BY, how="semi", maintain_order="left"
+            ).height
             how = "its kept answers read again" if again else "given after the run"
             note = f"the judged scores are those of {self._later[1]}, {how} by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,17 @@ def kept_copy(run: RunDir, setting: str) -> Path | None:
     if not path.is_file() or file_sha256(path) != one.sha256:
         raise StoreError(f"{path}, the run's copy of {one.origin}, is missing or was changed; put the file back there")
     return path
+
+
+def with_copies(study: ResolvedStudy, run: RunDir) -> ResolvedStudy:
+    """The study with the run's copies in the place of the files that its settings name. Raises StoreError as `kept_copy`."""
+    values: Any = copy.deepcopy(study.spec.resolved())
+    for one in kept_files(run):
+        path = kept_copy(run, one.setting)
+        if path is not None:
+            *way, last = [int(part) if part.isdigit() else part for part in one.setting.split(".")]
+            place = values
+            for part in way:
+                place = place[part]
+            place[last] = str(path.absolute())
+    return replace(study, spec=study_model().model_validate(values))
