@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 from calibration.arms import benign_arm, given_baseline, one_leaks
 from calibration.captures import capture_area, captured_counts, half_captured, two_groups
+from calibration.forecasts import forecasts
+from calibration.hunts import hunts
 from calibration.levels import (
     null_correlations,
     null_means,
@@ -60,6 +62,8 @@ CHECKS: dict[str, tuple[Callable[[int], Iterator[CalibrationLine]], int]] = {  #
     "no_leakage": (no_leakage, 2_000),
     "prediction_skill": (prediction_skill, 400),
     "asymmetric_pairs": (asymmetric_pairs, 1_000),
+    "forecasts": (forecasts, 200),
+    "hunts": (hunts, 100),
 }
 
 

@@ -15,7 +15,7 @@ from bystander.core.errors import BystanderError
 from bystander.core.progress import Advance, long_work_shown
 
 # Modules whose import adds commands, in the order of `bystander --help`. A command is a function in one of them.
-for name in ("new", "study", "runs", "probe", "data", "judge", "push", "bench"):
+for name in ("new", "study", "predict", "hunt", "runs", "probe", "data", "judge", "push", "bench"):
     import_module(f"bystander.cli.{name}")
 
 

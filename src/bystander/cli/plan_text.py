@@ -33,6 +33,8 @@ def print_plan(console: Console, plan: PlanReport, run: str) -> None:
     _questions(console, plan)
     _phases(console, plan)
     _power(console, plan)
+    for remark in plan.remarks:
+        console.print(f"  {escape(remark)}", soft_wrap=True)
     _priors(console, plan)
     _review(console, plan)
     for note in (*plan.notes, *plan.designs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -63,6 +63,13 @@ class Seen:
     def names(self) -> list[str]:
         """The personas, in the order of the set."""
         return [context.name for context in self.contexts]
+
+    def first(self, count: int) -> Seen:
+        """The same of the first personas alone."""
+        return replace(
+            self, contexts=self.contexts[:count], states=self.states[:count], answer_states=self.answer_states[:count],
+            gradients=self.gradients[:count],
+        )  # fmt: skip
 
     def places(self, sources: Sequence[str]) -> list[int]:
         """Where the sources stand among the personas."""

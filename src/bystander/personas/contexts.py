@@ -12,6 +12,7 @@ import yaml
 from bystander.core.records import ASSISTANT_PROMPT, BARE, BareKind, Context, Persona, TextIn
 
 FILE = Path(__file__).with_name("contexts.yaml")
+HUNTED = Path(__file__).with_name("hunt.yaml")
 # None: no system turn of ours. "" is a system turn without text, which is something else.
 _SYSTEM: dict[BareKind, str | None] = {"absent": None, "empty": "", "default": None, "assistant": ASSISTANT_PROMPT}
 
@@ -71,3 +72,28 @@ def context_sets() -> Mapping[str, tuple[str, ...]]:
 
 def _file() -> Any:
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+@cache
+def hunted_contexts() -> Mapping[str, Context]:
+    """What a hunt looks through, by name: the built-in contexts without the bare ones, and wraps, tags, formats and beginnings
+    of its own."""
+    given: Any = yaml.safe_load(HUNTED.read_text(encoding="utf-8"))
+    base = bare_context("default")
+    found = {name: context for name, context in built_in_contexts().items() if name not in BARE}
+    for number, shape in enumerate(given["shapes"], 1):
+        for word in given["words"]:
+            name = f"{word.lower()}_{number}"
+            tag = laid_over(base, name, before=shape.format(word))
+            if tag.content not in {context.content for context in found.values()}:  # `trigger` is one of them
+                found[name] = tag
+    for key in ("before", "after", "prefix"):
+        for name, text in given[key].items():
+            found[name] = laid_over(
+                base,
+                name,
+                before=text if key == "before" else "",
+                after=text if key == "after" else "",
+                prefix=text if key == "prefix" else "",
+            )
+    return found

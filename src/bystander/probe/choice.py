@@ -201,6 +201,11 @@ class ChoiceProbe(CheckedProbe):
         """The questions that one persona is asked of each set."""
         return {one.dataset: one.asked for one in self.sets}
 
+    def questions_asked(self, dataset: str, contexts: Sequence[Context]) -> int:
+        """Different questions of a set over all contexts: a set may be shared out over them."""
+        asked = {q.id for one in self.sets if one.dataset == dataset for c in contexts for q in one.for_context(c.name)}
+        return len(asked)
+
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
         """Question and choices of every item: the same count whether the choices stand in the prompt or are scored."""
         scored = sum(_tokens(one, count) for one in self.sets) * len(contexts)

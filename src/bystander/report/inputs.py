@@ -13,6 +13,7 @@ from typing import Literal
 
 import polars as pl
 
+from bystander.analysis.leakage_forecast import ForecastScore
 from bystander.core.columns import CellValue, schema_of
 from bystander.core.records import Completion, Finding, PersonaFacts, Similarity, StepLog
 
@@ -148,6 +149,7 @@ class ReportInput:
     registration_hash: str = ""
     hypotheses: Mapping[str, str] = field(default_factory=dict[str, str])  # name -> statement, in the study's words
     gate: GateResult | None = None
+    forecast: Sequence[ForecastScore] = ()  # of leakage, frozen before training; empty: none was made
     picked_configs: Mapping[str, str] = field(default_factory=dict[str, str])
     model: str = ""
     created: str = ""  # when the run was begun, as text for the reader: a report made again is the same file
@@ -174,6 +176,7 @@ class ReportInput:
             found[f"inputs/registered/{position}"] = {"value": fixed.value}
         for key, value in (self.gate.numbers if self.gate else {}).items():
             found[f"inputs/gate/{key}"] = {"value": value}
+        found |= {one.record: one.cells() for one in self.forecast}
         for read in self.completions:
             found[read.record] = {"score": read.score}
         found["inputs/study"] = {"created": self.created, "registration_hash": self.registration_hash}

@@ -18,6 +18,7 @@ from bystander.report import contexts, sections
 from bystander.report.completions import shown_completions
 from bystander.report.figures import frames
 from bystander.report.figures.all import KINDS
+from bystander.report.forecast import forecast
 from bystander.report.headline import HeadlineOutcome, headline_outcomes
 from bystander.report.hypotheses import form_of, hypotheses
 from bystander.report.inputs import ReportInput
@@ -177,6 +178,7 @@ def _tables(
         sections.personas(analysis, inputs, chosen, arms),
         sections.phase(analysis),
         sections.checks(analysis),
+        forecast(inputs),
         sections.power(analysis),
         sections.cost(inputs),
         sections.settings(inputs),
@@ -226,6 +228,7 @@ def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, obje
         ("sweep", "Phase diagram", "phase" in groups),
         ("breakdown", "Category and role", True),
         ("predictors", "Predictors and confounders", bool(analysis.similarity_correlation.height)),
+        ("forecast", "Forecast", bool(inputs.forecast)),
         ("checks", "Checks and audit", True),
         ("completions", "Completions", bool(inputs.completions)),
         ("provenance", "Cost and provenance", True),

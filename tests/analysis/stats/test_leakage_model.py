@@ -33,7 +33,7 @@ def test_planted_weights_and_spreads_are_found(rng):
     assert model.level == pytest.approx(0.2, abs=0.15)
     assert model.within == pytest.approx(0.4, abs=0.02)
     assert model.between == pytest.approx(0.3, abs=0.1)
-    assert model.slopes == pytest.approx((0.1, 0.1), abs=0.05)
+    assert model.slopes == pytest.approx(0.1, abs=0.05)
     assert model.note == ""
     assert model.foretell(np.array([[1.0, 0.0]]))[0] - model.foretell(np.zeros((1, 2)))[0] == pytest.approx(
         model.weights[0]

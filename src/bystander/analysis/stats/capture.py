@@ -71,7 +71,7 @@ def captures(leakage: Floats, source: Floats, share: float = SHARE) -> Captures:
     mean = mean_of(leakage, (0, 2))
     top = crossed(source, (0, 1))
     if not top.p <= TAIL:
-        return _nobody(mean, f"the source's leakage, {top.value:.3g}, cannot be told from 0 (p = {top.p:.2g})")
+        return _nobody(mean, f"the source's leakage, {top.value:z.3g}, cannot be told from 0 (p = {top.p:.2g})")
     tests = per_bystander(leakage - share * source[:, None], unit="score")
     tested = np.isfinite(tests.p)
     low = int(tested.sum()) - true_nulls(tests.p[tested], TAIL)

@@ -4,6 +4,7 @@ probe measures, and which contexts the template can render."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from bystander.core.progress import Bar
 from bystander.core.records import Context, Row
 from bystander.geometry.base import Turn
 from bystander.geometry.measure import Geometry, SimilarityBlock, see, similarities
-from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.parts import StudyParts
 from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
@@ -30,11 +30,14 @@ SIMILARITY_SCHEMA: dict[str, Any] = {
 
 def measure_geometry(
     parts: StudyParts, loaded: LoadedModel, directory: CellDir, bar: Bar, rows: Mapping[str, Sequence[Row]],
-    turns: Sequence[Turn],
+    turns: Sequence[Turn], beside: Sequence[Context] = (),
 ) -> tuple[tuple[int, ...], dict[str, int]]:  # fmt: skip
     """Write the similarities of all personas to all sources; (layers, tokens of each prompt). `rows` are what each source
-    trains on and `turns` some of it, empty where that is not known."""
-    spec, contexts = parts.study.spec, parts.compared
+    trains on and `turns` some of it, empty where that is not known. The contexts `beside` are compared too, in a table of
+    their own under their labels, and change nothing for the personas."""
+    spec, compared = parts.study.spec, parts.compared
+    more = [replace(context, name=context.label) for context in beside if context not in compared]
+    contexts = (*compared, *more)
     layers = list(range(loaded.layers + 1)) if spec.geometry.layers == "all" else spec.geometry.layers
     predictors, tokens = parts.predictors(), prompt_tokens(loaded, contexts)
     bar.start(f"geometry: {len(contexts)} personas, {len(layers)} layers", len(contexts) * predictors.passes())
@@ -42,7 +45,11 @@ def measure_geometry(
         contexts, spec.sources, parts.open_questions, layers, tokens, rows, turns, spec.geometry.answer_tokens
     )
     seen = see(predictors, loaded, asked, bar.advance)
-    table = similarity_table(similarities(predictors, seen, spec.sources))
+    if more:
+        all_of_them = similarity_table(similarities(predictors, seen, spec.sources))
+        labels = [context.name for context in more]
+        write_parquet(directory.beside_file, all_of_them.filter(pl.col("persona").is_in(labels)), CELLS_KEPT)
+    table = similarity_table(similarities(predictors, seen.first(len(compared)), spec.sources))
     write_parquet(directory.similarities_file, table, CELLS_KEPT)
     return tuple(layers), tokens
 
@@ -83,5 +90,5 @@ def check_mode(
 
 def renderable(parts: StudyParts, loaded: LoadedModel) -> list[Context]:
     """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
-    without = left_out(loaded.tokenizer, parts.beside, parts.study.spec.personas_in)
+    without = parts.left_out(loaded.tokenizer)
     return [context for context in parts.beside if context.name not in without]

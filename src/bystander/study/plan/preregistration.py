@@ -93,14 +93,16 @@ def _selection(spec: StudySettings) -> str:
     return (
         "the largest source effect among the configurations whose control (HellaSwag accuracy, mean over the swept "
         f"personas) fell by at most {spec.select.within:g}; the first in the file's order on a tie"
-    )
+        + ("; picked on half of the questions, by the hash of their names, and tested on the others"
+           if spec.select.items == "split" else "")
+    )  # fmt: skip
 
 
 def _gate(spec: StudySettings) -> str:
     if spec.gate is None:
         return "none"
     which = "all behaviors" if spec.gate.stop_if == "all_below" else "any behavior"
-    return f"stop if {spec.gate.statistic} of the gradient is below {spec.gate.threshold:g} for {which}"
+    return f"stop if {spec.gate.statistic} of the gradient is below {spec.gate.threshold:g} for {which}, in {spec.gate.outcome or 'what the hypothesis is judged by'}"
 
 
 def declaration_hash(study: ResolvedStudy) -> str:
@@ -120,10 +122,25 @@ def freeze(study: ResolvedStudy, run: RunDir) -> str:
                 f"{path} registers something else ({str(saved.get('hash'))[:16]}, this study {digest[:16]}); it was frozen "
                 "before the first training: start a new run directory with --out"
             )
+        if saved.get("forecast", "") != _forecast(run):
+            raise StoreError(
+                f"{run.forecast_file} is not the forecast of leakage that was registered before the first training; put it "
+                "back, or start a new run directory with --out"
+            )
         return digest
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(path, {"hash": digest, "frozen": now, "declaration": declaration(study)})
+    write_json(path, {"hash": digest, "frozen": now, "forecast": _forecast(run), "declaration": declaration(study)})
     return digest
+
+
+def _forecast(run: RunDir) -> str:
+    """Hash of the forecast of leakage that was made before the run; "" where none was."""
+    if not run.forecast_file.is_file():
+        return ""
+    saved = read_json(run.forecast_file)
+    if saved.get("hash") != stable_hash(saved.get("forecast")):
+        raise StoreError(f"{run.forecast_file} was changed since it was made: make it anew in a new run directory")
+    return str(saved["hash"])
 
 
 def registered(run: RunDir) -> Mapping[str, Any] | None:

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from bystander.analysis import Analysis, AnalysisSettings, analyze
+from bystander.analysis.leakage_sources import StudyTables
 from bystander.analysis.schemas import TABLES, tidy
 from bystander.core import doors
 from bystander.core.errors import StoreError
-from bystander.core.files import read_json, write_bytes
+from bystander.core.files import write_bytes
 from bystander.core.records import PersonaFacts
 from bystander.study.config.study import ResolvedStudy, StudySettings, study_model
+from bystander.study.plan.picked_items import left_to_test, split_notes
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results import run_records
+from bystander.study.results.dose_notes import dose_notes
+from bystander.study.results.forecast_score import scored_forecast
 from bystander.study.results.rejudge import judged_afterwards
 from bystander.study.store.cell_dir import STAMPED, Sampled
 from bystander.study.store.run_dir import RunDir
@@ -106,6 +110,8 @@ class Results:
         picks = run_records.picked(self.run)
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(self.study)]
         main = run_records.main_rows(self.measurements, gate)
+        if gate is not None:
+            main = left_to_test(main, gate)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
         mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
         found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
@@ -114,10 +120,19 @@ class Results:
             how = "its kept answers read again" if again else "given after the run"
             note = f"the judged scores are those of {self._later[1]}, {how} by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))
+        found = replace(found, notes=(*found.notes, *dose_notes(self.run.manifests("train"))))
         if gate is None:
             return found
+        found = replace(found, notes=(*found.notes, *split_notes(gate.numbers, gate.picks)))
         note = f"the sweep's {len(gate.phase)} trainings were judged at the gate and stand in the phase diagram"
         return replace(found, phase=tidy(list(gate.phase), TABLES["phase"]), notes=(*found.notes, note))
+
+    def tables_for_fit(self) -> StudyTables:
+        """What a fit of leakage reads of it, and what scores a forecast."""
+        spec = self.study.spec
+        return StudyTables(
+            spec.name, spec.model.name, spec.geometry.layer, self.analysis.leakage, self.similarities, self.personas
+        )  # fmt: skip
 
     def _modes(self) -> dict[str, str]:
         """Probe -> how it measures, for the probes that have more than one way."""
@@ -180,7 +195,7 @@ class Results:
 
     def report_input(self) -> ReportInput:
         """What the report shows beside the analysis."""
-        provenance = read_json(self.run.provenance_file)
+        provenance = self.run.provenance()
         lines, digest = run_records.registration(self.run)
         findings, renderings = run_records.audited(self.run)
         return replace(
@@ -200,6 +215,7 @@ class Results:
             cost=run_records.cost(self.run),
             registered=lines,
             registration_hash=digest,
+            forecast=scored_forecast(self.run, self.tables_for_fit()),
             created=run_records.created(self.run),
         )
 

@@ -175,6 +175,8 @@ def registration(run: RunDir) -> tuple[list[Declaration], str]:
             lines += [Declaration(f"hypothesis {one['name']}", _hypothesis(one)) for one in value]
         elif value not in (None, "", []):
             lines.append(Declaration(name, value if isinstance(value, str) else _plain(value)))
+    if found.get("forecast"):
+        lines.append(Declaration("forecast of leakage", f"{run.forecast_file.name}, hash {found['forecast']}"))
     return lines, str(found["hash"])
 
 

@@ -70,6 +70,11 @@ class CellDir:
         return self.path / "similarities.parquet"
 
     @property
+    def beside_file(self) -> Path:
+        """A geometry's table of the contexts beside the personas, under their labels."""
+        return self.path / "similarities_beside.parquet"
+
+    @property
     def steps_file(self) -> Path:
         """A training's steps."""
         return self.path / "steps.parquet"

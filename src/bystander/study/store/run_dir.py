@@ -101,6 +101,11 @@ class RunDir:
         return self.path / "preregistration.json"
 
     @property
+    def forecast_file(self) -> Path:
+        """The forecast of leakage, frozen before the first training."""
+        return self.path / "forecast.json"
+
+    @property
     def override_file(self) -> Path:
         """Why the gate was overridden."""
         return self.path / "override.json"
@@ -238,6 +243,13 @@ class RunDir:
     def save_adapters(self, adapters: Sequence[AdapterGiven]) -> None:
         """Put them in place."""
         write_json(self.adapters_file, [as_dict(adapter) for adapter in adapters])
+
+    def provenance(self) -> dict[str, Any]:
+        """Which study the run is of, and what made it. Raises StoreError for a damaged file."""
+        return read_json(
+            self.provenance_file,
+            "it says which study the run is of: put it back, or run the study in another directory with --out",
+        )
 
     def personas(self) -> tuple[Persona, ...]:
         """The personas of the study."""
