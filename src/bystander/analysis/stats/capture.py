@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
 from bystander.analysis.stats.benign import per_bystander
+from bystander.analysis.stats.distributions import norm, rankdata
 from bystander.analysis.stats.finite import require_finite, require_shape
 from bystander.analysis.stats.intervals import TAIL, crossed
 from bystander.analysis.stats.means import mean_of

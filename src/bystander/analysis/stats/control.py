@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
+from bystander.analysis.stats.distributions import norm, t
 from bystander.analysis.stats.intervals import Estimate
 from bystander.analysis.stats.multiplicity import holm
 from bystander.core.errors import DataError

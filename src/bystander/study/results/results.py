@@ -26,6 +26,7 @@ from bystander.study.results.dose_notes import dose_notes
 from bystander.study.results.forecast_score import scored_forecast
 from bystander.study.results.rejudge import judged_afterwards
 from bystander.study.store.cell_dir import STAMPED, Sampled
+from bystander.study.store.records import GateDecision
 from bystander.study.store.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -70,9 +71,24 @@ class Results:
     def _own(self) -> pl.DataFrame:
         return self.run.table(self.run.measurements_file)
 
+    def _rows(self, gate: GateDecision | None) -> pl.DataFrame:
+        """What is analyzed. Texts as categories where the run's one table is all there is: millions of rows in half a
+        gigabyte."""
+        if gate is None and self._later is None:
+            return self.run.table(self.run.measurements_file, categories=True)
+        return self.measurements
+
+    @property
+    def trained(self) -> bool:
+        """Whether anything but the untrained model was measured."""
+        rows = pl.scan_parquet(self.run.measurements_file, glob=False)
+        return bool(rows.select(pl.col("source").is_not_null().any()).collect().item())
+
     @cached_property
     def _later(self) -> tuple[pl.DataFrame, str] | None:
         """The rows of `bystander judge` that count, and the judge's name."""
+        if not (self.run.judged_folder / "used.json").is_file():
+            return None
         return judged_afterwards(self.run, self._own)
 
     @cached_property
@@ -109,7 +125,7 @@ class Results:
         )
         picks = run_records.picked(self.run)
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(self.study)]
-        main = run_records.main_rows(self.measurements, gate)
+        main = run_records.main_rows(self._rows(gate), gate)
         if gate is not None:
             main = left_to_test(main, gate)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
