@@ -50,11 +50,13 @@ def environment() -> Environment:
     made.filters["visible"] = lambda text: visible(str(text))
     made.filters["form_of"] = form_of
     made.filters["plain"] = lambda value: visible(format_number(value, "plain"))
-    made.filters["sentence"] = lambda text: (
-        f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
-    )
+    made.filters["sentence"] = _sentence
     made.filters["readable"] = lambda text: visible(readable(str(text)))
     return made
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 @cache
