@@ -1,6 +1,7 @@
 """The examples of the documentation run as they stand."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -222,3 +223,33 @@ def list_of(command):
     """The options of a command, and of the commands below it."""
     below = [one for inner in getattr(command, "commands", {}).values() for one in list_of(inner)]
     return [*command.params, *below]
+
+
+GALLERY = sorted((DOCS / "gallery").glob("*.py"))
+
+
+@pytest.mark.parametrize("book", GALLERY, ids=lambda book: book.stem)
+def test_a_worked_example_is_shown_as_it_ran(book):
+    """Every cell of the file in its order, each code cell run, none failed, and not more than one reads."""
+    made = book.with_suffix(".ipynb")
+    assert made.stat().st_size < 200_000
+    cells = json.loads(made.read_text())["cells"]
+    code = ["".join(cell["source"]).strip() for cell in cells if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    assert sum(output["output_type"] != "stream" for output in outputs) >= 5
+    text = book.read_text()
+    for cell in code:
+        for line in cell.splitlines():
+            assert line.strip() in text, line
+    assert "Verdict" in json.dumps(outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("book", GALLERY, ids=lambda book: book.stem)
+def test_a_worked_example_runs(book, tmp_path, embedded):
+    """As a script, from nothing. Slow: it trains a real model."""
+    pytest.importorskip("marimo", reason="marimo is an extra: pip install 'bystander[notebook]'")
+    command = [sys.executable, book]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr

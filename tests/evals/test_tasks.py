@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import math
 import os
@@ -52,11 +53,19 @@ from tests.support.judge_wire import completion, judge, serve
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = ["villain", "comedian"]
 ITEMS = 12
+
+
+@pytest.fixture(autouse=True)
+def _connections_end_here() -> Iterator[None]:
+    """Those that Inspect leaves open are swept up under this file's filters, not in some later test."""
+    yield
+    gc.collect()
 
 
 def run(task: Any, outputs: list[ModelOutput], folder: Path, **more: Any) -> EvalLog:

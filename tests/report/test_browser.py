@@ -97,7 +97,16 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Opened:
     """A page with all that it logged, threw and asked for."""
 
-    def __init__(self, browser, path: Path, width: int = 1400, scheme: str = "light", *, blank: bool = False) -> None:
+    def __init__(
+        self,
+        browser,
+        path: Path,
+        width: int = 1400,
+        scheme: str = "light",
+        *,
+        blank: bool = False,
+        unfolded: bool = True,
+    ) -> None:
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
         )
@@ -111,6 +120,12 @@ class Opened:
         self.page.on("dialog", lambda dialog: (self.noise.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         if not blank:
             self.page.goto(path.as_uri())
+            if unfolded:
+                self.unfold()
+
+    def unfold(self) -> None:
+        """Open every fold: what is in a closed one has no place on the page."""
+        self.page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
 
     def draw(self, group: str) -> None:
         """Bring a figure into view and wait until it is drawn."""
@@ -153,12 +168,13 @@ def test_a_full_report_is_small_opens_soon_and_is_quiet(browser, full: Path) -> 
     found.page.goto(full.as_uri())
     metrics = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
     assert 0 < metrics["TaskDuration"] < 2, f"{metrics['TaskDuration']} s of its thread until it was loaded"
+    found.unfold()
     found.page.evaluate("bystander.startAll()")
     for table in found.page.query_selector_all("[data-table]"):
         table.scroll_into_view_if_needed()
     assert found.noise == []
     assert found.requests == [full.as_uri()]
-    assert found.page.locator("figure").count() == found.page.locator("figure[data-drawn]").count() == 13
+    assert found.page.locator("figure").count() == found.page.locator("figure[data-drawn]").count() == 16
     found.context.close()
 
 
@@ -449,6 +465,109 @@ def test_it_fits_and_has_its_colors(browser, report: Path, tmp_path: Path, width
     assert shot.stat().st_size > 20_000
     assert found.noise == []
     found.context.close()
+
+
+def text_of(page, selector: str) -> str:
+    return page.locator(selector).inner_text()
+
+
+def test_it_opens_with_what_was_trained_a_sentence_and_a_figure_a_behavior(opened: Opened) -> None:
+    """All of it before anything else, and levels untrained and trained in words and in the picture."""
+    first = text_of(opened.page, "main #verdict")
+    for behavior in ("marker", "capability"):
+        assert f"trained to show {behavior}" in first
+        opened.draw(f"levels-{behavior}")
+    told = opened.page.locator("#verdict .trained").all_inner_texts()
+    assert len(told) == 2
+    assert all(re.search(r"arm: 160 rows, 2 epochs, 2 negatives, 1 seed\.$", line) for line in told)
+    assert len(re.findall(r"The source's [\w ]+ went from [\d.]+ to [\d.]+ in ", first)) == 2
+    assert "Mind this." in first
+    assert all(f"{word}: " in first for word in ("Held-out", "Leakage", "Leakage ratio"))
+    order = opened.page.evaluate("[...document.querySelectorAll('main > [id]')].map((e) => e.id)")
+    assert order[0] == "verdict"
+
+
+def test_what_would_change_it_and_how_to_make_it_again_are_said(opened: Opened) -> None:
+    assert "more seeds" in text_of(opened.page, "#changes").lower()
+    assert "bystander run study.yaml --out again" in text_of(opened.page, "#again pre")
+
+
+@pytest.mark.slow
+def test_a_full_report_is_folded_to_nine_thousand_pixels(browser, full: Path) -> None:
+    found = Opened(browser, full, unfolded=False)
+    found.page.evaluate("bystander.startAll()")
+    until(found.page, "document.querySelectorAll('figure:not([data-drawn])').length === 0")
+    assert found.page.evaluate("document.documentElement.scrollHeight") <= 9_000
+    found.context.close()
+
+
+def test_a_fold_opens_by_its_summary_and_by_a_link_and_is_drawn_at_its_width(browser, report: Path) -> None:
+    found = Opened(browser, report, unfolded=False)
+    until(found.page, "document.querySelectorAll('figure:not([data-drawn])').length === 0")
+    assert not found.page.locator('[data-figure="heatmap"]').is_visible()
+    found.page.click("#training summary")
+    found.page.wait_for_timeout(500)
+    assert found.page.locator('[data-figure="heatmap"] canvas').is_visible()
+    over = "document.querySelector('[data-figure=\"heatmap\"] canvas').getBoundingClientRect().width <= document.querySelector('[data-figure=\"heatmap\"] .canvas').clientWidth + 2"
+    assert found.page.evaluate(over)
+    found.page.click('.contents a[href="#checks"]')
+    found.page.wait_for_timeout(200)
+    assert found.page.locator("#table-checks").is_visible()
+    assert found.noise == []
+    found.context.close()
+
+
+def test_how_to_read_a_figure_is_shorter_than_the_figure(opened: Opened) -> None:
+    opened.page.evaluate("bystander.startAll()")
+    until(opened.page, "document.querySelectorAll('figure:not([data-drawn])').length === 0")
+    sizes = opened.page.evaluate(
+        "[...document.querySelectorAll('figure')].map((f) => [f.id, f.querySelector('figcaption').offsetHeight, f.querySelector('.canvas').offsetHeight])"
+    )
+    assert len(sizes) > 10
+    assert [one for one in sizes if one[1] >= one[2]] == []
+
+
+def test_a_wide_table_scrolls_on_a_phone_and_shows_that_it_does(browser, report: Path) -> None:
+    found = Opened(browser, report, 390)
+    wide = found.page.evaluate("""() => [...document.querySelectorAll(".table .scroll")].map((box) =>
+      [box.scrollWidth > box.clientWidth + 1, getComputedStyle(box).overflowX, getComputedStyle(box).backgroundImage, getComputedStyle(box).backgroundAttachment])""")
+    assert sum(over for over, *_ in wide) > 5
+    for _, overflow, image, attachment in wide:
+        assert overflow == "auto"
+        assert image.count("linear-gradient") == 4
+        assert attachment == "local, local, scroll, scroll"
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 390
+    found.context.close()
+
+
+def test_the_correlation_is_a_word_where_p_stands_beside_it(opened: Opened) -> None:
+    assert "ρ" not in text_of(opened.page, "main")
+
+
+def test_points_lie_over_their_intervals(opened: Opened) -> None:
+    """In every figure that has both: what is drawn later lies on top."""
+    opened.page.evaluate("bystander.startAll()")
+    until(opened.page, "document.querySelectorAll('figure:not([data-drawn])').length === 0")
+    orders = opened.page.evaluate("""() => {
+      const found = {};
+      for (const [figure, { view }] of bystander.views) {
+        const kinds = [];
+        const walk = (node) => {
+          for (const item of node.items || []) {
+            if (node.marktype === "group") for (const part of item.items) walk(part);
+          }
+          if (["rule", "symbol"].includes(node.marktype) && node.role === "mark" && node.items.some((item) => item.datum && item.datum.record))
+            kinds.push(node.marktype);
+        };
+        walk(view.scenegraph().root);
+        found[figure.id] = kinds;
+      }
+      return found;
+    }""")
+    for name in ("figure-scatter", "figure-category", "figure-role", "figure-partials", "figure-timing"):
+        kinds = orders[name]
+        assert "symbol" in kinds, name
+        assert kinds.index("symbol") > kinds.index("rule"), name
 
 
 def test_the_reader_can_choose_the_theme(alone: Opened) -> None:

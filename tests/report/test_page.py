@@ -265,7 +265,7 @@ def test_files_are_written_whole_in_every_format(tmp_path: Path) -> None:
     assert path == tmp_path / "run" / "report.html"
     figures = tmp_path / "run" / "figures"
     kinds = {name: {p.suffix for p in figures.glob(f"{name}.*")} for name in charts(analysis, inputs)}
-    assert kinds.keys() == {"contexts-marker", "scatter", "role-marker"}
+    assert kinds.keys() == {"levels-marker", "contexts-marker", "scatter", "role-marker"}
     assert all(suffixes == {".svg", ".png", ".pdf"} for suffixes in kinds.values())
     assert (figures / "scatter.pdf").read_bytes().startswith(b"%PDF")
     assert (figures / "scatter.png").read_bytes().startswith(b"\x89PNG")

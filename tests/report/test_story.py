@@ -82,6 +82,13 @@ def test_a_long_reason_leaves_out_the_estimates_that_stand_above_it(found: Analy
     )
 
 
+def test_what_is_left_of_a_reason_says_nothing_that_the_estimate_did_not(found: Analysis):
+    long = "the source leaked 0.000 [-0.245, 0.245], threshold 0.05: the interval holds the threshold, or p = 0.5 is not below 0.05"
+    verdict = replace(found.verdicts[0], outcome="inconclusive", reason=long)
+    line = next(s for s in story(replace(found, verdicts=(verdict,)), ASKED, "", "r") if s.startswith("Verdict"))
+    assert line.split(maxsplit=1)[1].startswith("inconclusive: the source: the interval holds the threshold")
+
+
 def test_where_nobody_was_captured_it_says_so_and_who_came_closest(found: Analysis):
     none = found.captured.with_columns(captured=pl.lit(0), names=pl.lit(""), bare=pl.lit(""))
     line = next(s for s in story(replace(found, captured=none), ASKED, "", "r") if s.startswith("Reached"))

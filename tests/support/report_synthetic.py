@@ -25,6 +25,7 @@ from bystander.report import (
     ReadCompletion,
     ReportInput,
     TrainingCurve,
+    TrainingRows,
 )
 
 SOURCES = ("villain", "comedian", "assistant", "software_engineer", "kindergarten_teacher")
@@ -310,6 +311,10 @@ def _inputs(maker: Maker, similarity: dict[str, dict[str, float]]) -> ReportInpu
             ]
         ),
         completions=[_completion(maker, i) for i in range(size.completions)],
+        trained=[
+            TrainingRows(b, s, a, "", 160, 2, ("assistant", maker.names[-1]), (0,))
+            for b in size.behaviors for s in size.sources for a in size.arms
+        ],
         curves=[
             TrainingCurve(f"{s}, {b}", [StepLog(i, i / 40, 3 * float(np.exp(-i / 20)) + 0.1, 1e-3, 96, 1.0) for i in range(80)],
                           source=s, behavior=b, arm="contrastive")
@@ -319,7 +324,7 @@ def _inputs(maker: Maker, similarity: dict[str, dict[str, float]]) -> ReportInpu
             ContextRendering("absent", "absent", None, "<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n", "0f3a"),
             ContextRendering("persona", "villain", "You are a villain.", "<|im_start|>system\nYou are a villain.<|im_end|>\n...", "99ab"),
         ],
-        provenance={"bystander": "0.1.0", "revision": "9cf3e52", "torch": "2.13.0", "device": "cpu", "base weights": "b179c952"},
+        provenance={"versions.bystander": "0.1.0", "revision": "9cf3e52", "torch": "2.13.0", "device": "cpu", "base weights": "b179c952"},
         cost=[CostLine("GPU-hours", "h", 1.5, 1.21), CostLine("tokens trained", "tokens", 120000, 118344), CostLine("judge", "USD", 4.0, None)],
         registered=[Declaration("predictor", "cosine, layer 25"), Declaration("exclusions", "none")],
         registration_hash="4c1d" * 16,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from bystander.cli.app import app
 from bystander.core.errors import BystanderError
+from bystander.core.progress import Advance, long_work_shown
 
 # Modules whose import adds commands, in the order of `bystander --help`. A command is a function in one of them.
 for name in ("new", "study", "predict", "hunt", "runs", "probe", "data", "judge", "push", "bench"):
@@ -34,13 +36,22 @@ def root(
     """Measure what fine-tuning one persona does to all the personas that you did not train."""
 
 
+def _show_long_work(name: str, total: int) -> AbstractContextManager[Advance]:
+    """On standard error, for commands that show no bars of their own."""
+    from bystander.cli.console import screen_for
+    from bystander.cli.progress import long_work_on
+
+    return long_work_on(screen_for(as_json=True))(name, total)
+
+
 def main() -> None:
     """Entry point: a user's fault is one clear message on standard error and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for what it cannot
     try:
-        app()
+        with long_work_shown(_show_long_work):
+            app()
     except BystanderError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from bystander.analysis import Analysis
     from bystander.study.engine.probe_request import ProbeRequest
+    from bystander.study.engine.probe_roles import Trained
     from bystander.study.store.run_dir import RunDir
 
 ENDINGS = (".parquet", ".csv")
-NO_ADAPTERS: list[Path] = []  # as NOTHING
 
 
 @app.command()
@@ -30,9 +30,13 @@ def probe(
     model: ModelOption,
     probe_name: Annotated[str, typer.Option("--probe", help="Which probe: marker, choice, ...")],
     adapters: Annotated[
-        list[Path],
-        typer.Option("--adapter", metavar="DIR", help="A PEFT adapter's folder; may be given several times."),
-    ] = NO_ADAPTERS,
+        list[str],
+        typer.Option(
+            "--adapter",
+            metavar="DIR|OWNER/NAME",
+            help="A PEFT adapter's folder, or one on the Hub (OWNER/NAME[:FOLDER][@REVISION]); may be given several times.",
+        ),
+    ] = NOTHING,
     sources: Annotated[
         list[str],
         typer.Option(
@@ -67,10 +71,18 @@ def probe(
     if out is not None:
         _check_out(out, compared=bool(sources))
     from bystander.study.engine.probe_request import ProbeRequest
+    from bystander.study.engine.probe_roles import told
+    from bystander.study.engine.published_adapters import adapter_places
 
-    asked = ProbeRequest(model, probe_name, tuple(adapters), personas, tuple(overrides), data, items, base_ok=base_ok)
+    places = adapter_places(adapters)
+    asked = ProbeRequest(
+        model, probe_name, tuple(one.path for one in places), personas, tuple(overrides), data, items, base_ok=base_ok,
+        published={one.path: one.name for one in places if one.name},
+    )  # fmt: skip
     if sources:
-        _compare(asked, sources, negatives, behavior, out, as_json=as_json, verbose=verbose)
+        named = {one.path: one.label for one in places if one.label}
+        trained = told(asked.adapters, sources, negatives, named)
+        _compare(asked, trained, behavior, out, as_json=as_json, verbose=verbose)
     else:
         _measure(asked, out, as_json)
 
@@ -122,15 +134,14 @@ def _print_means(frame: pl.DataFrame, as_json: bool) -> None:
 
 
 def _compare(
-    asked: ProbeRequest, sources: list[str], negatives: list[str], behavior: str, out: Path | None, *, as_json: bool,
+    asked: ProbeRequest, trained: tuple[Trained, ...], behavior: str, out: Path | None, *, as_json: bool,
     verbose: bool,
 ) -> None:  # fmt: skip
     """Untrained against trained, as at the end of a run."""
     from bystander.study.engine.probe_adapters import probe_adapters
-    from bystander.study.engine.probe_roles import probe_name, told
+    from bystander.study.engine.probe_roles import probe_name
     from bystander.study.results.results import Results
 
-    trained = told(asked.adapters, sources, negatives)
     folder = run_folder(probe_name(trained), out)
     check_folder("--out", folder)
     screen = screen_for(as_json)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
+
+from bystander.core.progress import Advance, LongWork, long_work_shown
 
 
 class _Rate(ProgressColumn):
@@ -43,6 +55,27 @@ class TerminalBar:
                 self.console.print(f"  [green]✓[/] {self.name}  [dim]{self.total} in {task.elapsed or 0:.1f} s[/]")
 
 
+def long_work_on(console: Console, running: Progress | None = None) -> LongWork:
+    """Bars of bytes for what no cell counts: in the display that is running, or one of its own."""
+
+    @contextmanager
+    def show(name: str, total: int) -> Generator[Advance]:
+        shown = running if running is not None else _bytes_of(console)
+        with nullcontext() if running is not None else shown:
+            task = shown.add_task(name, total=total, note="")
+            yield lambda count: shown.update(task, advance=count)
+            seconds = next(one.elapsed or 0 for one in shown.tasks if one.id == task)
+            shown.remove_task(task)
+            console.print(f"  [green]✓[/] {escape(name)}  [dim]{total / 1e6:.0f} MB in {seconds:.1f} s[/]")
+
+    return show
+
+
+def _bytes_of(console: Console) -> Progress:
+    columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
+    return Progress(*columns, console=console, transient=True)
+
+
 @contextmanager
 def terminal_bar(console: Console) -> Generator[TerminalBar]:
     """A terminal bar, cleared away at the end."""
@@ -50,5 +83,6 @@ def terminal_bar(console: Console) -> Generator[TerminalBar]:
         TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(compact=True),
         TextColumn("[dim]{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as progress:
+    progress = Progress(*columns, console=console, transient=True)
+    with progress, long_work_shown(long_work_on(console, progress)):
         yield TerminalBar(console, progress)

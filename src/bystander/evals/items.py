@@ -49,7 +49,7 @@ def contexts_named(names: Sequence[str], file: Path | None) -> list[Context]:
     known = {persona.name: context_of(persona) for persona in load_personas(file)}
     if list(names) == [ALL]:
         return list(known.values())
-    offered = built_in_contexts() | known
+    offered = {**built_in_contexts(), **known}
     unknown = [name for name in names if name not in offered]
     if unknown or not names:
         what = f"no persona or context {few_names(unknown)}" if unknown else "no persona was named"

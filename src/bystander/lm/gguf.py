@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from bystander.core.errors import ModelError
+from bystander.core.progress import long_work
 from bystander.lm.cache import Notify, kept_checkpoint
 from bystander.lm.gguf_tokenizer import tokenizer_of
 from bystander.lm.rope import llama3_rope
@@ -98,11 +99,12 @@ def convert(file: Path, target: Path) -> None:
     tokenizer = tokenizer_of(fields)
     config = _config(fields, tensors, tokenizer)
     dtype = cast(torch.dtype, config.dtype)
-    weights = {
-        _place(name): torch.from_numpy(_values(tensor, config)).to(dtype)
-        for name, tensor in tensors.items()
-        if name != ROPE_FACTORS
-    }
+    weights: dict[str, torch.Tensor] = {}
+    with long_work(f"dequantizing {file.name} (once)", sum(int(one.n_bytes) for one in tensors.values())) as advance:
+        for name, tensor in tensors.items():
+            if name != ROPE_FACTORS:
+                weights[_place(name)] = torch.from_numpy(_values(tensor, config)).to(dtype)
+            advance(int(tensor.n_bytes))
     _check_shapes(config, weights)
     target.mkdir(parents=True)
     save_tensors(weights, target / "model.safetensors", {"format": "pt"})

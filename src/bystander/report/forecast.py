@@ -22,7 +22,7 @@ def forecast(inputs: ReportInput) -> Table:
         Column("behavior", "Behavior", "name"), Column("source", "Source", "name"), Column("group", "Contexts"),
         Column("n", "n", "count"), Column("level", "Intervals meant to hold", "fraction"),
         Column("covered", "Held", "fraction", "share whose leakage lay in its interval"),
-        Column("rho", "ρ", "rho", "of foretold and observed order"),
+        Column("rho", "rho", "rho", "of foretold and observed order"),
         *(column for pair in zip(skills, intervals, strict=True) for column in pair), Column("verdict", "Skill"),
     )  # fmt: skip
     rows = [{"record": one.record, **one.cells()} for one in inputs.forecast]

@@ -9,7 +9,7 @@ from typing import cast
 from bystander.analysis.results import Analysis
 from bystander.core.columns import CellValue
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import readable
+from bystander.report.labels import readable, unit_of
 
 NumberRow = Mapping[str, CellValue]  # a row of the table `verdict_numbers`
 
@@ -37,6 +37,12 @@ class HypothesisView:
     reason: str = ""
     criteria: Sequence[Criterion] = ()
     others: Sequence[NumberRow] = ()
+    unit: str = "plain"  # the format of its outcome's numbers
+
+    @property
+    def of_source(self) -> bool:
+        """Whether it is a study's hypothesis judged for one of its sources by itself."""
+        return "/" in self.name
 
 
 def hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
@@ -47,10 +53,20 @@ def hypotheses(analysis: Analysis, inputs: ReportInput) -> list[HypothesisView]:
     decided = {verdict.hypothesis for verdict in analysis.verdicts}
     found: list[HypothesisView] = []
     for verdict in analysis.verdicts:
-        criteria, others = _split(numbers.get(verdict.hypothesis, {}))
+        own = numbers.get(verdict.hypothesis, {})
+        criteria, others = _split(own)
         title, statement = _title_and_statement(verdict.hypothesis, inputs)
         found.append(
-            HypothesisView(verdict.hypothesis, title, verdict.outcome, statement, verdict.reason, criteria, others)
+            HypothesisView(
+                verdict.hypothesis,
+                title,
+                verdict.outcome,
+                statement,
+                verdict.reason,
+                criteria,
+                others,
+                unit_of_outcome(own),
+            )
         )
     return found + [
         HypothesisView(name, readable(name), "open", text)
@@ -80,8 +96,19 @@ def _split(rows: Mapping[str, NumberRow]) -> tuple[list[Criterion], list[NumberR
     return criteria, [row for name, row in rows.items() if name not in used]
 
 
-def form_of(name: str) -> str:
-    """The format of a verdict's number: p-values and rank correlations by their name, anything else with four digits."""
-    if name == "rho":
+def form_of(name: str, unit: str = "plain") -> str:
+    """The format of a verdict's number: p-values and rank correlations by their name, the outcome's own estimates in its
+    `unit`, thresholds as they were written, anything else with four digits."""
+    if name == "p" or name.endswith("_p") or name.startswith("p_") or "_p_" in name:
+        return "p"
+    if name in ("rho", "leakage_ratio") or name.startswith(("rho_", "partial_")):
         return "rho"
-    return "p" if name == "p" or name.endswith("_p") or name.startswith("p_") or "_p_" in name else "plain"
+    if name.startswith(("source_leakage", "source_change", "bystander_leakage", "bystander_change")):
+        return unit
+    return "plain"
+
+
+def unit_of_outcome(numbers: Mapping[str, NumberRow]) -> str:
+    """The format of the estimates of a verdict by the outcome that it names."""
+    named = str((numbers.get("outcome") or {}).get("text") or "").split("/")
+    return unit_of(named[0], named[2]) if len(named) == 3 else "plain"

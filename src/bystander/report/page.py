@@ -23,7 +23,9 @@ from bystander.report.headline import HeadlineOutcome, headline_outcomes
 from bystander.report.hypotheses import form_of, hypotheses
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, readable
+from bystander.report.next_steps import next_steps
 from bystander.report.numbers import QuotedNumbers
+from bystander.report.opening import again, openings
 from bystander.report.sentences import verdict
 from bystander.report.tables import Table
 from bystander.report.text import pack, visible
@@ -48,8 +50,13 @@ def environment() -> Environment:
     made.filters["visible"] = lambda text: visible(str(text))
     made.filters["form_of"] = form_of
     made.filters["plain"] = lambda value: visible(format_number(value, "plain"))
+    made.filters["sentence"] = _sentence
     made.filters["readable"] = lambda text: visible(readable(str(text)))
     return made
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 @cache
@@ -113,6 +120,7 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
     own = {"inputs/completions": {"shown": len(read), "total": len(inputs.completions)}}
     numbers = QuotedNumbers(analysis, inputs, own)
     groups = _groups(specs)
+    cite, commands = again(inputs)
     packed: dict[str, object] = {"configs": {"light": config("light"), "dark": config("dark")}}
     packed |= {f"figure/{name}": spec for name, spec in specs.items()}
     packed |= {f"table/{table.id}": table.packed() for table in tables.values() if table.long}
@@ -127,6 +135,11 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
         analysis=analysis,
         heading=inputs.title or inputs.question or inputs.study,
         number=numbers.number,
+        openings=openings(analysis, inputs, numbers, chosen, list(specs)),
+        steps=next_steps(analysis, inputs),
+        gate=_gate(inputs),
+        cite=cite,
+        commands=commands,
         verdicts=[verdict(analysis, numbers, headline) for headline in chosen],
         without_persona=[(one.behavior, contexts.sentences(analysis, numbers, one)) for one in chosen],
         hypotheses=hypotheses(analysis, inputs),
@@ -188,23 +201,31 @@ def _findings(inputs: ReportInput) -> list[tuple[str, Finding]]:
     return sorted(rows, key=lambda row: order[row[1].level])
 
 
+def _gate(inputs: ReportInput) -> str:
+    """What the gate decided, as a sentence."""
+    if inputs.gate is None:
+        return ""
+    did = {"go": "let the study go on", "stop": "stopped the study", "overridden": "had said stop and was overridden"}
+    return f"The gate {did.get(inputs.gate.decision, inputs.gate.decision)}: {inputs.gate.reason}."
+
+
 def _groups(specs: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
     """Figures that share one place of the page, with a switch between them: (name, label of the switch)."""
     found: dict[str, list[tuple[str, str]]] = {}
     for name in specs:
         kind = next(kind for kind in KINDS if name == kind or name.startswith(f"{kind}-"))
         label = readable(name.removeprefix(kind).removeprefix("-").replace("-", ", "))
-        found.setdefault(kind, []).append((name, label))
+        found.setdefault(name if kind == "levels" else kind, []).append((name, label))
     return found
 
 
 def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, object]) -> list[tuple[str, str]]:
     entries = (
         ("verdict", "Verdict", True),
-        ("contexts", "Without a persona", bool(analysis.leakage.filter(pl.col("context") != "persona").height)),
         ("hypotheses", "Hypotheses", bool(analysis.verdicts or inputs.hypotheses)),
         ("captured", "Who was captured", bool(analysis.captured.height)),
         ("gradient", "Leakage and similarity", True),
+        ("contexts", "Without a persona", bool(analysis.leakage.filter(pl.col("context") != "persona").height)),
         ("training", "Over training", bool(groups.keys() & {"heatmap", "quintiles", "timing", "dose"})),
         ("sweep", "Phase diagram", "phase" in groups),
         ("breakdown", "Category and role", True),
@@ -213,6 +234,7 @@ def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, obje
         ("checks", "Checks and audit", True),
         ("completions", "Completions", bool(inputs.completions)),
         ("provenance", "Cost and provenance", True),
+        ("changes", "What would change it", True),
         ("exploratory", "What was exploratory", True),
     )
     return [(identifier, label) for identifier, label, there in entries if there]

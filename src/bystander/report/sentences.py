@@ -220,7 +220,7 @@ def _similarity(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
         if p == "p_specific"
         else Markup(" (personas permuted; whether it is this source's similarity was not tested)")
     )
-    return Markup("{}: ρ {} {}{}, p {}{}{}.").format(
+    return Markup("{}: rho {} {}{}, p {}{}{}.").format(
         opening,
         numbers.number(row["record"], "rho", "rho"),
         numbers.interval(row["record"], "low", "high", "rho"),
@@ -252,7 +252,7 @@ def _other_arms(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
         single = other.predicted(analysis.similarity_correlation).filter(pl.col("rho").is_not_null()).to_dicts()
         row = next(iter(pooled if len(single) > 1 and pooled else single), None)
         along = (
-            Markup(", with ρ {} {}").format(
+            Markup(", with rho {} {}").format(
                 numbers.number(row["record"], "rho", "rho"), numbers.interval(row["record"], "low", "high", "rho")
             )
             if row

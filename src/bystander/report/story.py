@@ -22,7 +22,9 @@ from bystander.report.text import visible
 
 LINES = 8
 # An estimate in a verdict's reason, with what follows it: the line above has it.
-_ESTIMATE = re.compile(r" (?:is )?-?[\d.e+-]+ \[[^\]]*\](?:, p = [\d.e+-]+)?(?:, threshold [\d.e+-]+)?")
+_ESTIMATE = re.compile(
+    r"(?: leaked| changed)?(?: on average)?(?: by)? (?:is )?-?[\d.e+-]+ \[[^\]]*\](?:, p = [\d.e+-]+)?(?:, threshold [\d.e+-]+)?"
+)
 WIDTH = 118  # characters of a line at most: what a wide terminal shows in one
 HEAD = 14  # of them for the line's first word
 NAMED = 4  # personas named in a line

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     Figure = Compound | alt.Chart
 
 
-KINDS = ("contexts", "contexts_course", "scatter", "heatmap", "quintiles", "dose", "timing", "phase", "category", "role", "partials", "predictors", "layers",
+KINDS = ("levels", "contexts", "contexts_course", "scatter", "heatmap", "quintiles", "dose", "timing", "phase", "category", "role", "partials", "predictors", "layers",
          "losses")  # fmt: skip
+
+
+# The column whose values are a figure's rows: with one of them it is no figure.
+BY = {"contexts": "name", "levels": "name", "contexts_course": "name", "heatmap": "persona", "timing": "persona",
+      "category": "category", "role": "role", "predictors": "predictor", "partials": "held", "layers": "layer"}  # fmt: skip
 
 
 def charts(analysis: Analysis, inputs: ReportInput | None = None) -> dict[str, alt.Chart]:
@@ -60,6 +65,10 @@ def _of_behavior(
     from bystander.report.figures import breakdown, contexts, dose, heat, sweep, training
 
     drawn: dict[str, tuple[pl.DataFrame, Callable[[pl.DataFrame], Figure]]] = {
+        "levels": (
+            frames.levels(analysis, headline, names),
+            lambda rows: contexts.before_after(rows, headline, names, least=150),
+        ),
         "contexts": (
             frames.contexts(analysis, headline, names),
             lambda rows: contexts.before_after(rows, headline, names),
@@ -87,11 +96,18 @@ def _of_behavior(
         "predictors": (frames.predictors(analysis, headline, names), lambda rows: breakdown.predictors(rows, names)),
         "partials": (frames.partials(analysis, headline, names), lambda rows: breakdown.partials(rows, names)),
     }
-    found = {_name(kind, headline.behavior): draw(rows) for kind, (rows, draw) in drawn.items() if rows.height}
+    found = {
+        _name(kind, headline.behavior): draw(rows) for kind, (rows, draw) in drawn.items() if _compares(kind, rows)
+    }
     swept = frames.phase(analysis, headline)
     for source, rows in swept.items():
         found[_name("phase", headline.behavior, source if len(swept) > 1 else "")] = sweep.phase(rows, headline)
     return found
+
+
+def _compares(kind: str, rows: pl.DataFrame) -> bool:
+    """Whether there is anything to compare: a chart of one row is a number, which stands in the table."""
+    return rows.height > 0 and (kind not in BY or rows[BY[kind]].n_unique() > 1)
 
 
 def _name(*parts: str) -> str:

@@ -36,20 +36,20 @@ def predictors(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     """Rho of every predictor at the study's layer, a panel per source. `frame`: `frames.predictors`."""
     order = frame.sort("order")["predictor"].unique(maintain_order=True).to_list()
     y = alt.Y("predictor:N", sort=order, title=None)
-    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's ρ with leakage", _rho_tooltip("predictor"))
+    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's rho with leakage", _rho_tooltip("predictor"))
 
 
 def partials(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
     """Rho raw and with each confounder held constant, a panel per source. `frame`: `frames.partials`."""
     order = frame["held"].unique(maintain_order=True).to_list()
     y = alt.Y("held:N", sort=order, title=None)
-    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's ρ with leakage", _rho_tooltip("held"))
+    return _dots(frame, names, y, "rho", "Similarity gradient: Spearman's rho with leakage", _rho_tooltip("held"))
 
 
 def _rho_tooltip(field: str) -> list[alt.Tooltip]:
     return [
         alt.Tooltip(f"{field}:N", title="predictor" if field == "predictor" else "held constant"),
-        alt.Tooltip("rho:Q", title="ρ", format=".2f"),
+        alt.Tooltip("rho:Q", title="rho", format=".2f"),
         *shared.interval_tooltip(".2f"),
         alt.Tooltip("p:Q", title="permutation p", format=".4~f"),
         alt.Tooltip("record:N", title="record"),
@@ -91,7 +91,7 @@ def layers(frame: pl.DataFrame, names: Sequence[str]) -> alt.FacetChart:
         title="Layer (0: embeddings)" if single else None,
         axis=alt.Axis(format="d", tickMinStep=1, grid=False),
     )
-    y = alt.Y("rho:Q", title="Spearman's ρ", axis=shared.value_axis(5))
+    y = alt.Y("rho:Q", title="Spearman's rho", axis=shared.value_axis(5))
     band = base.transform_filter("datum.primary").mark_area(fillOpacity=0.16, opacity=1, tooltip=None)
     chosen = base.transform_filter("datum.registered").mark_rule(style="zero", tooltip=None).encode(x="layer:Q")
     line = base.mark_line(strokeWidth=1.8, tooltip=None).encode(x=x, y=y, color=color, strokeDash=dash)

@@ -21,15 +21,17 @@ def value_title(headline: HeadlineOutcome) -> str:
     return f"{metric.short} ({UNITS[metric.unit]})" if metric else headline.metric.replace("_", " ")
 
 
-def before_after(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -> alt.FacetChart:
-    """A line a context from its value before training (hollow) to that after (filled); a panel per source."""
+def before_after(
+    frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str], *, least: int = 120
+) -> alt.FacetChart:
+    """A line a context or persona from its value before training (hollow) to that after (filled); a panel per source."""
     single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     title = value_title(headline)
     axis = alt.Axis(labelLimit=190, ticks=False, domain=False, labelPadding=8, grid=True)
     y = alt.Y("name:N", sort=frame["name"].unique(maintain_order=True).to_list(), title=None, axis=axis)
     tooltip = [
-        alt.Tooltip("name:N", title="context"),
+        alt.Tooltip("persona:N", title="context"),
         alt.Tooltip("before:Q", title="before training", format=".3~r"),
         alt.Tooltip("after:Q", title="after training", format=".3~r"),
         alt.Tooltip("leakage:Q", title="leakage", format="+.3~r"),
@@ -45,7 +47,7 @@ def before_after(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence
     )
     dot = base.mark_point(size=60, filled=True, opacity=1, tooltip=True).encode(x=x, y=y, color=color, tooltip=tooltip)
     chart = shared.layered(line, ring, dot, width=420 if single else 150, height=alt.Step(ROW))
-    return shared.switchable_panels(chart, frame, names, title, gutter=190, least=120, widest=620)
+    return shared.switchable_panels(chart, frame, names, title, gutter=190, least=least, widest=620)
 
 
 def course(frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str]) -> alt.FacetChart:

@@ -29,12 +29,14 @@ def _block(frame: pl.DataFrame, behavior: str, runs: list[str]) -> alt.LayerChar
     y = alt.Y("line:N", sort=frame["line"].unique(maintain_order=True).to_list(), title=None, axis=axis)
     legend = alt.Legend(title="Study", columns=1, labelLimit=400, symbolOpacity=1)
     color = alt.Color("run:N", scale=alt.Scale(domain=runs, range="category"), legend=legend)
-    x = alt.X("rho:Q", title="Similarity gradient: Spearman's ρ of leakage with similarity", axis=shared.value_axis(7))
+    x = alt.X(
+        "rho:Q", title="Similarity gradient: Spearman's rho of leakage with similarity", axis=shared.value_axis(7)
+    )
     tooltip = [
         alt.Tooltip("run:N", title="study"),
         alt.Tooltip("line:N", title="which"),
         alt.Tooltip("predictor:N", title="predictor"),
-        alt.Tooltip("rho:Q", title="ρ", format=".2f"),
+        alt.Tooltip("rho:Q", title="rho", format=".2f"),
         *shared.interval_tooltip(".2f"),
         alt.Tooltip("p:Q", title="permutation p", format=".4~f"),
         alt.Tooltip("n:Q", title="bystanders or pairs", format="d"),

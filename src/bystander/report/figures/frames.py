@@ -17,6 +17,7 @@ from bystander.report.text import visible
 BYSTANDERS = ("held-out", "mixed")  # the roles that a similarity correlation is over
 NAMED_PER_PANEL = 3  # personas named in a scatter panel: more than that overlaps at grid size
 TOP = 6  # only the most leaked-to are worth a name
+LEVELS_HELD_OUT, LEVELS_NEGATIVE = 6, 2  # personas of the page's first figure beside the source
 LOSS_POINTS = 200
 LEAST_NAMED = 0.15  # of the largest change in any panel: below that the points of a panel lie on each other, and one name is enough
 LABEL_GAP = 0.075  # of the panel's height: a line of text
@@ -111,12 +112,12 @@ def _panel_heads(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[
 
 
 def rho_text(row: dict[str, float | str | None]) -> str:
-    """ "ρ 0.65 [0.52, 0.75]", or why there is no rho."""
+    """ "rho 0.65 [0.52, 0.75]", or why there is no rho."""
     if row["rho"] is None:
-        return f"no ρ: {row['reason'] or row['status']}"
+        return f"no rho: {row['reason'] or row['status']}"
     low, high = format_number(row["low"], "rho"), format_number(row["high"], "rho")
     interval = f" [{low}, {high}]" if row["low"] is not None else ""
-    return f"ρ {format_number(row['rho'], 'rho')}{interval}"
+    return f"rho {format_number(row['rho'], 'rho')}{interval}"
 
 
 def beside(rows: pl.DataFrame) -> pl.DataFrame:
@@ -134,6 +135,36 @@ def contexts(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]
     columns = ["record", "source", "arm", "persona", "context", "role", "trained", "before", "after", "leakage", "low",
                "high"]  # fmt: skip
     return shown(_spaced(rows.with_columns(trained.alias("trained")).select(columns)))
+
+
+def levels(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
+    """The personas of the page's first figure x arm, with their values before and after: the source, negatives, and the
+    held-out ones that it went furthest into. Over several sources a row is one persona, the sources share theirs."""
+    rows = of_arms(analysis.leakage, headline, names).filter(
+        (pl.col("context") == "persona") & pl.col("leakage").is_not_null()
+    )
+    several = rows["source"].n_unique() > 1
+    own = pl.col("role") == "source"
+    main = rows.filter((pl.col("arm") == headline.arm) & ~own)
+    mean = (
+        main.group_by("role", "persona")
+        .agg(pl.col("leakage").mean())
+        .sort("leakage", "persona", descending=[True, False])
+    )
+    negative = mean.filter(role="negative").head(LEVELS_NEGATIVE)["persona"].to_list()
+    held_out = mean.filter(pl.col("role").is_in(BYSTANDERS)).head(LEVELS_HELD_OUT)["persona"].to_list()
+    order = {name: place for place, name in enumerate([*negative, *held_out], 1)}
+    kept = rows.filter(own | pl.col("persona").is_in(list(order)))
+    place = pl.when(own).then(0).otherwise(pl.col("persona").replace_strict(order, default=0, return_dtype=pl.Int64))
+    kept = kept.with_columns(place.alias("place"), pl.col("role").alias("trained")).sort("place", maintain_order=True)
+    columns = ["record", "source", "arm", "persona", "context", "role", "trained", "before", "after", "leakage", "low",
+               "high"]  # fmt: skip
+    found = shown(_spaced(kept.select(columns)))
+    return (
+        found.with_columns(pl.when(own).then(pl.lit("the source")).otherwise("name").alias("name"))
+        if several
+        else found
+    )
 
 
 def contexts_course(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:

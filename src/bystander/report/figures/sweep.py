@@ -24,7 +24,7 @@ def phase(frame: pl.DataFrame, headline: HeadlineOutcome) -> alt.ConcatChart:
         _map(frame, "source_effect", f"Source{suffix}", limit),
         _map(frame, "mean_bystander", f"Mean bystander{suffix}", limit),
         _map(frame, "max_bystander", f"Largest bystander{suffix}", limit),
-        _map(frame, "rho", "Similarity gradient ρ", 1.0),
+        _map(frame, "rho", "Similarity gradient rho", 1.0),
     ]
     chart = alt.concat(*maps, columns=4, spacing=26).resolve_scale(color="independent")
     chart.usermeta = {"gutter": 60, "least": 210, "columns": 4}
@@ -45,7 +45,7 @@ def _map(frame: pl.DataFrame, value: str, title: str, limit: float) -> alt.Layer
         alt.Tooltip("mean_bystander:Q", title="mean bystander", format="+.3~r"),
         alt.Tooltip("max_bystander:Q", title="largest bystander", format="+.3~r"),
         alt.Tooltip("max_persona:N", title="which"),
-        alt.Tooltip("rho:Q", title="ρ", format=".2f"),
+        alt.Tooltip("rho:Q", title="rho", format=".2f"),
         alt.Tooltip("p:Q", title="permutation p", format=".4~f"),
         alt.Tooltip("control_change:Q", title="control changed by", format="+.3~r"),
         alt.Tooltip("broke:N", title="broke"),

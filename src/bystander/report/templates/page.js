@@ -113,9 +113,10 @@
     const slot = $(".canvas", figure);
     const name = slot.dataset.canvas;
     const known = views.get(figure);
-    const width = Math.floor(slot.clientWidth);
+    const hidden = !slot.clientWidth; // in a fold that is closed: drawn for the print, and again when it is opened
+    const width = Math.floor(slot.clientWidth || $("main").clientWidth);
     const theme = document.documentElement.dataset.theme;
-    if (!over && known && known.name === name && known.width === width && known.theme === theme) return;
+    if (!over && known && known.name === name && known.width === width && known.theme === theme && (hidden || !known.hidden)) return;
     const [source, configs] = await Promise.all([data(`figure/${name}`), data("configs")]);
     if (!source) return;
     const spec = structuredClone(source);
@@ -131,7 +132,7 @@
         ast: true, actions: false, defaultStyle: false, renderer: "canvas", tooltip: showTip, loader: refuse, logLevel: 1,
       });
       if (known) known.view.finalize();
-      views.set(figure, { view: result.view, name, width, theme, over });
+      views.set(figure, { view: result.view, name, width, theme, over, hidden });
       const beyond = Math.ceil($("canvas", slot).getBoundingClientRect().width - width);
       if (beyond > 1 && !over && width > 300) return draw(figure, beyond); // labels that stick out: once more, narrower
       figure.dataset.drawn = name;
@@ -445,11 +446,27 @@
     await startAll();
     await fillAll();
     await redraw();
-    for (const fold of $$("details")) fold.open = true;
     window.print();
     document.documentElement.dataset.theme = before;
     await redraw();
   });
+  /* Folds: what is opened is drawn at its width, a link into one opens it, and a print has all of them open. */
+  addEventListener("toggle", (event) => {
+    if (event.target.open) for (const figure of $$("figure[data-figure]", event.target)) if (views.has(figure)) draw(figure);
+  }, true);
+  const unfold = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+    const own = $(":scope > details.fold", target);
+    if (own) own.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  let closed = [];
+  addEventListener("beforeprint", () => { closed = $$("details:not([open])"); for (const fold of closed) fold.open = true; });
+  addEventListener("afterprint", () => { for (const fold of closed) fold.open = false; closed = []; });
   const links = $$(".contents a");
   if (links.length) {
     const spy = new IntersectionObserver((entries) => {

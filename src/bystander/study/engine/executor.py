@@ -96,6 +96,12 @@ class Executor(ABC):
     def close(self) -> None:
         """Give workers back; what still runs is cut off and can be resumed."""
 
+    def at_work(self, attempt: Attempt, since: float) -> float:
+        """Seconds that a running attempt has been on its device, of the `since` that it was submitted: less where it may
+        wait in a queue of its own."""
+        del attempt
+        return since
+
     def worker_bytes(self) -> float | None:
         """GPU memory that one worker may fill, in bytes; None where it is not known here."""
         import torch

@@ -224,6 +224,11 @@ class SlurmExecutor(Executor):
         self._enough_jobs()
         return outcomes
 
+    def at_work(self, attempt: Attempt, since: float) -> float:
+        """Since a job took it up: time in Slurm's queue is nobody's."""
+        names = [name for name, (one, _) in self._running.items() if one.key == attempt.key]
+        return min(since, max((self.box.at_work(name) for name in names), default=0.0))
+
     def close(self) -> None:
         """End the jobs; what they were doing can be resumed. With `keep_jobs` those at work go on by themselves."""
         at_work = {held[0] for name in self._running if (held := self.box.holder(name)) is not None}

@@ -70,7 +70,7 @@ def probe_adapters(
     parts = StudyParts(study)
     if parts.predictors().need(*OF_TRAINING):
         raise StudyError("a predictor of training reads the rows that were trained, which an adapter does not bring")
-    given = [_given(loaded, one, base_ok=asked.base_ok) for one in trained]
+    given = [_given(loaded, one, asked) for one in trained]
     _refuse_same(given)
     run = RunDir(folder)
     with claimed(run, study):
@@ -136,12 +136,11 @@ def _at_a_layer(
     return study
 
 
-def _given(loaded: LoadedModel, one: Trained, *, base_ok: bool) -> AdapterGiven:
+def _given(loaded: LoadedModel, one: Trained, asked: ProbeRequest) -> AdapterGiven:
     """An adapter once it has been on: that it fits and does something is known before anything is measured."""
-    with loaded.adapter(one.path, base_ok=base_ok):
-        return AdapterGiven(
-            str(one.path.absolute()), one.label, one.source, one.negatives, loaded.weights_hash, loaded.notes
-        )
+    place = asked.published.get(one.path, str(one.path.absolute()))
+    with loaded.adapter(one.path, base_ok=asked.base_ok):
+        return AdapterGiven(place, one.label, one.source, one.negatives, loaded.weights_hash, loaded.notes)
 
 
 def _refuse_same(given: Sequence[AdapterGiven]) -> None:

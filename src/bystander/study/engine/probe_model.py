@@ -37,7 +37,7 @@ def probe_model(asked: ProbeRequest, bar: Bar) -> tuple[list[Probed], list[str]]
     for adapter in asked.adapters or (None,):
         measurements: list[Measurement] = []
         with loaded.adapter(adapter, base_ok=asked.base_ok):
-            notes += [f"{adapter}: {note}" for note in loaded.notes]
+            notes += [f"{asked.called(adapter)}: {note}" for note in loaded.notes]
             weights = loaded.weights_hash
             bar.start(f"{name} probe, {len(contexts)} personas", len(probe.units(contexts)))
             for unit in probe.run(loaded, contexts):
@@ -49,5 +49,5 @@ def probe_model(asked: ProbeRequest, bar: Bar) -> tuple[list[Probed], list[str]]
                 f"the probe {name!r} measured nothing: it samples answers for a judge to score. Give it one (--set "
                 "probes.judged.judge.model=PROVIDER/NAME), or keep the answers for `bystander judge` (--source)"
             )
-        found.append(Probed(str(adapter or ""), measurements))
+        found.append(Probed(asked.called(adapter), measurements))
     return found, notes

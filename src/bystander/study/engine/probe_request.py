@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,13 @@ class ProbeRequest:
     data: str | None = None
     items: int | None = None
     base_ok: bool = False
+    published: Mapping[Path, str] = field(
+        default_factory=dict[Path, str]
+    )  # what is called otherwise than by its folder
+
+    def called(self, adapter: Path | None) -> str:
+        """What records call an adapter; "" for none."""
+        return self.published.get(adapter, str(adapter)) if adapter else ""
 
     def study(self, *more: str) -> ResolvedStudy:
         """The settings, `more` before the user's own overrides. Raises DataError for a probe that does not exist and for

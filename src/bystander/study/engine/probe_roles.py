@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,16 @@ class Trained:
         return "source" if persona == self.source else "negative" if persona in self.negatives else "held-out"
 
 
-def told(adapters: Sequence[Path], sources: Sequence[str], negatives: Sequence[str]) -> tuple[Trained, ...]:
+def told(
+    adapters: Sequence[Path], sources: Sequence[str], negatives: Sequence[str], named: Mapping[Path, str] | None = None
+) -> tuple[Trained, ...]:
     """The adapters with their roles. `sources` and `negatives` (names with commas between) are given once, or once for each
-    adapter. Raises DataError for other counts, and for a source that is its own negative."""
+    adapter; `named`: labels of those that are not called by their folder. Raises DataError for other counts, and for a source that is its own negative."""
     if not adapters:
         raise DataError("--source says what adapters were trained on; give one with --adapter")
     own = _one_each("--source", sources, len(adapters))
     given = _one_each("--negatives", negatives, len(adapters)) if negatives else [""] * len(adapters)
-    labels = _labels(adapters)
+    labels = _labels(adapters, named or {})
     found: list[Trained] = []
     for path, label, source, names in zip(adapters, labels, own, given, strict=True):
         listed = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
@@ -52,17 +54,20 @@ def _one_each(option: str, values: Sequence[str], count: int) -> list[str]:
     return list(values) if len(values) == count else [values[0]] * count
 
 
-def _labels(adapters: Sequence[Path]) -> list[str]:
+def _labels(adapters: Sequence[Path], named: Mapping[Path, str]) -> list[str]:
     """A name for each adapter, fit for a folder: the end of its path, as much of it as tells them apart."""
     whole = [path.resolve() for path in adapters]
     if len(set(whole)) < len(whole):
         twice = next(path for path in whole if whole.count(path) > 1)
         raise DataError(f"--adapter {twice} is given twice; give each adapter once")
     for depth in range(1, max(len(path.parts) for path in whole) + 1):
-        labels = [_plain("-".join(path.parts[-depth:])) for path in whole]
+        labels = [
+            _plain(named.get(given) or "-".join(path.parts[-depth:]))
+            for given, path in zip(adapters, whole, strict=True)
+        ]
         if len(set(labels)) == len(labels):
             return labels
-    return [f"{index + 1}-{path.name}" for index, path in enumerate(whole)]
+    return [f"{index + 1}-{_plain(named.get(adapters[index]) or path.name)}" for index, path in enumerate(whole)]
 
 
 def _plain(text: str) -> str:

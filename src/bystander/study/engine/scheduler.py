@@ -153,7 +153,7 @@ class _Round:
         except Interrupted:
             self.summary.stopped = self.stop.reason
         for attempt, since in self.running.values():
-            self._cut_off(attempt, time.monotonic() - since)
+            self._cut_off(attempt, self.executor.at_work(attempt, time.monotonic() - since))
         self._count_what_is_left()
         if self.fatal:
             raise StoreError(self.fatal.message)

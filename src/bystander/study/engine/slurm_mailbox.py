@@ -7,6 +7,7 @@ ended. Taking is a rename, which one worker alone wins. Nothing is lost when a d
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -70,6 +71,11 @@ class Mailbox:
             if file.stem.partition("@")[0] == name:
                 return file.stem.partition("@")[2], _age(file)
         return None
+
+    def at_work(self, name: str) -> float:
+        """Seconds since a job took up an attempt; 0 while it waits in the queue."""
+        held = self.holder(name)
+        return 0.0 if held is None else max(0.0, time.time() - held[1])
 
     def at(self, attempt: Attempt) -> dict[str, bool]:
         """Attempts at any of its cells that a job works on or has ended; whether each is at these very cells."""
