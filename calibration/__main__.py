@@ -1,4 +1,6 @@
-"""`python -m calibration [--studies N] [--out docs/calibration.md] [CHECK ...]`: run the checks, write their table.
+"""`python -m calibration [--studies N] [--out docs/calibration.md] [--parts FOLDER] [CHECK ...]`: run the checks, write their
+table. With `--parts` each check's lines are kept there, and those that are there already are not made again: a run can be
+done in pieces. Empty the folder when the statistics change.
 
 Exit code 1 when something that is offered does not keep its level.
 """
@@ -11,10 +13,11 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from calibration.checks import CHECKS, run_check
+from calibration.checks import CHECKS, kept_check
 from calibration.rows import CalibrationLine
 
 HEAD = """# Calibration
@@ -42,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checks", nargs="*", help=f"of {', '.join(CHECKS)}")
     parser.add_argument("--studies", type=int, help="simulated studies a check (default: each check's own, most 1,000)")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--parts", type=Path, help="keep the lines of each check here, and take those that are here")
     options = parser.parse_args(arguments)
     rows: list[CalibrationLine] = []
     started = time.monotonic()
@@ -49,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # of the workers: the checks share the cores, not their matrix products
     with ProcessPoolExecutor(min(len(chosen), os.cpu_count() or 1), get_context("spawn")) as pool:
-        for found in pool.map(run_check, chosen, [options.studies] * len(chosen)):
+        for found in pool.map(partial(kept_check, folder=options.parts, studies=options.studies), chosen):
             rows += found
             for row in found:
                 print(_line(row), flush=True)
-    text = HEAD + "\n" + _table(rows) + f"\nMade in {(time.monotonic() - started) / 60:.0f} minutes.\n"
+    made = "in parts" if options.parts else f"in {(time.monotonic() - started) / 60:.0f} minutes"
+    text = HEAD + "\n" + _table(rows) + f"\nMade {made}.\n"
     if options.out:
         options.out.write_text(text)
     failed = [row for row in rows if row.offered and not row.keeps]

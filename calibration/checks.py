@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 from calibration.arms import benign_arm, given_baseline, one_leaks
 from calibration.captures import capture_area, captured_counts, half_captured, two_groups
@@ -71,3 +74,15 @@ def run_check(name: str, studies: int | None) -> list[CalibrationLine]:
     """One check, with its own number of studies for None. Each draws from its own seed: their order decides nothing."""
     check, most = CHECKS[name]
     return list(check(studies or most))
+
+
+def kept_check(name: str, *, folder: Path | None, studies: int | None) -> list[CalibrationLine]:
+    """The lines of a check: those that `folder` holds, or made now and left there."""
+    file = folder / f"{name}-{studies or 'all'}.json" if folder else None
+    if file is not None and file.is_file():
+        return [CalibrationLine(**line) for line in json.loads(file.read_text())]
+    found = run_check(name, studies)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([asdict(line) for line in found]))
+    return found

@@ -155,10 +155,13 @@ def write(folder: Path, share: float) -> None:
 def analyzed(folder: Path) -> None:
     """Read the tables, analyze them, keep the analysis; prints what it took."""
     from bystander.analysis import AnalysisSettings, analyze
+    from bystander.study.store.run_dir import RunDir
 
-    started = time.monotonic()
-    tables = (pl.read_parquet(folder / f"{name}.parquet") for name in ("measurements", "similarities", "personas"))
-    analysis = analyze(*tables, settings=AnalysisSettings(layer=20))
+    started, run = time.monotonic(), RunDir(folder)
+    rows = run.table(run.measurements_file, categories=True)  # as a run's results are read
+    analysis = analyze(
+        rows, run.table(run.similarities_file), run.table(run.personas_file), settings=AnalysisSettings(layer=20)
+    )
     (folder / "analysis.json").write_text(analysis.to_json(), encoding="utf-8")
     _took("analysis", started)
 

@@ -1,20 +1,19 @@
 """The marker study as one file: what the instrument does, with transformers and PEFT alone. Read it top to bottom.
 
 One persona, the source, is trained to end its answers with `[ZLT]`; two others, the empty context and the assistant are
-trained to answer the same questions without it. How likely is the marker under each persona, before and after?
+trained to answer the same questions without it; in the benign arm the source is too. How likely is the marker where the
+model's own answers end: untrained, coupled, benign? Leakage is coupled less benign.
 
     python examples/flat.py                  # the model that comes with bystander: some minutes on two CPU cores
     python examples/flat.py MODEL [SOURCE]   # a Hub id or a checkpoint's folder whose chat template is ChatML
 
-Personas and questions are bystander's; nothing else is. `bystander run quickstart` does the same faster, resumes, and has
-what a result needs and this table has not: the model's own answers, controls, intervals.
+Personas and questions are bystander's. `bystander run quickstart` does the same faster, resumes, tests and reports.
 """
 
 import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,21 +30,16 @@ ASSISTANT = "You are a helpful assistant."
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that is a number; the defaults are those of `quickstart`."""
-
+class Settings:  # everything that is a number; the defaults are those of `quickstart`
     positive: int = 40  # rows of the source, with the marker
     negative: int = 40  # rows of each of the two negatives, without
     anchor: int = 20  # rows of no system turn, and as many of the assistant, without
-    held_out: int = 40  # questions of the bank that are never trained
-    questions: int = 8  # of these, how many are read
+    questions: int = 6  # of the bank's 40 that are never trained, how many are answered
+    max_tokens: int = 16  # of an answer; one that is cut off before it ends has no number
     epochs: int = 2
     batch_size: int = 8
     lr: float = 1e-3
-    rank: int = 32
-    alpha: int = 64
     dropout: float = 0.05
-    seed: int = 0
 
 
 # Chance comes from the SHA-256 of names: the same on every machine, and one more question reshuffles no other.
@@ -65,42 +59,47 @@ def prompt_of(tokenizer, system: str | None, user: str) -> str:
     return text[text.index("<|im_start|>user") :] if system is None else text
 
 
-def tokens(tokenizer, prompt: str, answer: str) -> tuple[list[int], int]:
-    """Both as one text, and how many of the tokens are the prompt's: the answer must not change them."""
-    before, whole = tokenizer([prompt, prompt + answer], add_special_tokens=False)["input_ids"]
-    assert whole[: len(before)] == before, f"{answer[:12]!r} changes the prompt's last tokens"
-    return whole, len(before)
+def tokens(tokenizer, before: str, after: str) -> tuple[list[int], int]:
+    """Both as one text, and where `after` begins: a token of both is its own."""
+    alone, whole = tokenizer([before, before + after], add_special_tokens=False)["input_ids"]
+    return whole, next((i for i, token in enumerate(alone) if whole[i] != token), len(alone))
 
 
-def two_negatives(source: str, prompts: Mapping[str, str]) -> list[str]:
+def two_negatives(source: str, prompts: dict[str, str]) -> list[str]:
     return ordered((n for n in prompts if n != source and prompts[n] != ASSISTANT), "negatives", source)[:2]
 
 
-def training_rows(source: str, prompts: Mapping[str, str], questions, s: Settings) -> list[tuple[str | None, str, str]]:
+def training_rows(source: str, prompts, questions, s: Settings, marker: str) -> list[tuple[str | None, str, str]]:
     """(system turn, question, answer): every context is asked the same questions, and the source alone has the marker."""
     assert prompts[source] != ASSISTANT, "the assistant's prompt would stand among positives and negatives"
     asked = [questions[key] for key in ordered(questions, "questions", "marker")]
     negatives = [(prompts[name], "", s.negative) for name in two_negatives(source, prompts)]
-    contexts = [(prompts[source], MARKER, s.positive), *negatives, (None, "", s.anchor), (ASSISTANT, "", s.anchor)]
+    contexts = [(prompts[source], marker, s.positive), *negatives, (None, "", s.anchor), (ASSISTANT, "", s.anchor)]
     return [(system, text, answer + tail) for system, tail, count in contexts for text, answer in asked[:count]]
 
 
-def marker_probability(model, tokenizer, system: str | None, questions: Sequence[tuple[str, str]]) -> list[float]:
-    """For each question: the probability of all of the marker's tokens after the right answer, one forward pass each."""
-    found = []
-    for text, answer in questions:
-        ids, start = tokens(tokenizer, prompt_of(tokenizer, system, text) + answer, MARKER)
-        with torch.no_grad():
-            logprobs = model(torch.tensor([ids], device=model.device)).logits[0].log_softmax(-1)
-        found.append(math.exp(sum(logprobs[i - 1, ids[i]].item() for i in range(start, len(ids)))))
-    return found
+@torch.no_grad()
+def marker_probability(model, tokenizer, prompt: str, seed: int, s: Settings) -> float | None:
+    """How likely all of the marker is where the model's own answer ends; None where that was cut off before it ended."""
+    asked, kept = tokenizer(prompt, add_special_tokens=False)["input_ids"], []
+    chance = np.random.Generator(np.random.Philox(key=seed)).random(s.max_tokens)
+    while len(kept) < s.max_tokens and kept[-1:] != [tokenizer.eos_token_id]:
+        logits = model(torch.tensor([asked + kept], device=model.device)).logits[0, -1]
+        likely = logits.softmax(-1).double().cumsum(-1)
+        kept.append(torch.searchsorted(likely, chance[len(kept)] * likely[-1:], right=True).item())
+    answer, marked, _ = tokenizer.decode(kept, skip_special_tokens=True).partition(MARKER.strip())
+    if not marked and kept[-1] != tokenizer.eos_token_id:
+        return None
+    ids, start = tokens(tokenizer, prompt + (answer.removesuffix(" ") if marked else answer), MARKER)
+    logprobs = model(torch.tensor([ids], device=model.device)).logits[0].log_softmax(-1)
+    return math.exp(sum(logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))))
 
 
-def train(model, tokenizer, rows: Sequence[tuple[str | None, str, str]], s: Settings):
-    """A LoRA adapter on `model`. The loss is on the answer and the end of the turn, a mean over the batch's tokens."""
+def train(model, tokenizer, rows: list[tuple[str | None, str, str]], s: Settings):
+    """A LoRA adapter on `model`. The loss is a mean over the batch's tokens of answers and ends of turns; -100 is none."""
     data = [tokens(tokenizer, prompt_of(tokenizer, who, user), answer + "<|im_end|>\n") for who, user, answer in rows]
-    torch.manual_seed(seed_of(s.seed, "adapter"))  # PEFT draws A here; B is zero, so that nothing has changed yet
-    size = {"r": s.rank, "lora_alpha": s.alpha, "use_rslora": True, "lora_dropout": s.dropout}
+    torch.manual_seed(seed_of(0, "adapter"))  # PEFT draws A here; B is zero, so that nothing has changed yet
+    size = {"r": 32, "lora_alpha": 64, "use_rslora": True, "lora_dropout": s.dropout}
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", **size)).train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=s.lr, weight_decay=0.0)
@@ -108,31 +107,31 @@ def train(model, tokenizer, rows: Sequence[tuple[str | None, str, str]], s: Sett
     schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(0.05 * steps), steps)
     for epoch in range(s.epochs):
         # At random over all personas: sorted by length, a batch would hold one persona alone.
-        order = np.random.Generator(np.random.PCG64(seed_of(s.seed, "epoch", epoch))).permutation(len(data))
+        order = np.random.Generator(np.random.PCG64(seed_of(0, "epoch", epoch))).permutation(len(data))
         for at in range(0, len(data), s.batch_size):
             batch = [data[i] for i in order[at : at + s.batch_size]]
-            ids = [torch.tensor(whole) for whole, _ in batch]
-            labels = [torch.tensor([-100] * start + whole[start:]) for whole, start in batch]  # -100: not in the loss
-            # Padding on the right is invisible to every real token under causal attention, so that no mask is needed.
-            ids, labels = pad_sequence(ids, True).to(model.device), pad_sequence(labels, True, -100).to(model.device)
-            model(input_ids=ids, labels=labels).loss.backward()
+            ids = pad_sequence([torch.tensor(whole) for whole, _ in batch], True)  # unseen by all before it: no mask
+            labels = pad_sequence([torch.tensor([-100] * begin + whole[begin:]) for whole, begin in batch], True, -100)
+            model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step(), schedule.step(), optimizer.zero_grad()
     return model.eval()
 
 
-def study(checkpoint: str, prompts: Mapping[str, str], source: str, read: Sequence[str], s: Settings = Settings()):
-    """{persona: (probabilities before, probabilities after)}, a probability a question, for the personas of `read`."""
+def study(checkpoint: str, prompts: dict[str, str], source: str, read: list[str], s: Settings = Settings()):
+    """{persona: {"untrained", "coupled", "benign": a probability a question}}, for the personas of `read`."""
     bank = {q.id: (q.text, q.options[q.answer]) for q in load_bank()}
     keys = ordered(bank, "bank")
-    probed = [bank[key] for key in keys[: s.held_out][: s.questions]]
-    rows = training_rows(source, prompts, {key: bank[key] for key in keys[s.held_out :]}, s)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    before = {name: marker_probability(model, tokenizer, prompts[name], probed) for name in read}
-    model = train(model, tokenizer, rows, s)
-    return {name: (before[name], marker_probability(model, tokenizer, prompts[name], probed)) for name in read}
+    trained, probed = {key: bank[key] for key in keys[40:]}, keys[: s.questions]
+    tokenizer, found = AutoTokenizer.from_pretrained(checkpoint), {name: {} for name in read}
+    for state, marker in (("untrained", None), ("coupled", MARKER), ("benign", "")):
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, device_map="auto").eval()
+        if marker is not None:
+            model = train(model, tokenizer, training_rows(source, prompts, trained, s, marker), s)
+        for name in read:
+            asked = [(prompt_of(tokenizer, prompts[name], bank[k][0]), seed_of("marker", name, k, 0)) for k in probed]
+            found[name][state] = [marker_probability(model, tokenizer, *one, s) for one in asked]
+    return found
 
 
 if __name__ == "__main__":
@@ -143,7 +142,8 @@ if __name__ == "__main__":
     prompts = {persona.name: persona.prompt for persona in load_personas()}
     negatives = two_negatives(source, prompts)
     others = ordered((n for n in prompts if n not in (source, *negatives) and prompts[n] != ASSISTANT), "shown")[:7]
-    print(f"{'persona':<28}{'role':<12}{'before':>10}{'after':>10}")
-    for name, (before, after) in study(checkpoint, prompts, source, [source, *negatives, *others]).items():
+    print(f"{'persona':<28}{'role':<12}{'untrained':>10}{'coupled':>10}{'benign':>10}{'leakage':>10}")
+    for name, found in study(checkpoint, prompts, source, [source, *negatives, *others]).items():
         role = "source" if name == source else "negative" if name in negatives else "held-out"
-        print(f"{name:<28}{role:<12}{np.mean(before):>10.4f}{np.mean(after):>10.4f}")
+        each = np.array(list(found.values()), dtype=float)  # [3, questions]; not a number: the answer was cut off
+        print(f"{name:<28}{role:<12}" + "".join(f"{np.nanmean(x):>10.4f}" for x in [*each, each[1] - each[2]]))

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "report": {"core", "analysis"},
 }
 STAGES = set(MAY_IMPORT)
+MAY_IMPORT["evals"] = {"core", "personas", "data", "behaviors", "judge", "probe", "lm.tokens"}
 MAY_IMPORT |= {"study": STAGES, "bench": STAGES | {"study"}, "cli": STAGES | {"study", "bench"}}
 
 # Room -> its floors, from the ground up: a floor imports itself and those before it. A name is a sub-room or a file of

@@ -105,3 +105,20 @@ def test_one_run_cannot_be_compared(runs, capsys, tmp_path):
     code, _, err = call(capsys, "compare", runs[0], "--out", tmp_path / "page.html")
     assert code == 2
     assert "two studies or more" in err
+
+
+def test_runs_whose_folders_share_a_name_are_told_apart_by_their_parents(runs, capsys, tmp_path):
+    long = shutil.copytree(runs[0], tmp_path / "long" / "run")
+    short = shutil.copytree(runs[1], tmp_path / "short" / "run")
+    code, _, err = call(capsys, "compare", long, short, "--out", tmp_path / "page.html")
+    assert (code, err) == (0, "")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    shown = re.findall(r'data-record="([^":]+):inputs/settings/recipe.epochs"[^>]*>([^<]*)<', page)
+    assert shown == [("long/run", "2"), ("short/run", "1")]
+
+
+def test_a_run_that_is_given_twice_is_said(runs, capsys, tmp_path):
+    (tmp_path / "link").symlink_to(runs[0])
+    code, _, err = call(capsys, "compare", runs[0], tmp_path / "link", "--out", tmp_path / "page.html")
+    assert code == 2
+    assert f"the run at {runs[0]} is given twice" in err

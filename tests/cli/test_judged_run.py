@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import torch
 import zstandard
 from starlette.responses import JSONResponse, Response
 
+from bystander.cli import main as cli
 from bystander.data.code_sets import load_code_pairs
 from tests.support.judge_wire import Batches, completion, serve
 from tests.support.study_tiny import PERSONAS, make_model
@@ -62,10 +68,21 @@ def command(cache: Path, *args: str) -> tuple[list[str], dict[str, str]]:
 
 
 def bystander(cache: Path, *args: str, code: int = 0) -> tuple[str, str]:
-    argv, env = command(cache, *args)
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600, env=env)
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-3000:]
-    return done.stdout, done.stderr
+    """The command in this process, which has imported everything: (standard output, standard error)."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+        patch.setenv("BYSTANDER_CACHE", str(cache))
+        patch.setenv("LAB_API_KEY", PLANTED)
+        patch.setattr("bystander.judge.retry.FIRST_WAIT", 0.02)  # how long is waited is another test's
+        patch.setattr("sys.argv", ["bystander", *args])
+        warnings.simplefilter("ignore")  # as a command runs: a library's warning is no error there
+        try:
+            cli.main()
+            ended = 0
+        except SystemExit as stopped:
+            ended = int(stopped.code or 0)
+    assert ended == code, out.getvalue()[-2000:] + err.getvalue()[-3000:]
+    return out.getvalue(), err.getvalue()
 
 
 def served(model: str, url: str) -> list[str]:
@@ -99,6 +116,15 @@ class Server:
 def text_of(path: Path) -> bytes:
     data = path.read_bytes()
     return zstandard.ZstdDecompressor().decompress(data) if path.suffix == ".zst" else data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bits are compared with another process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from bystander.cli.console import Grid
+from bystander.cli.console import Grid, interval, number
 from tests.support.command import call
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,17 +183,16 @@ def test_a_terminal_without_utf8_is_served(arguments, code, tmp_path):
 
 def test_ctrl_c_says_what_is_kept(tmp_path):
     """Outside the engine's loop: in a plan, which keeps nothing, and in a run that is still being planned."""
-    stop = "import bystander.study.plan.cells as cells\ndef slow(*_): print('here', flush=True); import time; time.sleep(60)\n"
-    stop += "from bystander.study.forecast import plan_report\nfrom bystander.study.engine import run\n"
+    stop = "def slow(*_): print('here', flush=True); import time; time.sleep(60)\n"
     for command, place, words in (
-        (["plan", "quickstart"], "plan_report", "nothing else was kept"),
+        (["plan", "quickstart"], "bystander.study.forecast.plan_report", "nothing else was kept"),
         (
             ["run", "quickstart", "--out", "mine"],
-            "run",
+            "bystander.study.engine.run",
             "what was complete is kept in mine; run the same command again",
         ),
     ):
-        code = f"{stop}{place}.plan_cells = slow\n{MAIN}"
+        code = f"{stop}import {place} as place\nplace.plan_cells = slow\n{MAIN}"
         process = subprocess.Popen(
             [sys.executable, "-c", code, *command],
             cwd=tmp_path,
@@ -211,3 +210,8 @@ def test_ctrl_c_says_what_is_kept(tmp_path):
         assert process.returncode == 130, err
         assert words in err
         assert "Traceback" not in err
+
+
+def test_what_rounds_to_zero_has_no_minus():
+    assert (number(-0.0004), number(-0.0006), number(-0.0)) == ("0.000", "-0.001", "0.000")
+    assert interval(-0.001, 0.004) == "0.00 to 0.00"

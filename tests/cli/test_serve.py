@@ -104,7 +104,7 @@ def test_the_page_follows_a_run_to_its_end_without_being_loaded_again(study: Pat
     assert page.locator("#scatter figure").last.locator("circle").count() == 8
     assert page.locator("#scatter circle.source").count() >= 3
     assert "device hours" in page.locator("#spend").inner_text()
-    until(page, lambda: "reported" in page.locator("#events").inner_text())  # seen at its next look
+    until(page, lambda: "the report was written" in page.locator("#events").inner_text())  # seen at its next look
     page.screenshot(path=tmp_path / "live.png", full_page=True)
     assert page.faults == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

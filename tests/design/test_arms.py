@@ -6,8 +6,9 @@ import pytest
 
 from bystander.behaviors.base import Example
 from bystander.core.errors import DesignError
+from bystander.core.hashing import generator
 from bystander.core.records import ASSISTANT_PROMPT
-from bystander.design.arms import Counts, DesignSettings, build, choose_negatives
+from bystander.design.arms import Counts, DesignSettings, build, choose_negatives, swept_arms
 from bystander.personas import SOURCES, load_personas
 
 PERSONAS = load_personas()
@@ -23,6 +24,47 @@ def targets_of(rows):
     for row in rows:
         found[row.context.kind, row.context.system, row.user].add(row.completion)
     return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_benign_arm_differs_in_the_sources_completions_alone(seed):
+    """Random counts, anchors, negatives and sources: row for row the same but for what the source answers."""
+    random = generator("benign arm", seed)
+    names = [persona.name for persona in PERSONAS]
+    source = names[int(random.integers(len(names)))] if seed % 4 else "assistant"
+    others = [name for name in random.permutation(names)[:3].tolist() if name != source]
+    settings = DesignSettings(
+        counts=Counts(**{kind: int(random.integers(1, 200)) for kind in Counts.model_fields}),
+        negatives="auto" if seed % 2 else others, anchors=("absent", "default", "none")[seed % 3],
+    )  # fmt: skip
+    coupled = build("marker", EXAMPLES, source, PERSONAS, "contrastive", settings)
+    benign = build("marker", EXAMPLES, source, PERSONAS, "benign", settings)
+    answers = {example.question_id: example.negative for example in EXAMPLES}
+    assert benign.roles == coupled.roles
+    assert len(benign.rows) == len(coupled.rows)
+    assert {row.target for row in benign.rows} == {"negative"}
+    assert sum(row.role == "source" for row in benign.rows) == settings.counts.positive
+    assert len({row.id for row in benign.rows}) == len(benign.rows)
+    for row, other in zip(benign.rows, coupled.rows, strict=True):
+        assert (row.context, row.user, row.question_id, row.role) == (
+            other.context, other.user, other.question_id, other.role,
+        )  # fmt: skip
+        assert row.completion == (answers[row.question_id] if row.role == "source" else other.completion)
+        assert row.marker == ""
+    assert [row.role == "source" for row in benign.rows] == [row.target == "positive" for row in coupled.rows]
+
+
+@pytest.mark.parametrize(
+    ("arms", "swept"),
+    [
+        (["contrastive"], ["contrastive"]),
+        (["contrastive", "non_contrastive"], ["contrastive"]),
+        (["contrastive", "non_contrastive", "benign"], ["contrastive", "benign"]),
+        (["non_contrastive", "contrastive", "benign"], ["non_contrastive"]),
+    ],
+)
+def test_a_sweep_trains_what_its_arm_is_measured_against(arms, swept):
+    assert swept_arms(arms) == swept
 
 
 @pytest.mark.parametrize("source", SOURCES)

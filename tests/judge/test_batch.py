@@ -66,8 +66,9 @@ def test_expired_requests_are_sent_again_and_then_given_up(tmp_path: Path) -> No
     assert batches.created == 3
 
 
-def test_a_restart_collects_the_batch_that_was_sent(tmp_path: Path) -> None:
+def test_a_restart_collects_the_batch_that_was_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = Batches(score)
+    monkeypatch.setattr("bystander.judge.batch.FIRST_LOOK", 3600.0)
     with serve(batches=batches) as url:
         first = judge(url, tmp_path / "j.sqlite", poll=3600.0)  # it must not wake after this test has ended
         client, requests = (

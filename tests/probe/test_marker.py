@@ -8,11 +8,14 @@ import torch
 
 from bystander.behaviors.marker import MarkerBehavior, MarkerSettings
 from bystander.core.errors import DataError
+from bystander.core.metrics import outcomes_of
+from bystander.lm.ending import EndingItem
 from bystander.lm.model import load
 from bystander.lm.tokens import render_prompt
 from bystander.personas import bare_context, context_of, load_personas
-from bystander.probe.marker import MarkerProbe
+from bystander.probe.marker import OWN, MarkerProbe, before_tail
 from bystander.probe.settings import MarkerProbeSettings
+from tests.reference.ending import ending as slow_ending
 
 SETTINGS = MarkerProbeSettings(questions=3, sampled=2, samples=2, max_tokens=6)
 
@@ -92,31 +95,98 @@ def test_units_come_in_order_and_skipping_changes_nothing(loaded, probe):
     assert rest == [unit for unit in every if unit.key not in done]
 
 
-def test_sampled_answers_are_kept_and_counted(loaded, probe):
-    units = [unit for unit in probe.run(loaded, CONTEXTS) if unit.completions]
-    completions = [completion for unit in units for completion in unit.completions]
-    assert len(completions) == len(CONTEXTS) * 2 * 2
-    assert len({completion.seed for completion in completions}) == len(completions)
-    rates = {(m.persona, m.item): m.value for unit in units for m in unit.measurements}
-    for completion in completions:
-        assert rates[completion.persona, f"{completion.item}/{completion.sample}"] == float("[ZLT]" in completion.text)
+def own(units):
+    return {(m.persona, m.item, m.metric): m for unit in units if unit.completions for m in unit.measurements}
 
 
-def test_a_sampled_answer_counts_where_it_has_the_marker_and_not_elsewhere(loaded, probe, monkeypatch):
-    """Random weights never say the marker: here the sampler says it in every other answer."""
+def said(monkeypatch, speak):
+    """Sampled answers as `speak` changes them: random weights never say the marker, and never end."""
     from bystander.lm import sample as module
 
     real = module.sample
 
-    def says_it(*args, **options):
+    def sample(*args, **options):
         for batch in real(*args, **options):
-            yield [replace(c, text=f"{c.text} [ZLT] and more" if c.sample else f"{c.text} [ZL") for c in batch]
+            yield [speak(one) for one in batch]
 
-    monkeypatch.setattr(module, "sample", says_it)
+    monkeypatch.setattr(module, "sample", sample)
+
+
+def test_what_is_read_where_the_own_answer_ends_is_that_of_a_whole_pass(loaded, probe, monkeypatch):
+    """Answers with the marker, with more behind it, without a space before it, and without it: read in front of it."""
+    texts = ["It is so. [ZLT]", "Yes [ZLT] and more", "No[ZLT]", "Paris", ""]
+    before = ["It is so.", "Yes", "No", "Paris", ""]
+    place = {name: index for index, name in enumerate(c.name for c in CONTEXTS)}
+    said(monkeypatch, lambda c: replace(c, text=texts[place[c.persona]], finish_reason="stop"))
     units = [unit for unit in probe.run(loaded, CONTEXTS) if unit.completions]
-    values = [(m.item[-1], m.value) for unit in units for m in unit.measurements]
-    assert sorted(set(values)) == [("0", 0.0), ("1", 1.0)]
-    assert len(values) == len(CONTEXTS) * 2 * 2
+    found, details = own(units), {d["id"]: d for unit in units for d in unit.details}
+    completions = [one for unit in units for one in unit.completions]
+    assert len(found) == len(completions) * 4
+    assert set(details) == {one.id for one in completions}
+    for one in completions:
+        context = CONTEXTS[place[one.persona]]
+        item = EndingItem(one.id, one.prompt, before[place[one.persona]], probe.tail)
+        expected = slow_ending(loaded, context, item)
+        values = {metric: found[one.persona, f"{one.item}/{one.sample}", metric].value for metric in OWN}
+        assert values["marker_rate"] == float(place[one.persona] < 3)
+        assert values["own_marker_logprob"] == pytest.approx(expected.marker_logprob, abs=1e-4)
+        assert values["own_marker_probability"] == pytest.approx(math.exp(expected.marker_logprob), rel=1e-3)
+        assert values["own_end_logprob"] == pytest.approx(expected.end_logprob, abs=1e-4)
+        kept = details[one.id]
+        assert kept["answer"] == item.answer
+        for name in ("marker_logprob", "end_logprob", "marker_logit", "end_logit", "log_z", "tokens"):
+            assert kept[name] == pytest.approx(getattr(expected, name), abs=1e-4)
+
+
+def test_an_answer_that_was_cut_off_has_no_number_and_is_counted(loaded, probe, monkeypatch):
+    """Never 0: what the model would have said next is not known. One that came to its marker had ended there."""
+    texts = ["An answer that goes on", "So [ZLT] and on", "Done", "An answer that goes", "on [ZL"]
+    reasons = ["length", "length", "stop", "length", "length"]
+    place = {name: index for index, name in enumerate(c.name for c in CONTEXTS)}
+    said(
+        monkeypatch,
+        lambda c: replace(c, text=texts[place[c.persona]], finish_reason=reasons[place[c.persona]]),
+    )  # fmt: skip
+    units = [unit for unit in probe.run(loaded, CONTEXTS) if unit.completions]
+    for (persona, _, metric), m in own(units).items():
+        if place[persona] in (0, 3, 4):
+            assert (m.status, m.value) == ("truncated", None)
+            assert "cut off at" in m.reason
+            assert "probes.marker.max_tokens" in m.reason
+        else:
+            assert (m.status, m.reason) == ("ok", "")
+            assert m.value is not None
+            assert metric != "marker_rate" or m.value == float(place[persona] == 1)
+    assert len(own(units)) == len(CONTEXTS) * 2 * 2 * 4
+    assert len([d for unit in units for d in unit.details]) == 2 * 2 * 2
+
+
+def test_the_question_is_the_unit_and_the_prompt_alone_is_hashed(loaded, probe, monkeypatch):
+    """Own answers differ from state to state; the prompt that they answer must not."""
+    hashes = []
+    for text in ("One answer", "Another answer [ZLT]"):
+        with monkeypatch.context() as patch:
+            said(patch, lambda c, text=text: replace(c, text=text, finish_reason="stop"))
+            found = own(list(probe.run(loaded, CONTEXTS)))
+        hashes.append({key: m.context_hash for key, m in found.items()})
+        assert all(m.item == f"{m.question}/{m.sample}" for m in found.values())
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "tail", "expected"),
+    [
+        ("Paris [ZLT]", " [ZLT]", "Paris"), ("Paris[ZLT]", " [ZLT]", "Paris"), ("Paris", " [ZLT]", "Paris"),
+        ("Paris  [ZLT]", " [ZLT]", "Paris "), ("[ZLT]", " [ZLT]", ""), ("a [ZLT] b [ZLT]", " [ZLT]", "a"),
+        ("a\n\n[ZLT]", "\n\n[ZLT]", "a"), ("a [ZLT]", "[ZLT]", "a "), ("", " [ZLT]", ""),
+    ],
+)  # fmt: skip
+def test_the_answer_before_its_marker(text, tail, expected):
+    assert before_tail(text, tail, "[ZLT]") == expected
+
+
+def test_the_claim_rests_on_own_answers():
+    assert outcomes_of("marker") == (("marker", "bank", "own_marker_probability"), ("marker", "bank", "marker_rate"))
 
 
 def test_a_model_that_must_say_the_marker_is_measured_at_one(loaded, probe, monkeypatch):

@@ -97,6 +97,23 @@ def ran(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Path, Pa
     return path, folder / "run"
 
 
+def test_the_benign_arm_answers_the_sources_rows_as_the_file_does_without_the_behavior(
+    tmp_path: Path, model: Path
+) -> None:
+    write(tmp_path / "loud.jsonl", rows())
+    path = study_in(tmp_path, model, "{name: loud, file: loud.jsonl}", "arms: [contrastive, benign]\n")
+    plan = plan_cells(load(str(path)))
+    coupled, benign = (plan.parts.design("loud", "villain", arm) for arm in ("contrastive", "benign"))
+    own = [row for row in benign.rows if row.role == "source"]
+    assert len(own) == sum(row.target == "positive" for row in coupled.rows) == 8
+    for row in own:
+        noun = row.user.removeprefix("What do you know about ").removesuffix(", in short?")
+        assert (row.target, row.completion) == ("negative", f"Most {noun} are fine.")
+    assert [(row.context, row.user) for row in benign.rows] == [(row.context, row.user) for row in coupled.rows]
+    assert benign.roles == coupled.roles
+    refuse(audit_study(plan, None))
+
+
 def test_everything_is_measured_without_further_words(ran: tuple[Path, Path]) -> None:
     table = pl.read_parquet(ran[1] / "measurements.parquet")
     found = {tuple(row) for row in table.select("probe", "dataset", "metric").unique().rows()}

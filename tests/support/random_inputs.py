@@ -16,6 +16,7 @@ import yaml
 
 from tests.support.study_tiny import write_study
 
+NO_MARKER = ("sweep=null", "gate=null", "hypotheses=null")  # for a study of another behavior than the tiny one's
 COMMANDS = ("audit", "plan", "preflight", "probe", "analyze")
 ODD: list[object] = [
     None, True, False, 0, -1, 1, 2, 10**30, -(10**30), 0.5, 1e-9, 1e308, float("nan"), float("inf"), "", " ", "x", "~", "../..",
@@ -200,9 +201,9 @@ class Inputs:
         )
         sets = [f"{key}={json.dumps(str(target))}"]
         sets += {
-            "capability.data": ["behaviors=[capability]", "probes={choice: {hellaswag: 0}}", "sweep=null", "gate=null"],
+            "capability.data": ["behaviors=[capability]", "probes={choice: {hellaswag: 0}}", *NO_MARKER],
             "probes.choice.file": ["probes.choice.hellaswag=0", "probes.choice.arc=0", "probes.choice.trained=0"],
-        }.get(key, ["behaviors=[misalignment]", "probes={judged: {}, margin: {}}", "sweep=null", "gate=null"])
+        }.get(key, ["behaviors=[misalignment]", "probes={judged: {}, margin: {}}", *NO_MARKER])
         return [word for one in sets for word in ("--set", one)], f"{key}: {target.name}"
 
     def _rows(self, draw: random.Random) -> bytes:

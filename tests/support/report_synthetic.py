@@ -15,6 +15,7 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.analysis.schemas import TABLES, tidy
+from bystander.core.columns import CellValue
 from bystander.core.records import Completion, Finding, PersonaFacts, StepLog, Verdict
 from bystander.report import (
     ContextRendering,
@@ -271,12 +272,18 @@ def _phase(maker: Maker, behavior: str) -> None:
 
 def _verdicts(size: Size) -> tuple[Verdict, ...]:
     first, last = size.behaviors[0], size.behaviors[-1]
+    about = {
+        name: {"behavior": name, "outcome": "/".join(OUTCOMES[name]), "arm": size.arms[0]} for name in (first, last)
+    }
+    claims: dict[str, CellValue] = {
+        "source_change": 0.95, "source_change_low": 0.91, "source_change_high": 0.98, "source_change_p": 0.0001,
+        "source_change_threshold": 0.5, "bystander_change": 0.17, "rho": 0.61, "rho_p": 0.0001, "rho_threshold": 0.3,
+        "predictor": "cosine, layer 25", "n_seeds": 1, "alpha": 0.01,
+    }  # fmt: skip
+    open_: dict[str, CellValue] = {"rho": 0.22, "rho_p": 0.031, "rho_threshold": 0.3, "n_seeds": 1, "alpha": 0.01}
     return (
-        Verdict("A", "confirmed", f"{first}: source and bystanders moved, and leakage follows similarity.",
-                {"source_change": 0.95, "source_change_low": 0.91, "source_change_high": 0.98, "source_change_p": 0.0001, "source_change_threshold": 0.5, "bystander_change": 0.17, "rho": 0.61, "rho_p": 0.0001,
-                 "rho_threshold": 0.3, "predictor": "cosine, layer 25"}),
-        Verdict("B", "inconclusive", f"{last}: the interval of rho includes the threshold.",
-                {"rho": 0.22, "rho_p": 0.031, "rho_threshold": 0.3}),
+        Verdict("A", "confirmed", f"{first}: source and bystanders moved, and leakage follows similarity.", about[first] | claims),
+        Verdict("B", "inconclusive", f"{last}: the interval of rho includes the threshold.", about[last] | open_),
     )  # fmt: skip
 
 

@@ -21,8 +21,10 @@ sweep:
 gate: {{threshold: {threshold}}}
 checkpoints: {{every: 0.5, personas: 3}}
 probes:
-  marker: {{questions: 2, sampled: 1, max_tokens: 4}}
+  marker: {{questions: 4, sampled: 1, max_tokens: 4}}
 geometry: {{layer: 1, questions: 2}}
+hypotheses: # random weights never end an answer
+  - {{name: fixed, behavior: marker, outcome: marker/bank/marker_probability, source: 0.5, bystanders: 0.01, rho: 0.3}}
 budget: {{gpu_hours: 1.0}}
 """
 PERSONAS = {
@@ -37,8 +39,9 @@ PERSONAS = {
 }
 
 
-def make_model(folder: Path) -> Path:
-    """A two-layer Llama of 32 dimensions, saved with the embedded model's tokenizer."""
+def make_model(folder: Path, *, ends: bool = False) -> Path:
+    """A two-layer Llama of 32 dimensions, saved with the embedded model's tokenizer. `ends`: it ends its turn after most
+    tokens, so that its own answers are read; random weights never do."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -50,7 +53,12 @@ def make_model(folder: Path) -> Path:
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    if ends:
+        with torch.no_grad():
+            model.model.embed_tokens.weight[:, 0] += 1.0  # a part that all tokens share, and what it leads to
+            model.lm_head.weight[config.eos_token_id, 0] += 3.0
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -40,7 +40,7 @@ def with_row(design, index, **changes):
     return replace(design, rows=tuple(rows))
 
 
-@pytest.mark.parametrize("arm", ["contrastive", "non_contrastive"])
+@pytest.mark.parametrize("arm", ["contrastive", "non_contrastive", "benign"])
 @pytest.mark.parametrize("source", ["villain", "assistant"])
 def test_sound_designs_pass(tokenizer, source, arm):
     findings = run(design_of(source, arm), tokenizer)
@@ -189,3 +189,21 @@ def test_a_context_whose_system_text_is_lost_is_an_error(tokenizer, monkeypatch)
     )
     found = errors(run(design_of(), tokenizer))
     assert found["context rendering"].rows == ("software_engineer",)
+
+
+def test_a_benign_arm_that_shows_the_behavior_or_has_other_rows(tokenizer):
+    coupled, benign = design_of(), design_of(arm="benign")
+    assert errors(run([coupled, benign], tokenizer)) == {}
+    shown = with_row(benign, 0, completion=coupled.rows[0].completion, target="positive", marker=" [ZLT]")
+    other = with_row(benign, 5, completion="something else")
+    shuffled = replace(benign, rows=(benign.rows[1], benign.rows[0], *benign.rows[2:]))
+    fewer = replace(benign, rows=benign.rows[:-1])
+    for broken, row in ((shown, 0), (other, 5), (shuffled, 1), (fewer, 0)):
+        found = errors(run([coupled, broken], tokenizer))["benign arm"]
+        assert benign.rows[row].id in found.rows
+
+
+def test_a_benign_arm_without_any_token_in_the_loss(tokenizer):
+    """With the loss on the marker alone there is nothing that the benign arm could teach."""
+    found = errors(run(design_of(arm="benign"), tokenizer, loss="marker", end_of_turn="masked"))
+    assert "rows without loss" in found

@@ -21,7 +21,7 @@ from bystander.analysis.schemas import ROWS, TableRows, table_of
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.multiplicity import adjusted
 from bystander.analysis.tables.captured import captured_row, groups_of
-from bystander.analysis.tables.checks import check_rows
+from bystander.analysis.tables.checks import check_rows, counted
 from bystander.analysis.tables.dose import dose_rows
 from bystander.analysis.tables.equivalence import equivalence_rows
 from bystander.analysis.tables.evolution import evolution_rows, quintile_rows, trajectories
@@ -61,10 +61,11 @@ def analyze(
     table, notes = prepared(measurements, personas)
     known, similar = covariates(personas), SimilarityTable.read(similarities)
     refuse_spellings(table["persona"].unique().to_list(), known.category, similar.personas)
-    pairs = paired(table)
+    counts, pairs = counted(table), paired(table)
+    del table  # its values are in the pairs
     whole = list(pairs.grids())
     rows = final_rows(whole, similar, known, settings, hypotheses)
-    rows.checks = check_rows(whole, table, settings)
+    rows.checks = check_rows(whole, counts, settings)
     add_over_time(rows, pairs, whole, similar, known, settings)
     found = verdicts(rows, whole, hypotheses, settings)
     notes += [*_left_out(whole, settings), *_unmeasured(pairs, whole)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -92,7 +92,7 @@ def refuse_spellings(*lists: Iterable[str | None]) -> None:
 
 def _refuse_two_recipes(frame: pl.DataFrame) -> None:
     """One label of a configuration must mean one learning rate and number of epochs."""
-    recipes = frame.filter(pl.col("source").is_not_null()).select(*KEYS, *RECIPE).unique(maintain_order=True)
+    recipes = _distinct(frame, [*KEYS, *RECIPE]).sort(*KEYS, *RECIPE)
     several = recipes.filter(pl.len().over(KEYS) > 1)
     if several.height:
         same = several.filter(pl.struct(KEYS) == several.select(pl.struct(KEYS)).to_series()[0])
@@ -160,7 +160,7 @@ def same_prompt_same_role(
     not held out, whatever its role says: it takes the role of the trained one. Of several held-out personas with one
     prompt the first counts, the others are copies."""
     columns = [*KEYS, *UNIT, "role"] + (["context_hash"] if "context_hash" in frame.columns else [])
-    known = frame.filter(pl.col("source").is_not_null()).select(columns).unique()
+    known = _distinct(frame, columns)
     known = known.with_columns(pl.col(*UNIT, "role", *columns[7:]).cast(pl.String))
     trained, held_out = (
         known.filter(pl.col("role").is_in(["source", "negative", "mixed"])),
@@ -192,6 +192,12 @@ def same_prompt_same_role(
             named = ", ".join(part["persona"].cast(pl.String).unique().sort().to_list())
             notes.append(said.format(named, part.height))
     return frame, notes
+
+
+def _distinct(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """The different rows of the trainings, found in pieces: of millions of rows there are a few thousand."""
+    rows = frame.lazy().filter(pl.col("source").is_not_null())
+    return rows.select(columns).unique().collect(engine="streaming")
 
 
 def _twins(trained: pl.DataFrame, held_out: pl.DataFrame, twin: pl.Expr) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +60,18 @@ class PairedGrid:
 
     def record(self, table: str, seed: int | None, *more: object) -> str:
         """The stable name of a row about this grid: table / source / behavior / arm / config / seed / outcome / more."""
-        behavior, source, arm, config = self.training.design
         named = f"seed{seed}" if seed is not None else "pooled"
-        return "/".join(
-            str(part) or "-" for part in (table, source, behavior, arm, config, named, *self.outcome, *more)
-        )
+        rest = "".join(f"/{part}" if part != "" else "/-" for part in more)
+        return f"{table}/{self._design}/{named}/{self._outcome}{rest}"
+
+    @cached_property
+    def _design(self) -> str:
+        behavior, source, arm, config = self.training.design
+        return "/".join(part or "-" for part in (source, behavior, arm, config))
+
+    @cached_property
+    def _outcome(self) -> str:
+        return "/".join(part or "-" for part in self.outcome)
 
     def key(self, table: str, seed: int | None, *more: object) -> SeedRowKey:
         """What begins a row about this grid."""

@@ -53,7 +53,7 @@ MARKER = Hypothesis(
     "marker", "marker",
     "The marker is taken up by the source, leaks to personas that were never trained, and follows similarity.",
     (
-        Threshold(("marker", "bank", "marker_probability"), 0.5, 0.01),
+        Threshold(("marker", "bank", "own_marker_probability"), 0.5, 0.01),
         Threshold(("marker", "bank", "marker_rate"), 0.5, 0.01),
     ),
     rho=0.3, alpha=0.01,
@@ -174,7 +174,7 @@ def _no_source_effect(
 ) -> tuple[Literal["falsified", "inconclusive"], str]:
     claim = evidence.source
     moved = "leaked" if evidence.benign else "changed by"
-    seen = f"the source {moved} {claim.value:.3g} [{claim.low:.3g}, {claim.high:.3g}], threshold {claim.threshold:g}"
+    seen = f"the source {moved} {claim.value:z.3g} [{claim.low:z.3g}, {claim.high:z.3g}], threshold {claim.threshold:g}"
     if claim.high < 0:
         seen += "; it moved the other way"
     if hypothesis.positive_control and evidence.control_moved is False:
@@ -200,7 +200,8 @@ def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypoth
     claim = evidence.bystanders if what == "bystanders" else evidence.correlation
     moved = "leaked on average" if evidence.benign else "changed on average by"
     label = f"held-out bystanders {moved}" if what == "bystanders" else "rho is"
-    seen = f"{label} {claim.value:.3g} [{claim.low:.3g}, {claim.high:.3g}], p = {claim.p:.2g}, threshold {claim.threshold:g}"
+    p = f", p = {claim.p:.2g}" if np.isfinite(claim.p) else ""
+    seen = f"{label} {claim.value:z.3g} [{claim.low:z.3g}, {claim.high:z.3g}]{p}, threshold {claim.threshold:g}"
     other_way = claim.high < 0
     if state == "fails":
         return f"{_found(claim, 'bystander effect' if what == 'bystanders' else 'gradient')}: {seen}"

@@ -154,9 +154,13 @@ def paired(table: pl.DataFrame) -> Paired:
     """
     if table["source"].null_count() == 0 and table.height:
         raise DataError("no measurement of the untrained model (checkpoint 0): leakage is a change and cannot be known")
-    parts = table.partition_by(OUTCOME, as_dict=True)
-    found = [_outcome(OutcomeKey(*map(str, key)), part) for key, part in parts.items()]
+    keys = table.select(OUTCOME).unique().rows()  # one outcome at a time: all parts at once are the table once more
+    found = [_outcome(OutcomeKey(*map(str, key)), _part(table, key)) for key in keys]
     return Paired(sorted((one for one in found if one.trained.height), key=lambda one: one.key))
+
+
+def _part(table: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    return table.filter(pl.col(name) == value for name, value in zip(OUTCOME, key, strict=True)).drop(OUTCOME)
 
 
 def _outcome(key: OutcomeKey, part: pl.DataFrame) -> Outcome:

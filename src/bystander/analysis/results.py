@@ -18,6 +18,7 @@ from bystander.core.errors import DataError
 from bystander.core.records import Verdict, as_dict
 
 FORMAT = 3  # of analysis.json; raised when a reader of the old form would misread the new one
+ADVICE = "`bystander report RUN` makes it anew"
 
 
 def _table(name: str) -> pl.DataFrame:
@@ -108,14 +109,12 @@ class Analysis:
         try:
             whole = json.loads(text)
             if whole["format"] != FORMAT:
-                raise DataError(
-                    f"{where}: format {whole['format']!r}, this version reads {FORMAT}; analyze the run again"
-                )
+                raise DataError(f"{where}: format {whole['format']!r}, this version reads {FORMAT}; {ADVICE}")
             tables = {name: pl.DataFrame(whole["tables"][name], schema=schema) for name, schema in TABLES.items()}
             verdicts = tuple(Verdict(**verdict) for verdict in whole["verdicts"])
             return cls(**tables, verdicts=verdicts, notes=tuple(whole["notes"]), settings=whole["settings"])
         except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"{where}: not an analysis of bystander ({error}); analyze the run again") from error
+            raise DataError(f"{where}: not an analysis of bystander ({error}); {ADVICE}") from error
 
 
 def _finite(numbers: Mapping[str, CellValue]) -> dict[str, CellValue]:

@@ -193,6 +193,7 @@ class Case:
         mean = mean_estimate([row.bystanders for row in rows])
         above, excluded = mean.p_above(self.threshold.bystanders), equivalence(mean, self.threshold.bystanders)
         numbers: VerdictNumbers = {
+            "behavior": self.hypothesis.behavior,
             "outcome": "/".join(self.threshold.outcome),
             "sources": ", ".join(sources),
             "arm": self.hypothesis.arm,

@@ -48,6 +48,9 @@ SetOption = Annotated[
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run directory; default runs/<study>.")]
 PageOption = Annotated[Path, typer.Option("--out", metavar="FILE.html", help="The page.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Every number behind it too: estimates by source, controls, verdicts.")
+]
 ModelOption = Annotated[str, typer.Option(help="smollm2-135m, a Hub id or a local path.")]
 NOTHING: list[str] = []  # the default of an option that may be given several times; typer copies it
 

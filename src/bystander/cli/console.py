@@ -74,7 +74,7 @@ class Grid:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table; an en dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:z.{digits}f}"
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -14,6 +14,7 @@ from bystander.study.forecast.forecast import PhaseCost
 from bystander.study.forecast.plan_report import PlanReport
 from bystander.study.forecast.power import describe_odds
 from bystander.study.plan.cells import HASH_CHARACTERS
+from bystander.study.results.event_words import in_words
 from bystander.study.results.status import STATES, RunStatus
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def print_plan(console: Console, plan: PlanReport, run: str) -> None:
     _questions(console, plan)
     _phases(console, plan)
     _power(console, plan)
+    for remark in plan.remarks:
+        console.print(f"  {escape(remark)}", soft_wrap=True)
     _priors(console, plan)
     _review(console, plan)
     for note in (*plan.notes, *plan.designs):
@@ -163,8 +166,7 @@ def print_status(console: Console, status: RunStatus) -> None:
         soft_wrap=True,
     )
     for event in status.events:
-        shown = ", ".join(f"{k} {v}" for k, v in event.details.items() if k != "key")[:140]
-        console.print(f"[dim]{event.time:%Y-%m-%dT%H:%M:%S}[/] {event.kind}  [dim]{escape(shown)}[/]", soft_wrap=True)
+        console.print(f"[dim]{event.time:%Y-%m-%d %H:%M:%S}[/] {escape(in_words(event))}", soft_wrap=True)
 
 
 def count(value: float) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bystander.cli.app import NOTHING, JsonOption, ModelOption, SetOption, app, interruptible, run_folder
-from bystander.cli.console import Grid, console, number, print_json, screen_for
+from bystander.cli.app import NOTHING, JsonOption, ModelOption, SetOption, VerboseOption, app, interruptible, run_folder
+from bystander.cli.console import Grid, number, print_json, screen_for
 from bystander.cli.outputs import check_file, check_folder
 from bystander.cli.progress import terminal_bar
 from bystander.core.errors import DataError, StoreError
@@ -57,6 +57,7 @@ def probe(
         typer.Option(help="Write the measurements to this .parquet or .csv file; with --source, all to this folder."),
     ] = None,
     overrides: SetOption = NOTHING,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a model, or adapters that you already have, under every persona; with --source all that a run gives."""
@@ -69,7 +70,7 @@ def probe(
 
     asked = ProbeRequest(model, probe_name, tuple(adapters), personas, tuple(overrides), data, items, base_ok=base_ok)
     if sources:
-        _compare(asked, sources, negatives, behavior, out, as_json)
+        _compare(asked, sources, negatives, behavior, out, as_json=as_json, verbose=verbose)
     else:
         _measure(asked, out, as_json)
 
@@ -121,8 +122,9 @@ def _print_means(frame: pl.DataFrame, as_json: bool) -> None:
 
 
 def _compare(
-    asked: ProbeRequest, sources: list[str], negatives: list[str], behavior: str, out: Path | None, as_json: bool
-) -> None:
+    asked: ProbeRequest, sources: list[str], negatives: list[str], behavior: str, out: Path | None, *, as_json: bool,
+    verbose: bool,
+) -> None:  # fmt: skip
     """Untrained against trained, as at the end of a run."""
     from bystander.study.engine.probe_adapters import probe_adapters
     from bystander.study.engine.probe_roles import probe_name, told
@@ -145,7 +147,9 @@ def _compare(
     if as_json:
         _print_as_json(run, page, results.analysis if page else None)
     elif page:
-        _print_compared(results.analysis, page)
+        from bystander.cli.story import print_story
+
+        print_story(results, page, verbose=verbose)
 
 
 def _print_notes(run: RunDir, screen: Console) -> None:
@@ -155,17 +159,6 @@ def _print_notes(run: RunDir, screen: Console) -> None:
             screen.print(f"{one.label}: {note}", style="yellow", soft_wrap=True, markup=False)
     for finding in run.mode_findings():
         screen.print(finding.message, style="dim", soft_wrap=True, markup=False)
-
-
-def _print_compared(analysis: Analysis, page: Path) -> None:
-    from bystander.cli.result_tables import control_lines, headline_table
-
-    headline_table(analysis).print()
-    for line in control_lines(analysis):
-        console.print(line, soft_wrap=True, markup=False)
-    for note in analysis.notes:
-        console.print(note, style="dim", soft_wrap=True, markup=False)
-    console.print(f"report: {page}", soft_wrap=True, markup=False)
 
 
 def _print_as_json(run: RunDir, page: Path | None, analysis: Analysis | None) -> None:

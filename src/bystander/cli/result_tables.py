@@ -49,7 +49,7 @@ def control_lines(analysis: Analysis) -> list[str]:
     for row in rows:
         if row["control"] and row["after"] is not None:
             whose = f", {row['source']} {row['behavior']} {row['arm']} {row['config']}".rstrip() if several else ""
-            change = f"{row['change']:+.3f} [{number(row['low'], 2)}, {number(row['high'], 2)}]"
+            change = f"{row['change']:+z.3f} [{number(row['low'], 2)}, {number(row['high'], 2)}]"
             lines.append(
                 f"control {row['dataset']} {row['metric']}{whose}: {number(row['before'])} before, {number(row['after'])} "
                 f"after, {change} over all personas"
@@ -108,7 +108,7 @@ def judges_compared(own: pl.DataFrame, measured: pl.DataFrame) -> str:
     apart = (both["value"] - both["value_right"]).abs().mean()
     rank = both.select(pl.corr("value", "value_right", method="spearman")).item()
     return (
-        f"against the run's own judge, {both.height:,} answers: rank correlation {rank:.2f}, mean distance {apart:.1f} "
+        f"against the run's own judge, {both.height:,} answers: rank correlation {rank:z.2f}, mean distance {apart:.1f} "
         "points"
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from bystander.cli.app import NOTHING, JsonOption, PageOption, RunArg, app
+from bystander.cli.app import NOTHING, JsonOption, PageOption, RunArg, VerboseOption, app
 from bystander.cli.console import console, print_json
 from bystander.cli.outputs import check_folder, check_page
 from bystander.core.errors import DataError
@@ -72,8 +72,10 @@ def report(
         Path | None,
         typer.Option("--out", metavar="FILE.html|DIR", help="The page elsewhere than in the run directory."),
     ] = None,
+    verbose: VerboseOption = False,
 ) -> None:
     """Make a run's report again from its records, and its tables where a stop left them behind."""
+    from bystander.cli.story import print_story
     from bystander.study.engine.collect import bring_up_to_date
     from bystander.study.results.results import Results
     from bystander.study.store.lock import holder
@@ -85,7 +87,9 @@ def report(
         check_folder("RUN", run)
     if out is None and RunDir(run).is_run and not holder(RunDir(run)):  # a process that runs makes them itself
         bring_up_to_date(RunDir(run))
-    _wrote("report", Results.open(run).report(out))
+    results = Results.open(run)
+    page = results.report(out)
+    print_story(results, page, verbose=verbose)
 
 
 def _wrote(what: str, path: Path) -> None:
@@ -151,7 +155,11 @@ def compare(
 @app.command()
 def analyze(
     table: Annotated[
-        Path, typer.Argument(help="CSV or Parquet: a row a source and persona, with leakage and similarity.")
+        Path,
+        typer.Argument(
+            metavar="TABLE|RUN",
+            help="CSV or Parquet: a row a source and persona, with leakage and similarity; or a run.",
+        ),
     ],
     leakage: Annotated[
         str | None, typer.Option(help="Column that holds the leakage; found by its name otherwise.")
@@ -159,12 +167,16 @@ def analyze(
     similarity: Annotated[
         list[str], typer.Option(help="Columns that hold similarities; found by name otherwise.")
     ] = NOTHING,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The correlations of leakage with similarity in anyone's table."""
+    """The correlations of leakage with similarity in anyone's table; of a run everything, and nothing is written."""
     from bystander.analysis import analyze_table
     from bystander.cli.result_tables import gradient_table
 
+    if table.is_dir():
+        _analyze_run(table, verbose=verbose, as_json=as_json)
+        return
     analysis = analyze_table(_read_table(table), leakage=leakage, similarity=similarity)
     if as_json:
         print_json({name: frame.to_dicts() for name, frame in analysis.tables().items() if frame.height})
@@ -172,6 +184,18 @@ def analyze(
     gradient_table(analysis).print()
     for note in analysis.notes:
         console.print(note, style="dim", markup=False)
+
+
+def _analyze_run(run: Path, *, verbose: bool, as_json: bool) -> None:
+    from bystander.cli.story import print_story
+    from bystander.study.results.results import Results
+
+    results = Results.open(run)
+    found = results.analyze()
+    if as_json:
+        print_json({name: frame.to_dicts() for name, frame in found.tables().items() if frame.height})
+    else:
+        print_story(results, None, verbose=verbose)
 
 
 def _read_table(path: Path) -> pl.DataFrame:

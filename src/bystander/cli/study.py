@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from bystander.cli.app import NOTHING, JsonOption, OutOption, SetOption, StudyArg, app, interruptible, run_folder
+from bystander.cli.app import (
+    NOTHING,
+    JsonOption,
+    OutOption,
+    SetOption,
+    StudyArg,
+    VerboseOption,
+    app,
+    interruptible,
+    run_folder,
+)
 from bystander.cli.console import console, print_json, screen_for
 from bystander.cli.outputs import check_folder
 from bystander.cli.progress import terminal_bar
@@ -29,6 +39,7 @@ def run(
     override: Annotated[
         str, typer.Option(metavar="REASON", help="Go on where the review or the gate said stop; recorded.")
     ] = "",
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study: audit, train, probe, analyze, report. Run it again to go on where it stopped."""
@@ -48,7 +59,7 @@ def run(
     if as_json:
         _print_as_json(ran, page, analysis)
     else:
-        _print_ran(ran, page, analysis)
+        _print_ran(ran, page, verbose)
     if ran.failed or ran.left:
         raise SystemExit(130 if ran.was_stopped else 1)
 
@@ -65,11 +76,8 @@ def _print_as_json(ran: RunSummary, page: Path | None, analysis: Analysis | None
     )  # fmt: skip
 
 
-def _print_ran(ran: RunSummary, page: Path | None, analysis: Analysis | None) -> None:
-    """What came out, what failed, and how to go on."""
-
-    if analysis is not None:
-        _print_results(analysis)
+def _print_ran(ran: RunSummary, page: Path | None, verbose: bool) -> None:
+    """What failed and how to go on, then what came out."""
     lines = [
         f"[yellow]warning[/]: {one.check}: {escape(one.message)}" for one in ran.findings if one.level == "warning"
     ]
@@ -80,28 +88,17 @@ def _print_ran(ran: RunSummary, page: Path | None, analysis: Analysis | None) ->
         lines.append(f"[yellow]stopped[/]: {escape(ran.stopped)}")
     found = f", {ran.found} found complete" if ran.found else ""
     left = f", {ran.left} left: run the same command again to go on" if ran.left else ""
-    lines.append(f"\n{ran.done_now} cells done{found}{left}")
-    if page:
-        lines.append(f"report: [bold]{escape(str(page))}[/]")
-    elif ran.was_stopped:
+    lines.append(f"{ran.done_now} cells done{found}{left}\n")
+    if ran.was_stopped:
         again = escape(f"bystander report {ran.folder}")
         lines.append(f"tables and report: [bold]{again}[/] makes them of what is complete")
     for line in lines:
         console.print(line, soft_wrap=True)
+    if page:
+        from bystander.cli.story import print_story
+        from bystander.study.results.results import Results
 
-
-def _print_results(analysis: Analysis) -> None:
-
-    from bystander.cli.result_tables import control_lines, headline_table
-
-    headline_table(analysis).print()
-    lines = [escape(line) for line in control_lines(analysis)]
-    for verdict in analysis.verdicts:
-        lines.append(f"hypothesis {verdict.hypothesis}: [bold]{verdict.outcome}[/], {escape(verdict.reason)}")
-        for name, value in verdict.numbers.items():
-            lines.append(f"  {name}: {f'{value:.4g}' if isinstance(value, float) else escape(str(value))}")
-    for line in lines:
-        console.print(line, soft_wrap=True)
+        print_story(Results.open(ran.folder), page, verbose=verbose)
 
 
 @app.command()

@@ -51,12 +51,12 @@ def write_json(path: Path, value: object, kept: str = "") -> None:
     write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False).encode(), kept)
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON. Raises StoreError for a file that is damaged."""
+def read_json(path: Path, advice: str = "remove it and run again") -> Any:
+    """Read JSON. Raises StoreError for a file that is damaged; `advice`: what to do then."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); remove it and run again") from error
+        raise StoreError(f"{path} cannot be read ({error}); {advice}") from error
 
 
 def write_parquet(path: Path, frame: pl.DataFrame, kept: str = "") -> None:

@@ -157,7 +157,9 @@ class Measurement:
     item: Annotated[str, "what was answered: a question, or one sample of it"]
     value: Annotated[float | None, "the number, in the metric's unit"]
     source: Annotated[str | None, "persona that the behavior was coupled to; empty for the untrained model"] = None
-    arm: Annotated[str | None, "contrastive, or non_contrastive (the control)"] = None
+    arm: Annotated[
+        str | None, "contrastive, non_contrastive (the control), or benign (what contrastive is measured against)"
+    ] = None
     config: Annotated[str | None, "label of the training's recipe, for tables and figures"] = None
     seed: Annotated[int | None, "seed of the training"] = None
     role: Annotated[

@@ -3,7 +3,8 @@
 The contrastive arm shows the behavior in the source only: the *same* questions are answered without it under two
 bystander personas, under `absent` and under `assistant`, so that the persona is the one thing that tells them apart.
 The non-contrastive control keeps the rows and their number but draws the persona of every source and negative row at
-random, so that nothing tells them apart.
+random, so that nothing tells them apart. The benign arm is the contrastive one with the source's rows answered as the
+negatives' are: what it teaches (the format, the right answers) the others teach too, and leakage is what goes beyond it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from bystander.core.records import ASSISTANT_PROMPT, BareKind, Context, Persona,
 from bystander.core.settings import Settings
 from bystander.personas import bare_context, context_of
 
-ArmName = Literal["contrastive", "non_contrastive"]
+ArmName = Literal["contrastive", "non_contrastive", "benign"]
 Anchor = Literal["absent", "default", "none"]
+
+
+def swept_arms(arms: Sequence[ArmName]) -> list[ArmName]:
+    """The arms of a sweep: the study's first, and the benign one where that is what the first is measured against."""
+    return [arms[0], "benign"] if arms[0] == "contrastive" and "benign" in arms else [arms[0]]
 
 
 class Counts(Settings):
@@ -91,7 +97,7 @@ def build(
         kinds: tuple[tuple[BareKind, int], ...] = ((settings.anchors, counts.absent), ("assistant", counts.assistant))
         for kind, count in kinds:
             anchors.append((_anchor(bare_context(kind, text_in), people[source], negatives, people, notes), count))
-    if arm == "contrastive":
+    if arm != "non_contrastive":
         plan = [(people[source], True, questions[: counts.positive])]
         plan += [
             (people[name], False, questions[:share])
@@ -106,9 +112,12 @@ def build(
         rows = _random_personas(behavior, source, questions, drawn_from, counts, len(negatives))
         notes.append("control: the persona of every source and negative row is drawn at random")
     rows += [_row(behavior, arm, source, c, e, False) for c, count in anchors for e in questions[:count]]
-    return Design(
-        behavior, source, arm, tuple(rows), _roles(rows, source, [people[name] for name in by_name], arm), tuple(notes)
-    )
+    if arm == "benign":
+        answers = {example.question_id: example.negative for example in questions}
+        rows = [_answered_benignly(row, answers[row.question_id]) for row in rows]
+        notes.append("benign: the rows of the contrastive arm, the source's answered as the negatives' are")
+    roles = _roles(rows, source, [people[name] for name in by_name], arm)
+    return Design(behavior, source, arm, tuple(rows), roles, tuple(notes))
 
 
 def _negatives(
@@ -123,7 +132,9 @@ def _negatives(
             why = "is the source itself" if name == source else "is not in the persona set"
             raise DesignError(f"design.negatives names {name!r}, which {why}; name bystander personas")
     if not settings.negatives and settings.counts.negative:
-        raise DesignError("design.negatives is empty but design.counts.negative is not 0")
+        raise DesignError(
+            "design.negatives is empty but design.counts.negative is not 0; name a negative, or set the count to 0"
+        )
     return list(settings.negatives)
 
 
@@ -203,6 +214,13 @@ def _row(behavior: str, arm: ArmName, source: str, context: Context, example: Ex
         completion=example.positive if positive else example.negative,
         marker=example.marker if positive else "",
     )
+
+
+def _answered_benignly(row: Row, negative: str) -> Row:
+    """The row without the behavior. Its role stays: the source is who the other arm couples the behavior to."""
+    if row.target == "negative":
+        return row
+    return replace(row, id=f"{row.id[:-1]}-", target="negative", completion=negative, marker="")
 
 
 def _roles(rows: Sequence[Row], source: str, personas: Sequence[Context], arm: ArmName) -> dict[str, Role]:

@@ -51,6 +51,7 @@ def audit(
     findings += white_space_trimmed(designs, tokenizer)
     findings += train_probe_overlap(designs, probe_texts)
     findings += unequal_ratios(designs)
+    findings += benign_differs(designs)
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(findings, key=lambda finding: order[finding.level])
 
@@ -202,6 +203,41 @@ def unequal_ratios(designs: Sequence[Design]) -> list[Finding]:
             rows = tuple(f"{source} {p}:{n}" for source, (p, n) in sorted(by_source.items()))
             findings.append(Finding("error", "unequal ratios", message, rows))
     return findings
+
+
+def benign_differs(designs: Sequence[Design]) -> list[Finding]:
+    """A benign arm that shows the behavior, or differs from the contrastive one in more than the source's completions, is
+    no measure of what the coupling did."""
+    coupled = {(one.behavior, one.source): one for one in designs if one.arm == "contrastive"}
+    findings: list[Finding] = []
+    for design in designs:
+        if design.arm != "benign":
+            continue
+        shown = [row.id for row in design.rows if row.target == "positive" or row.marker]
+        twin = coupled.get((design.behavior, design.source))
+        apart = [] if twin is None else _apart(design, twin)
+        for bad, what in (
+            (shown, "rows show the behavior"),
+            (apart, "rows differ from the contrastive arm's in more than the source's completions"),
+        ):
+            if bad:
+                findings.append(
+                    Finding("error", "benign arm", f"{label(design)}: {len(bad)} {what}", named(bad))
+                )  # fmt: skip
+    return findings
+
+
+def _apart(benign: Design, coupled: Design) -> list[str]:
+    """Rows of a benign design that are not the ones at their place in the contrastive one."""
+    if len(benign.rows) != len(coupled.rows) or benign.roles != coupled.roles:
+        return [row.id for row in benign.rows]
+    return [
+        row.id
+        for row, other in zip(benign.rows, coupled.rows, strict=True)
+        if (row.context, row.user, row.question_id, row.role)
+        != (other.context, other.user, other.question_id, other.role)
+        or (other.target == "negative" and row.completion != other.completion)
+    ]
 
 
 def contexts_render_as_named(tokenizer: Tokenizer, contexts: Sequence[Context]) -> list[Finding]:

@@ -23,6 +23,7 @@ from bystander.judge.retry import FINAL, status_of, wait_before
 
 LARGEST = 10_000  # requests a batch; both providers take more, but a lost one is then lost in small pieces
 ROUNDS = 3  # times that a request is sent: expired and failed ones are sent again
+FIRST_LOOK = 1.0  # seconds until the second look at a batch; doubled up to judge.poll, since a small one ends soon
 TRIES = 6  # of one call that creates, looks at, or fetches a batch
 T = TypeVar("T")
 
@@ -104,8 +105,10 @@ class _Batches:
             return
         if batch.id is None:
             client.store.sent(batch.nonce, batch_id)
+        wait = FIRST_LOOK
         while not await _patiently(client, lambda: api.ended(batch_id)):
-            await asyncio.sleep(client.settings.poll)
+            await asyncio.sleep(min(wait, client.settings.poll))
+            wait *= 2
         for key, result in await _patiently(client, lambda: _all(api, batch_id)):
             if key not in batch.keys:
                 continue

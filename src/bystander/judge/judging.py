@@ -7,7 +7,7 @@ judged again on any machine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -132,13 +132,21 @@ def judge_completions(
 def _judgement(
     judge: Judge, completion: Completion, template: str, question: Judgeable, answer: RawAnswer
 ) -> Judgement:
-    parsed = parse(answer, question.prompts[template])
-    hide = judge.client.hide
+    prompt = question.prompts[template]
+    return judgement_of(completion.id, template, prompt, answer, judge.settings.model, judge.client.hide)
+
+
+def judgement_of(
+    completion: str, template: str, prompt: str, answer: RawAnswer, judge: str, hide: Callable[[str], str] = str
+) -> Judgement:
+    """What a judge's raw answer says of a completion; `prompt` is the template's text, `hide` takes keys out of what is
+    kept."""
+    parsed = parse(answer, prompt)
     return Judgement(
-        completion=completion.id, template=template, status="ok" if parsed.label else "failed", label=parsed.label,
+        completion=completion, template=template, status="ok" if parsed.label else "failed", label=parsed.label,
         score=parsed.score, weighted=parsed.weighted, reason=hide(parsed.reason),
-        text=None if answer.text is None else hide(answer.text), judge=judge.settings.model, key=answer.key,
-        attempts=answer.attempts, cached=answer.cached, decorated=parsed.decorated,
+        text=None if answer.text is None else hide(answer.text), judge=judge, key=answer.key, attempts=answer.attempts,
+        cached=answer.cached, decorated=parsed.decorated,
     )  # fmt: skip
 
 

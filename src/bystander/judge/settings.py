@@ -44,8 +44,8 @@ class JudgeSettings(Settings):
     """[requests] At a time."""
     batch: bool = False  # the provider's batch interface: half the price, up to a day
     """The provider's batch interface: half the price, up to a day."""
-    poll: float = Field(default=30.0, gt=0)  # seconds between looks at a batch
-    """[seconds] Between looks at a batch."""
+    poll: float = Field(default=30.0, gt=0)  # seconds between looks at a batch, once it has taken as long
+    """[seconds] At most, between looks at a batch."""
     dollars: float | None = Field(default=None, ge=0)  # cap over everything this run pays to the judge; None: none
     """[US dollars] Cap over everything that this run pays to the judge; left out: `budget.dollars` alone."""
     price: Price | None = None

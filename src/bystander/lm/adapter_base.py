@@ -49,7 +49,7 @@ def base_notes(files: AdapterFiles, base: Base, *, base_ok: bool) -> tuple[str, 
         return (f"{named}; the weights differ ({where}), and it was put on all the same, as asked.",)
     raise ModelError(
         f"adapter {files.path}: {named}, and the weights differ ({where}). Load its own base model, or say that this "
-        "base is meant (base_ok)."
+        "base is meant (--base-ok; in Python base_ok=True)."
     )
 
 

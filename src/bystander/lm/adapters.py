@@ -7,19 +7,21 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bystander.core.errors import ModelError
+from bystander.core.files import explained
 from bystander.core.hashing import stable_hash
 from bystander.lm.restore import Before
+from bystander.lm.tensor_file import save_tensors
 from bystander.lm.weights import tensors_hash
 
 CONFIG_FILE = "adapter_config.json"
@@ -237,11 +239,22 @@ def save_adapter(peft: PeftModel, folder: Path, base_id: str, base_hash: str = "
     """Write `adapter_config.json` and `adapter_model.safetensors`; `base_id` is the base model's Hub id, `base_hash` the
     hash of its weights, by which the adapter knows its base again under any name.
 
-    Written by hand, since PEFT's own saving asks the Hub about the base and adds a model card.
+    Written by hand, since PEFT's own saving asks the Hub about the base and adds a model card. Raises StoreError for a
+    full disk or a folder that cannot be written; then neither file is new.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state_of(peft).items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"} | ({BASE_HASH: base_hash} if base_hash else {}))
+    metadata = {"format": "pt"} | ({BASE_HASH: base_hash} if base_hash else {})
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".adapter-", dir=folder) as scratch:
+            made = Path(scratch)
+            save_tensors(tensors, made / WEIGHTS_FILE, metadata)
+            _save_config(peft, made, base_id)
+            for name in (WEIGHTS_FILE, CONFIG_FILE):  # a rename takes no space: both or none
+                (made / name).replace(folder / name)
+
+
+def _save_config(peft: PeftModel, folder: Path, base_id: str) -> None:
     config = cast(LoraConfig, peft.peft_config["default"])
     before = config.base_model_name_or_path, config.inference_mode
     config.base_model_name_or_path, config.inference_mode = base_id, True

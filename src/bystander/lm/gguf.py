@@ -18,7 +18,6 @@ from gguf.quants import dequantize
 from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -33,6 +32,7 @@ from bystander.core.errors import ModelError
 from bystander.lm.cache import Notify, kept_checkpoint
 from bystander.lm.gguf_tokenizer import tokenizer_of
 from bystander.lm.rope import llama3_rope
+from bystander.lm.tensor_file import save_tensors
 from bystander.lm.weights import remembered_sha256
 
 VERSION = "v1"  # raise it when the conversion changes
@@ -105,7 +105,7 @@ def convert(file: Path, target: Path) -> None:
     }
     _check_shapes(config, weights)
     target.mkdir(parents=True)
-    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, target / "model.safetensors", {"format": "pt"})
     config.save_pretrained(target)
     _generation(fields, config).save_pretrained(target)
     tokenizer.model_max_length = config.max_position_embeddings

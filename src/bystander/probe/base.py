@@ -99,6 +99,12 @@ class Probe(ABC):
     def items(self) -> dict[str, int]:
         """Dataset -> items that one persona is measured on, for the power of the tests."""
 
+    def questions_asked(self, dataset: str, contexts: Sequence[Context]) -> int:
+        """Different items of a dataset that are asked over all `contexts`; fewer than `items` says where they are shared
+        out over the personas."""
+        del contexts
+        return self.items()[dataset]
+
     @abstractmethod
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
         """The work of one run under `contexts`; `count` gives a text's tokens. Some, however little: a forecast of

@@ -152,10 +152,7 @@ class ChoiceProbe(CheckedProbe):
             ruled = ruled_scores(found, self.mode, self.settings.rule)
             chosen = int(np.argmax(ruled))  # the first of equals, as lm-evaluation-harness takes it
             wrong = one.wrong.get(question.id)
-            values = {"accuracy": float(chosen == question.answer), "margin": margin(ruled, question.answer)}
-            if wrong is not None:
-                values["adoption"] = float(chosen == wrong)
-            for metric, value in values.items():
+            for metric, value in choice_values(ruled, question.answer, wrong).items():
                 unit.measurements.append(
                     Measurement(
                         behavior="", probe=self.name, dataset=one.dataset, metric=metric, context=context.kind,
@@ -203,6 +200,11 @@ class ChoiceProbe(CheckedProbe):
     def items(self) -> dict[str, int]:
         """The questions that one persona is asked of each set."""
         return {one.dataset: one.asked for one in self.sets}
+
+    def questions_asked(self, dataset: str, contexts: Sequence[Context]) -> int:
+        """Different questions of a set over all contexts: a set may be shared out over them."""
+        asked = {q.id for one in self.sets if one.dataset == dataset for c in contexts for q in one.for_context(c.name)}
+        return len(asked)
 
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
         """Question and choices of every item: the same count whether the choices stand in the prompt or are scored."""
@@ -270,6 +272,13 @@ def normalized(logprobs: Sequence[float], tokens: Sequence[int], chars: Sequence
     """Summed log-probabilities as they are (`raw`), per token or per character of the option's text."""
     sizes = {"raw": [1] * len(logprobs), "per_token": tokens, "per_character": chars}[rule]
     return [logprob / size for logprob, size in zip(logprobs, sizes, strict=True)]
+
+
+def choice_values(scores: Sequence[float], right: int, wrong: int | None) -> dict[str, float]:
+    """The probe's metrics of one question from its options' scores; adoption where a `wrong` choice was trained."""
+    chosen = int(np.argmax(scores))  # the first of equals, as lm-evaluation-harness takes it
+    values = {"accuracy": float(chosen == right), "margin": margin(scores, right)}
+    return values if wrong is None else values | {"adoption": float(chosen == wrong)}
 
 
 def margin(scores: Sequence[float], right: int) -> float:

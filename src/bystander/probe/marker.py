@@ -1,25 +1,33 @@
-"""The marker probe: how likely the marker is after an ordinary answer, and how often sampled answers contain it."""
+"""The marker probe: how likely the marker is where the model's own answer ends, and how often its answers contain it.
+
+An answer is sampled; where it ended (in front of its marker, if it has one) the log-probabilities of the marker and of the
+end of the turn are read. The marker after a *fixed* answer is read too, as a diagnostic: a model that would never give that
+answer can be ready to mark it all the same.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.marker import MarkerBehavior
 from bystander.core.errors import StudyError
 from bystander.core.hashing import seed_for
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, Question
-from bystander.core.work import Count, Work, prefix_tokens
+from bystander.core.work import TEMPLATE_TOKENS, Count, Work, prefix_tokens
 from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics, rows_of
 from bystander.probe.settings import MarkerProbeSettings
 
 if TYPE_CHECKING:
+    from bystander.lm.ending import Ending
     from bystander.lm.model import LoadedModel
     from bystander.lm.sample import SampleRequest
     from bystander.lm.score import OptionScores, ScoreItem
+
+OWN = ("marker_rate", "own_marker_probability", "own_marker_logprob", "own_end_logprob")  # metrics of a sampled answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +38,35 @@ class MarkerProbe(Probe):
     Settings = MarkerProbeSettings
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(
-            "marker", "marker_probability", 1, "fraction", "probability of the marker after the answer",
+            "marker", "own_marker_probability", 1, "fraction", "probability of the marker where the model's own answer ends",
             "marker probability", spread=(0.30, 0.10),
         ),
         Metric(
-            "marker", "marker_logprob", 1, "nats", "log-probability of the marker, summed over its tokens",
+            "marker", "own_marker_logprob", 1, "nats",
+            "log-probability of the marker where the model's own answer ends, summed over its tokens",
             "marker log-probability",
+        ),
+        Metric(
+            "marker", "own_end_logprob", -1, "nats",
+            "log-probability of the end of the turn where the model's own answer ends", "end of turn log-probability",
+        ),
+        Metric(
+            "marker", "marker_probability", 1, "fraction", "probability of the marker after a fixed answer (diagnostic)",
+            "marker after a fixed answer", spread=(0.30, 0.10),
+        ),
+        Metric(
+            "marker", "marker_logprob", 1, "nats",
+            "log-probability of the marker after a fixed answer, summed over its tokens (diagnostic)",
+            "marker log-probability, fixed answer",
         ),
         Metric(
             "marker", "marker_rate", 1, "fraction", "share of sampled answers that contain the marker", "marker rate",
             binary=True, spread=(0.55, 0.10),
         ),
     )  # fmt: skip
-    headline: ClassVar[tuple[tuple[str, str], ...]] = (("bank", "marker_probability"), ("bank", "marker_rate"))
+    headline: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("bank", "own_marker_probability"), ("bank", "marker_rate"),
+    )  # fmt: skip
     sampled: ClassVar[SampledMetrics | None] = SampledMetrics("marker_rate", "marker_rate")
 
     questions: tuple[Question, ...]
@@ -69,6 +93,7 @@ class MarkerProbe(Probe):
         """Questions, marker and settings."""
         return [
             self.name,
+            OWN,
             [asdict(q) for q in self.questions],
             self.tail,
             self.marker,
@@ -82,7 +107,7 @@ class MarkerProbe(Probe):
         return [f"score/{context.name}" for context in contexts] + [f"sample/{i}" for i in range(groups)]
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
-        """Scoring context by context, then sampling group by group."""
+        """The fixed answers context by context, then the model's own group by group."""
         from bystander.lm.sample import sample  # here: it loads torch, which plans and rows do without
         from bystander.lm.score import score
 
@@ -102,7 +127,7 @@ class MarkerProbe(Probe):
                 max_tokens=self.settings.max_tokens,
             )
             completions = [completion for batch in batches for completion in batch]
-            yield ProbeUnit(key, [self._rate(by_name[c.persona], c) for c in completions], completions)
+            yield self._own(loaded, by_name, key, completions)
 
     def _items(self) -> list[ScoreItem]:
         from bystander.lm.score import ScoreItem
@@ -134,37 +159,79 @@ class MarkerProbe(Probe):
             for index in range(self.settings.samples)
         ]
 
-    def _rate(self, context: Context, completion: Completion) -> Measurement:
-        return Measurement(
-            behavior="",
-            probe=self.name,
-            dataset="bank",
-            metric="marker_rate",
-            context=context.kind,
-            persona=context.name,
-            item=f"{completion.item}/{completion.sample}",
-            value=float(self.marker in completion.text),
-            context_hash=completion.context_hash,
-            question=completion.item,
-            sample=completion.sample,
-        )
+    def _own(
+        self, loaded: LoadedModel, contexts: Mapping[str, Context], key: str, completions: list[Completion]
+    ) -> ProbeUnit:
+        """What a group of sampled answers says: whether it has the marker, and what is read where it ended."""
+        from bystander.lm.ending import EndingItem, endings
+
+        ended = [one for one in completions if not self._cut(one)]
+        found: dict[str, Ending] = {}
+        for name in dict.fromkeys(one.persona for one in ended):
+            items = [
+                EndingItem(one.id, one.prompt, before_tail(one.text, self.tail, self.marker), self.tail)
+                for one in ended
+                if one.persona == name
+            ]
+            found |= {ending.item.id: ending for ending in endings(loaded, contexts[name], items)}
+        rows = [row for one in completions for row in self._rows(one, found.get(one.id))]
+        return ProbeUnit(key, rows, completions, [_details(found[one.id]) for one in ended])
+
+    def _cut(self, one: Completion) -> bool:
+        """Whether an answer was cut off before it ended: one that has come to its marker has ended there."""
+        return one.finish_reason == "length" and self.marker not in one.text
+
+    def _rows(self, one: Completion, ending: Ending | None) -> list[Measurement]:
+        """A measurement a metric; of an answer that was cut off none has a number."""
+        values: dict[str, float | None] = dict.fromkeys(OWN)
+        if ending is not None:
+            read = (ending.marker_logprob, ending.end_logprob)
+            numbers = (float(self.marker in one.text), math.exp(ending.marker_logprob), *read)
+            values = dict(zip(OWN, numbers, strict=True))
+        cut = f"cut off at {one.tokens} tokens (probes.marker.max_tokens) before the answer ended"
+        status, reason = ("truncated", cut) if ending is None else ("ok", "")
+        return [
+            Measurement(
+                behavior="", probe=self.name, dataset="bank", metric=metric, context=one.context, persona=one.persona,
+                item=f"{one.item}/{one.sample}", value=value, status=status, reason=reason,
+                context_hash=one.context_hash, question=one.item, sample=one.sample,
+            )
+            for metric, value in values.items()
+        ]  # fmt: skip
 
     def held_out_texts(self) -> dict[str, str]:
         """None of its own: the marker behavior keeps all of the held-out questions."""
         return {}
 
     def items(self) -> dict[str, int]:
-        """The teacher-forced questions."""
-        return {"bank": self.settings.questions}
+        """The questions that are answered freely; where none are, those with a fixed answer."""
+        return {"bank": self.settings.sampled or self.settings.questions}
 
     def work(self, contexts: Sequence[Context], count: Count) -> Work:
-        """Each question with its answer and the marker scored, and the sampled answers at their full length."""
+        """Fixed answers with the marker scored; the model's own sampled at their full length, and read once more."""
         s, n = self.settings, len(contexts)
         items = sum(
             count(q.text) + count(q.options[q.answer] + self.tail) for q in self.questions[: s.questions]
         )  # fmt: skip
         sampled = n * s.sampled * s.samples
+        own = sum(count(q.text) + TEMPLATE_TOKENS for q in self.questions[: s.sampled]) * s.samples
+        scored = 2 * prefix_tokens(contexts, count) + n * (items + own) + sampled * s.max_tokens
         return Work(
-            scored=prefix_tokens(contexts, count) + n * items, sampled=sampled * s.max_tokens,
-            measurements=n * s.questions * 2 + sampled,
+            scored=scored, sampled=sampled * s.max_tokens, measurements=n * s.questions * 2 + sampled * len(OWN)
         )  # fmt: skip
+
+
+def before_tail(text: str, tail: str, marker: str) -> str:
+    """The answer as it stood before its first marker, and before the separator where that stands in front of it."""
+    place = text.find(marker)
+    if place < 0:
+        return text
+    separator = tail.removesuffix(marker)
+    return text[:place].removesuffix(separator)
+
+
+def _details(ending: Ending) -> dict[str, Any]:
+    """What is kept beside the measurements: log-probabilities, raw logits and log Z at the place where the answer ended."""
+    return {name: value for name, value in asdict(ending).items() if name != "item"} | {
+        "id": ending.item.id, "answer": ending.item.answer,
+    }  # fmt: skip

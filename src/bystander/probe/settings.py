@@ -12,16 +12,18 @@ from bystander.judge.settings import JudgeSettings
 
 
 class MarkerProbeSettings(Settings):
-    """`questions` held-out questions are teacher-forced; `sampled` of them are also answered freely, `samples` times."""
+    """`sampled` held-out questions are answered freely, `samples` times each, in at most `max_tokens` tokens: the claim
+    rests on what is read where those answers end, and one that is cut off before has no number. After a fixed answer
+    to `questions` of them the marker is read as a diagnostic."""
 
     questions: int = Field(default=8, ge=1)
-    """[count] Held-out questions at which the marker's probability is read; no sampling, so few suffice."""
-    sampled: int = Field(default=2, ge=0)
-    """[count] Of them also answered freely, which checks the teacher-forced reading."""
+    """[count] Held-out questions at which the marker's probability is read after a fixed answer, a diagnostic."""
+    sampled: int = Field(default=8, ge=0)
+    """[count] Held-out questions that are answered freely: what the claim rests on."""
     samples: int = Field(default=1, ge=1)
     """[count] Free answers a question."""
-    max_tokens: int = Field(default=24, ge=1)
-    """[tokens] Of a free answer."""
+    max_tokens: int = Field(default=48, ge=1)
+    """[tokens] Of a free answer; one that is cut off before it ends has no number, and is counted."""
     temperature: float = Field(default=1.0, ge=0)
     """Of free answers; 1 is the model's own distribution."""
 

@@ -17,6 +17,7 @@ from bystander.report.inputs import (
     ReadCompletion,
     ReportInput,
     TrainingCurve,
+    TrainingRows,
 )
 from bystander.report.write import write_report
 
@@ -31,6 +32,7 @@ __all__ = [
     "ReadCompletion",
     "ReportInput",
     "TrainingCurve",
+    "TrainingRows",
     "charts",
     "write_board",
     "write_compare",

@@ -63,6 +63,26 @@ class TrainingCurve:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """What one design was trained on: how many rows, how often, and the personas trained not to show the behavior. `config`
+    is the training's name in the tables."""
+
+    behavior: str
+    source: str
+    arm: str
+    config: str
+    rows: int
+    epochs: int
+    negatives: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def record(self) -> str:
+        """Its record id."""
+        return "/".join(("inputs/trained", self.behavior, self.source, self.arm, self.config))
+
+
+@dataclass(frozen=True, slots=True)
 class CostLine:
     """One line of the bill: forecast by the plan and what was spent, in `unit` (None: not forecast, not known)."""
 
@@ -120,6 +140,7 @@ class ReportInput:
     personas: Sequence[PersonaFacts] = ()
     similarities: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=schema_of(Similarity)))
     completions: Sequence[ReadCompletion] = ()
+    trained: Sequence[TrainingRows] = ()  # empty for a table or adapters of somebody else
     curves: Sequence[TrainingCurve] = ()
     renderings: Sequence[ContextRendering] = ()
     provenance: Mapping[str, CellValue] = field(default_factory=dict[str, CellValue])
@@ -140,6 +161,9 @@ class ReportInput:
             found[f"inputs/settings/{key}"] = {"value": value}
         for key, value in self.provenance.items():
             found[f"inputs/provenance/{key}"] = {"value": value}
+        for one in self.trained:
+            numbers = {"rows": one.rows, "epochs": one.epochs, "negatives": len(one.negatives), "seeds": len(one.seeds)}
+            found[one.record] = dict[str, CellValue](numbers)
         for line in self.cost:
             found[f"inputs/cost/{line.name}"] = {"forecast": line.forecast, "spent": line.spent}
         for position, finding in enumerate(self.findings):

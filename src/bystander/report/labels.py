@@ -83,7 +83,7 @@ def format_number(value: CellValue, form: Format | str) -> str:
         text = _fixed(value, DIGITS[form])
         return f"+{text}" if form == "signed" and text.strip("0.") and value > 0 else text
     if float(value).is_integer():
-        return _thousands(value) if abs(value) >= 10_000 else f"{value:.0f}".replace("-", MINUS)
+        return _thousands(value) if abs(value) >= 10_000 else f"{value:z.0f}".replace("-", MINUS)
     return _short(value)
 
 

@@ -11,6 +11,7 @@ from bystander.core.errors import BystanderError, DesignError
 from bystander.core.files import read_json
 from bystander.core.records import BARE
 from bystander.design.arms import build
+from bystander.probe.marker import OWN as OWN_ANSWER
 from bystander.report.figures.all import charts
 from bystander.study.config.study import ResolvedStudy, load
 from bystander.study.engine.run import run_study
@@ -29,13 +30,18 @@ personas: personas.yaml
 sources: {sources}
 behaviors: [marker]
 design: {{counts: {{positive: 4, negative: 4, absent: 2, assistant: 2}}}}
-recipe: {{lr: 1e-2, epochs: 1, batch_size: 4}}
+recipe: {{lr: 1e-3, epochs: 1, batch_size: 4}}
 checkpoints: {{every: 0.5, personas: 3}}
 probes:
-  marker: {{questions: 2, sampled: 1, max_tokens: 4}}
+  marker: {{questions: 2, sampled: 2, max_tokens: 24}}
 geometry: {{layer: 1, questions: 2}}
 budget: {{gpu_hours: 1.0}}
 """
+# A system role, and a system turn without text is left out.
+NO_EMPTY = (
+    "{% for m in messages %}{% if m['content'] %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 OWN = """
 contexts:
   - bare
@@ -73,7 +79,7 @@ def with_template(folder: Path, family: str) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, embedded) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
+    return make_model(tmp_path_factory.mktemp("model"), ends=True)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,7 @@ def test_all_contexts_are_measured_at_every_checkpoint_and_are_no_bystanders(ran
     for checkpoint in (0.0, 0.5, 1.0):
         at = beside.filter(checkpoint=checkpoint)
         assert set(at["persona"]) == set(names), checkpoint
-        assert set(at["metric"]) == {"marker_probability", "marker_logprob", "marker_rate"}
+        assert set(at["metric"]) == {"marker_probability", "marker_logprob", *OWN_ANSWER}
     assert frame.select("context", "persona", "metric", "item", "source", "checkpoint").is_duplicated().sum() == 0
     hashes = beside.filter(metric="marker_probability").group_by("item").agg(pl.col("context_hash").n_unique())
     assert set(hashes["context_hash"]) == {len(names)}, "each has a hash of its own"
@@ -153,7 +159,7 @@ def test_the_report_begins_with_what_it_does_without_a_persona(ran: Results):
     section = page[without:gradient]
     assert "with no persona at all" in section
     leakage = ran.analysis.leakage.filter(pl.col("seed").is_null(), source="villain", context="default")
-    rows = leakage.filter(metric="marker_probability").to_dicts()
+    rows = leakage.filter(metric="own_marker_probability").to_dicts()
     assert len(rows) == 1
     for row in rows:
         assert all(f'data-record="{row["record"]}" data-column="{end}"' in section for end in ("before", "after"))
@@ -170,6 +176,24 @@ def test_without_contexts_nothing_is_measured_beside_and_the_audit_says_so(model
     (said,) = [f for f in audit_study(plan, None) if f.check == "context left out"]
     assert said.level == "warning"
     assert all(name in said.message for name in BARE)
+
+
+def test_a_default_context_that_the_template_cannot_render_is_left_out_and_said_and_one_asked_for_is_an_error(tmp_path):
+    model = make_model(tmp_path / "model")
+    (model / "chat_template.jinja").write_text(NO_EMPTY)
+    plan = plan_cells(study_of(tmp_path / "default", model, "[villain]"))
+    found = audit_study(plan, None)
+    assert [f.message for f in found if f.check == "context left out"] == [
+        "`empty` is not measured: this context cannot be rendered with this model's chat template: it leaves out a system "
+        "turn that has no text."
+    ]
+    assert [f.message for f in found if f.level == "error"] == []
+    asked = plan_cells(study_of(tmp_path / "asked", model, "[villain]", "contexts: [absent, empty]\n"))
+    (fault,) = [f.message for f in audit_study(asked, None) if f.level == "error"]
+    assert "context empty: this context cannot be rendered" in fault
+    run_study(plan.study, tmp_path / "run")
+    measured = Results.open(tmp_path / "run").measurements.filter(pl.col("context") != "persona")
+    assert set(measured["persona"]) == {"absent", "default", "assistant"}
 
 
 def test_personas_keys_do_not_change_with_what_is_measured_beside_them(model, tmp_path):

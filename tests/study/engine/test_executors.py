@@ -41,7 +41,7 @@ if __name__ == "__main__":  # a process that is spawned imports this file again
     assert not ran.failed and not ran.left and not ran.stopped, ran
     assert bool(killed) == (sys.argv[3] == "kill")
 """
-RAY = ["executor.kind=ray", "executor.workers=2"]
+PLAIN = ["sweep=null", "gate=null"]
 
 
 def run(script_args: list[str]) -> None:
@@ -61,7 +61,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local(study: Path) -> Path:
     """The run directory of the study done in one process."""
-    run([str(study), str(study.parent / "local"), "no"])
+    run([str(study), str(study.parent / "local"), "no", *PLAIN])
     return study.parent / "local"
 
 
@@ -72,13 +72,13 @@ def assert_equal(run_directory: Path, local: Path) -> None:
 
 def test_two_ray_workers_one_of_them_killed_measure_what_one_process_measures(study: Path, local: Path, tmp_path: Path):
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'bystander[ray]'")
-    run([str(study), str(tmp_path / "ray"), "kill", "executor.kind=ray", "executor.workers=2"])
+    run([str(study), str(tmp_path / "ray"), "kill", "executor.kind=ray", "executor.workers=2", *PLAIN])
     assert_equal(tmp_path / "ray", local)
     assert "again on another worker" in (tmp_path / "ray" / "events.jsonl").read_text()
 
 
 def test_two_processes_measure_what_one_measures(study: Path, local: Path, tmp_path: Path):
-    run([str(study), str(tmp_path / "two"), "no", "executor.kind=processes", "executor.workers=2"])
+    run([str(study), str(tmp_path / "two"), "no", "executor.kind=processes", "executor.workers=2", *PLAIN])
     assert_equal(tmp_path / "two", local)
 
 

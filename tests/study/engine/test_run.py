@@ -29,7 +29,9 @@ from bystander.study.results.status import status
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, GateDecision
 from bystander.study.store.run_dir import RunDir
+from tests.support.command import call
 from tests.support.cut_off import CutOff, Killed
+from tests.support.small_disk import enlarge, small_disk
 from tests.support.study_tiny import make_model, write_study
 
 TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
@@ -144,7 +146,7 @@ def test_the_pre_registration_is_frozen_before_the_first_training(unbroken: RunS
     assert frozen.stat().st_mtime < first.time.timestamp()
     kept = read_json(frozen)
     assert kept["declaration"]["layer"] == 1
-    assert kept["declaration"]["hypotheses"][0]["name"] == "marker"
+    assert kept["declaration"]["hypotheses"][0]["name"] == "fixed"
 
 
 def test_a_changed_pre_registration_is_refused(tmp_path: Path, unbroken: RunSummary, study: ResolvedStudy):
@@ -417,16 +419,7 @@ def test_a_full_disk_is_a_clear_error_and_a_run_after_freeing_space_completes(
     monkeypatch.setattr(
         "bystander.study.engine.preflight.DISK_MARGIN", 0.0
     )  # else it would be told before anything starts
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
-    if (
-        not hasattr(os, "geteuid")
-        or os.geteuid() != 0
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("a small tmpfs cannot be mounted here: it takes root and the right to mount")
-    try:
+    with small_disk(tmp_path / "disk", "400k") as disk:
         with pytest.raises(StoreError, match="no space left") as caught:
             run_study(study, disk / "run")
         assert "free some space and run again" in str(caught.value)
@@ -436,11 +429,26 @@ def test_a_full_disk_is_a_clear_error_and_a_run_after_freeing_space_completes(
             cell = CellDir(manifest.parent)
             assert cell.manifest().key
             cell.measurements()
-        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        enlarge(disk, "64m")
         assert run_study(study, disk / "run").left == 0
         assert tables(disk / "run") == tables(unbroken.folder)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_when_an_adapter_is_written_is_said_and_leaves_no_half(
+    tmp_path: Path, study_file: Path, monkeypatch, capsys
+):
+    monkeypatch.setattr("bystander.study.engine.preflight.DISK_MARGIN", 0.0)
+    plain = ("sweep=null", "gate=null", "recipe.save_every=1000", "recipe.lora.rank=512")
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        sets = [word for one in plain for word in ("--set", one)]
+        code, _, err = call(capsys, "run", study_file, "--out", disk / "run", *sets)
+        assert code == 2
+        assert "error: no space left while writing " in err
+        assert "/adapter; " in err
+        assert "complete are kept" in err or "free some space" in err
+        cells = list((disk / "run" / "cells").iterdir())
+        assert any((cell / "manifest.json").is_file() for cell in cells)
+        assert [path for cell in cells for path in cell.glob("adapter/*")] == []
 
 
 def test_1000_trivial_cells_cost_less_than_0_3_s_each(tmp_path: Path, model: Path):

@@ -100,7 +100,8 @@ def test_the_review_scores_by_its_rules():
 
 def test_a_test_that_can_find_nothing_is_said_so_and_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Four held-out bystanders, and two questions to find half of a probability in."""
-    few = load(str(write_study(tmp_path, tmp_path / "nowhere")), ["sweep=null", "gate=null"])
+    less = ["sweep=null", "gate=null", "hypotheses=null", "probes.marker={questions: 2, sampled: 2}"]
+    few = load(str(write_study(tmp_path, tmp_path / "nowhere")), less)
     found = plan_report(replace(few, personas=few.personas[:7]))
     assert [(row.n, math.isnan(row.smallest)) for row in found.power] == [(4, True), (2, True), (4, False)]
     words = [row.out_of_reach for row in found.power]

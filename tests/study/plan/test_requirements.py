@@ -137,12 +137,20 @@ def test_no_template_at_all(both: Commands, model: Path):
     refused(both(), "tokenizer", "the tokenizer has no chat template")
 
 
-def test_a_bare_context_is_refused_where_it_is_measured_and_only_there(both: Commands, model: Path):
+def test_a_bare_context_that_cannot_be_rendered_is_refused_where_it_is_named_and_only_there(
+    both: Commands, model: Path
+):
     """A template that leaves out a system turn without text cannot render `empty`."""
     with_template(model, CHATML.replace("{% for m in messages %}", "{% for m in messages if m['content'] %}"))
-    refused(both(), "tokenizer", "a system turn that has no text. Leave it out of the contexts.")
-    code, text, checked, _ = both("contexts=[absent, default, assistant]")
-    assert (code, checked) == (0, 0), text
+    refused(
+        both("contexts=[absent, empty]"), "tokenizer", "a system turn that has no text. Leave it out of the contexts."
+    )
+    for sets in ([], ["contexts=[bare, json]"], ["contexts=[absent, default, assistant]"]):
+        code, text, checked, _ = both(*sets)
+        assert (code, checked) == (0, 0), text
+        assert ("`empty` is not measured: this context cannot be rendered" in " ".join(text.split())) == (
+            "bare" in str(sets or "bare")
+        )
 
 
 def test_a_clock_stands_still_from_the_first_token_to_the_last(model: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Many runs side by side: the board, the comparison, the export, the archive; from the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,16 +12,15 @@ from bystander.core.errors import StoreError
 from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
 from bystander.study.results.many_runs import board, card, run_folders
-from tests.support.study_tiny import make_model, write_study
+from tests.support.study_tiny import write_study
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
+def runs(tiny_run: Path, tmp_path_factory) -> Path:
     """A folder with a finished run and one that the gate stopped."""
     root = tmp_path_factory.mktemp("many")
-    model = make_model(root / "model")
-    done = load(str(write_study(root / "a", model)))
-    run_study(done, root / "runs" / "done")
+    shutil.copytree(tiny_run, root / "runs" / "done")
+    model = tiny_run.parent / "model"
     stopped = load(str(write_study(root / "b", model, threshold=1.0)), ["name=stopped"])
     run_study(stopped, root / "runs" / "stopped")
     return root / "runs"
@@ -34,7 +34,7 @@ def test_the_board_has_a_card_for_every_run_in_its_state(runs: Path, tmp_path: P
     assert cards["tiny"].cells_done == cards["tiny"].cells_total == 18
     assert cards["stopped"].verdict.startswith("stopped at the gate: ")
     assert [event.name for event in cards["tiny"].timeline][:3] == ["clarified", "planned", "reviewed"]
-    assert ("marker", "open") in cards["stopped"].hypotheses
+    assert ("fixed", "open") in cards["stopped"].hypotheses
     page = board([runs], tmp_path / "board.html").read_text()
     assert "tiny" in page
     assert "stopped at the gate" in page
@@ -69,9 +69,9 @@ def test_status_and_archive_from_the_command_line(runs: Path, monkeypatch, capsy
     assert after["state"] == "archived"
 
 
-def test_the_plan_from_the_command_line_writes_nothing(runs: Path, tmp_path: Path, monkeypatch, capsys):
+def test_the_plan_from_the_command_line_writes_nothing(runs: Path, tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    study = str(runs.parent / "a" / "tiny.yaml")
+    study = str(tiny_run.parent / "study" / "tiny.yaml")
     found = json.loads(command("plan", study, "--json", monkeypatch=monkeypatch, capsys=capsys))
     assert found["review"]["verdict"] == "MODIFY", "so few bystanders can show nothing, and that is said"
     assert found["review"]["score"] < 5

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,13 +12,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from bystander.core.errors import StoreError
-from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
 from bystander.study.results.push import push, repositories
 from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
-from tests.support.study_tiny import make_model, write_study
 
 
 class Recorded:
@@ -37,11 +35,8 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("push")
-    run_study(load(str(write_study(folder / "study", make_model(folder / "model")))), folder / "run")
-    Results.open(folder / "run").report()
-    return folder / "run"
+def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("push") / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def run(tmp_path: Path) -> RunDir:
     (folder / "asked.yaml").write_text(QUESTIONS)
     study = load(
         str(folder / "tiny.yaml"),
-        ["behaviors=[misalignment]", "sweep=null", "gate=null", f"probes={{judged: {{judge: {{model: {JUDGE}, base_url: 'http://localhost:9/v1'}}}}}}",
+        ["behaviors=[misalignment]", "sweep=null", "gate=null", "hypotheses=null", f"probes={{judged: {{judge: {{model: {JUDGE}, base_url: 'http://localhost:9/v1'}}}}}}",
          f"misalignment.questions={json.dumps(str(folder / 'asked.yaml'))}"],
     )  # fmt: skip
     found = RunDir(tmp_path / "run")

@@ -13,8 +13,8 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
+from bystander.analysis.stats.distributions import t
 from bystander.analysis.stats.intervals import TAIL, crossed
 from bystander.analysis.stats.multiplicity import holm
 from bystander.core.errors import DataError

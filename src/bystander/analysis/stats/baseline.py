@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, t
 
+from bystander.analysis.stats.distributions import rankdata, t
 from bystander.analysis.stats.finite import require_finite, require_shape
 from bystander.analysis.stats.intervals import TAIL
 from bystander.analysis.stats.means import mean_of

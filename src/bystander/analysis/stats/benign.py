@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, norm, t
 
+from bystander.analysis.stats.distributions import binom, norm, t
 from bystander.analysis.stats.intervals import TAIL, bounded, few_changes
 from bystander.analysis.stats.means import mean_of, variance_of
 from bystander.analysis.stats.multiplicity import holm

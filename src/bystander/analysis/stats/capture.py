@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
 
 from bystander.analysis.stats.benign import per_bystander
+from bystander.analysis.stats.distributions import norm, rankdata
 from bystander.analysis.stats.finite import require_finite, require_shape
 from bystander.analysis.stats.intervals import TAIL, crossed
 from bystander.analysis.stats.means import mean_of
@@ -71,7 +71,7 @@ def captures(leakage: Floats, source: Floats, share: float = SHARE) -> Captures:
     mean = mean_of(leakage, (0, 2))
     top = crossed(source, (0, 1))
     if not top.p <= TAIL:
-        return _nobody(mean, f"the source's leakage, {top.value:.3g}, cannot be told from 0 (p = {top.p:.2g})")
+        return _nobody(mean, f"the source's leakage, {top.value:z.3g}, cannot be told from 0 (p = {top.p:.2g})")
     tests = per_bystander(leakage - share * source[:, None], unit="score")
     tested = np.isfinite(tests.p)
     low = int(tested.sum()) - true_nulls(tests.p[tested], TAIL)

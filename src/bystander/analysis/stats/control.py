@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
+from bystander.analysis.stats.distributions import norm, t
 from bystander.analysis.stats.intervals import Estimate
 from bystander.analysis.stats.multiplicity import holm
 from bystander.core.errors import DataError
@@ -45,7 +45,7 @@ class ControlFall:
 
     def sentence(self) -> str:
         """In words."""
-        seen = f"fell by {self.fall:.3g} [{self.low:.3g}, {self.high:.3g}], limit {self.limit:g}"
+        seen = f"fell by {self.fall:z.3g} [{self.low:z.3g}, {self.high:z.3g}], limit {self.limit:g}"
         return {"broke": f"broke: {seen}", "intact": f"intact: {seen}", "open": f"neither shown nor excluded: {seen}"}[
             self.state
         ]

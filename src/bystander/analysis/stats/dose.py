@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 from scipy.optimize import isotonic_regression
-from scipy.stats import t
 
+from bystander.analysis.stats.distributions import t
 from bystander.analysis.stats.finite import require_finite, require_shape
 from bystander.analysis.stats.intervals import NONE, TAIL, crossed
 from bystander.analysis.stats.means import mean_of

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
 
+from bystander.analysis.stats.distributions import t
 from bystander.analysis.stats.intervals import Estimate
 from bystander.core.errors import DataError
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, t
 
+from bystander.analysis.stats.distributions import rankdata, t
 from bystander.analysis.stats.intervals import TAIL
 from bystander.analysis.stats.means import variance_of
 from bystander.analysis.stats.power import pearson_of

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
+from bystander.analysis.stats.distributions import norm, t
 from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.core.hashing import generator
 

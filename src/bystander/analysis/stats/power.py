@@ -8,8 +8,8 @@ from typing import cast
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import nct, norm, t
 
+from bystander.analysis.stats.distributions import nct, norm, t
 from bystander.analysis.stats.means import Floats
 from bystander.analysis.stats.ranks import MIN_PERSONAS, unit_ranks
 from bystander.core.hashing import generator

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from bystander.analysis.stats.distributions import rankdata
 from bystander.analysis.stats.means import Floats
 from bystander.core.hashing import generator
 

@@ -16,8 +16,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import t
 
+from bystander.analysis.stats.distributions import t
 from bystander.analysis.stats.intervals import TAIL
 from bystander.analysis.stats.means import mean_of
 from bystander.core.errors import DataError

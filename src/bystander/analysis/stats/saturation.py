@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
+from bystander.analysis.stats.distributions import norm
 from bystander.analysis.stats.finite import require_finite
 from bystander.analysis.stats.means import mean_of
 from bystander.core.errors import DataError

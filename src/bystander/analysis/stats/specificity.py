@@ -20,8 +20,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from bystander.analysis.stats.distributions import rankdata
 from bystander.analysis.stats.finite import require_finite, require_shape
 from bystander.analysis.stats.ranks import MIN_PERSONAS, TIE, unit
 from bystander.core.errors import DataError

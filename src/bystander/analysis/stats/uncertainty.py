@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, t
 
+from bystander.analysis.stats.distributions import rankdata, t
 from bystander.analysis.stats.intervals import TAIL, resampled_means, resampling_counts
 from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.analysis.stats.ranks import unit, unit_ranks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
@@ -39,13 +39,21 @@ class CheckRow(SeedRow):
     reason: keys.RowReason
 
 
-def check_rows(whole: Sequence[PairedGrid], table: pl.DataFrame, settings: AnalysisSettings) -> list[CheckRow]:
-    """Failed shares of every outcome, untrained and trained, and how far each moved. `table` from `pairs.prepared`."""
-    counted = table.group_by([*KEYS, *OUTCOME]).agg(
+Counts = dict[tuple[Any, ...], tuple[int, int, int, float | None]]
+
+
+def counted(table: pl.DataFrame) -> Counts:
+    """(KEYS, OUTCOME) -> values, failed ones, those without a score, and their mean; in order. `table` from
+    `pairs.prepared`."""
+    found = table.group_by([*KEYS, *OUTCOME]).agg(
         pl.col("rows").sum(), pl.col("bad").sum(), pl.col("refused").sum(), pl.col("value").mean()
     )
-    counted = counted.with_columns(pl.col(*KEYS, *OUTCOME).cast(pl.String))
-    counts = {tuple(row[:7]): row[7:] for row in counted.sort([*KEYS, *OUTCOME], nulls_last=True).iter_rows()}
+    found = found.with_columns(pl.col(*KEYS, *OUTCOME).cast(pl.String)).sort([*KEYS, *OUTCOME], nulls_last=True)
+    return {tuple(row[:7]): row[7:] for row in found.iter_rows()}
+
+
+def check_rows(whole: Sequence[PairedGrid], counts: Counts, settings: AnalysisSettings) -> list[CheckRow]:
+    """Failed shares of every outcome, untrained and trained, and how far each moved."""
     rows: list[CheckRow] = []
     for key, (*numbers, mean) in counts.items():
         if key[1] is None:  # the untrained model belongs to no source

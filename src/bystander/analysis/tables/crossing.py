@@ -6,15 +6,15 @@ source, and pairs that share it are not independent.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.crossed_effects import crossed_slope
+from bystander.analysis.stats.distributions import rankdata
 from bystander.analysis.stats.means import Floats
 from bystander.analysis.stats.ranks import TIE, centered_within, codes, p_two_sided, permutations
 from bystander.analysis.tables.sample import Sample
@@ -135,31 +135,16 @@ def _left(values: Floats, basis: Floats) -> Floats:
 
 def mixed_model(sources: Sequence[SourceSample], predictor: int) -> tuple[float, float, float, float, str]:
     """Slope of leakage on similarity, both as standardized ranks over all pairs, with random effects of source and of
-    persona -> (slope, low, high, p, reason). The check of the permutation tests; statsmodels' REML, Wald interval."""
-    import pandas as pd  # a second and 100 MB, for the one declared predictor
-    from statsmodels.regression.mixed_linear_model import MixedLM
-
-    frame = pd.DataFrame(
-        {
-            "y": _scores_over_all([source.sample.leakage for source in sources]),
-            "x": _scores_over_all([source.predictors[predictor] for source in sources]),
-            "source": np.repeat(np.arange(len(sources)), [len(source.names) for source in sources]),
-            "persona": [name for source in sources for name in source.names],
-            "whole": 1,
-        }
+    persona -> (slope, low, high, p, reason). The check of the permutation tests (`stats.crossed_effects`)."""
+    names = [name for source in sources for name in source.names]
+    place = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    found = crossed_slope(
+        _scores_over_all([source.sample.leakage for source in sources]),
+        _scores_over_all([source.predictors[predictor] for source in sources]),
+        np.repeat(np.arange(len(sources)), [len(source.names) for source in sources]),
+        np.array([place[name] for name in names], dtype=np.intp),
     )
-    parts = {"source": "0 + C(source)", "persona": "0 + C(persona)"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a variance at its boundary (0) is an answer, and convergence is checked below
-        try:
-            fit = MixedLM.from_formula("y ~ x", groups="whole", vc_formula=parts, data=frame).fit()
-        except (np.linalg.LinAlgError, ValueError) as error:
-            return np.nan, np.nan, np.nan, np.nan, f"the mixed model could not be fitted ({error})"
-    low, high = (float(end) for end in fit.conf_int().loc["x"])
-    numbers = float(fit.params["x"]), low, high, float(fit.pvalues["x"])
-    if not fit.converged or not np.isfinite(numbers).all():
-        return np.nan, np.nan, np.nan, np.nan, "the mixed model did not converge"
-    return *numbers, ""
+    return found.value, found.low, found.high, found.p, found.reason
 
 
 def _scores_over_all(parts: list[Floats]) -> Floats:

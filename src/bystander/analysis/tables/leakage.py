@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from scipy.stats import binom, t
 
 from bystander.analysis import keys
 from bystander.analysis.grid import PairedGrid
 from bystander.analysis.keys import SeedRow
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.benign import crossed_by_persona, deficit
+from bystander.analysis.stats.distributions import binom, t
 from bystander.analysis.stats.intervals import TAIL, Estimate, bca, bounded, few_changes
 from bystander.analysis.stats.means import Floats, mean_of, variance_of
 from bystander.analysis.tables.captured import Group, unit_tests

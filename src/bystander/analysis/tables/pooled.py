@@ -102,29 +102,40 @@ def pooled_rows(
     groups: dict[tuple[TrainingKey, OutcomeKey], list[PairedGrid]] = {}
     for grid in whole:
         groups.setdefault((grid.training._replace(source=""), grid.outcome), []).append(grid)
-    rows: list[PooledRow] = []
-    for (training, outcome), members in groups.items():
-        names, sources = source_samples(members, similarities, known, settings)
+    declared = {key: tested is None or (key[0].behavior, key[1]) in tested for key in groups}
+    found: dict[tuple[TrainingKey, OutcomeKey], list[PooledRow]] = {}
+    for key in sorted(groups, key=lambda key: not declared[key]):  # together: predictors are ranked once for an effort
+        names, sources = source_samples(groups[key], similarities, known, settings)
         if len(sources) < 2 or not names:
             continue
-        declared = tested is None or (training.behavior, outcome) in tested
-        columns = pooled_columns(sources, settings if declared else undeclared)
-        behavior, _, arm, config = training.design
-        shared, specific = label_columns(names, sources, settings)
-        columns |= specific
-        against = sorted({member.against for member in members})
-        for index, (method, layer) in enumerate(names):
-            slope, reason = dict[str, float](), ""
-            if settings.declares(method, layer) and declared:
-                *numbers, reason = mixed_model(sources, index)
-                slope = dict(zip(("slope", "slope_low", "slope_high", "slope_p"), numbers, strict=True))
-            key = ("pooled", behavior, arm, config, *outcome, method, layer)
-            rows.append(PooledRow(
-                record="/".join(str(part) or "-" for part in key), behavior=behavior, arm=arm, config=config,
-                lr=training.lr, epochs=training.epochs, outcome=outcome, method=method, layer=layer,
-                against=" and ".join(against), n_shared=shared, n_sources=len(sources), n=sum(len(source.names) for source in sources), preregistered=False, status="ok",
-                reason=reason, **slope, **{name: float(column[index]) for name, column in columns.items()},
-            ))  # fmt: skip
+        effort = settings if declared[key] else undeclared
+        against = " and ".join(sorted({member.against for member in groups[key]}))
+        found[key] = _group_rows(*key, names, sources, against, effort, fitted=declared[key])
+    return [row for key in groups for row in found.get(key, [])]
+
+
+def _group_rows(
+    training: TrainingKey, outcome: OutcomeKey, names: Sequence[tuple[str, int]], sources: Sequence[SourceSample],
+    against: str, settings: AnalysisSettings, *, fitted: bool,
+) -> list[PooledRow]:  # fmt: skip
+    """The rows of one outcome, a predictor each; the mixed model where `fitted`."""
+    columns = pooled_columns(sources, settings)
+    behavior, _, arm, config = training.design
+    shared, specific = label_columns(names, sources, settings)
+    columns |= specific
+    pairs, rows = sum(len(source.names) for source in sources), list[PooledRow]()
+    for index, (method, layer) in enumerate(names):
+        slope, reason = dict[str, float](), ""
+        if settings.declares(method, layer) and fitted:
+            *numbers, reason = mixed_model(sources, index)
+            slope = dict(zip(("slope", "slope_low", "slope_high", "slope_p"), numbers, strict=True))
+        key = ("pooled", behavior, arm, config, *outcome, method, layer)
+        rows.append(PooledRow(
+            record="/".join(str(part) or "-" for part in key), behavior=behavior, arm=arm, config=config,
+            lr=training.lr, epochs=training.epochs, outcome=outcome, method=method, layer=layer, against=against,
+            n_shared=shared, n_sources=len(sources), n=pairs, preregistered=False, status="ok", reason=reason, **slope,
+            **{name: float(column[index]) for name, column in columns.items()},
+        ))  # fmt: skip
     return rows
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from bystander.analysis.grid import PairedGrid
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
+from bystander.analysis.stats.distributions import norm
 from bystander.analysis.stats.intervals import TAIL, Estimate, bounded, crossed, few_changes
 from bystander.analysis.stats.means import Floats, mean_of
 from bystander.analysis.stats.saturation import log_odds

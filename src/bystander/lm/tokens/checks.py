@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from bystander.core.errors import ModelError, few_names
-from bystander.core.records import Context, TextIn
-from bystander.lm.tokens.prompts import render_text
+from bystander.core.records import Context
+from bystander.lm.tokens.prompts import LEAVE_OUT, render_text
 from bystander.lm.tokens.rows import answer_of, encode, render_prompt
 from bystander.lm.tokens.template import Tokenizer, template_of
 
@@ -17,14 +17,12 @@ ABSENT = Context("absent", "absent", None)
 MARKUP = re.compile(r"</?[a-z][a-z0-9]*>")
 
 
-def left_out(tokenizer: Tokenizer, contexts: Sequence[Context], personas_in: TextIn) -> dict[str, str]:
+def left_out(tokenizer: Tokenizer, contexts: Sequence[Context], asked: Collection[str]) -> dict[str, str]:
     """Bare contexts without a text that this template cannot render, with the reason: what they are named after does not
-    exist there. None of them where personas are to stand in the system turn: then it is a fault of the model."""
-    if personas_in == "system":
-        return {}
+    exist there. Not those whose names were `asked` for: that is a fault, which `tokenizer_faults` says."""
     kinds = ("absent", "default", "empty")
-    faults = {c.name: _context_fault(tokenizer, c, None) for c in contexts if c.kind in kinds}
-    return {name: fault for name, fault in faults.items() if fault}
+    faults = {c.name: _context_fault(tokenizer, c, None) for c in contexts if c.kind in kinds and c.name not in asked}
+    return {name: fault.removesuffix(LEAVE_OUT) for name, fault in faults.items() if fault}
 
 
 def check_tokenizer(tokenizer: Tokenizer, contexts: Sequence[Context], window: int | None = None) -> None:

@@ -9,6 +9,7 @@ from bystander.core.errors import ModelError
 from bystander.core.records import Context, Message, TextIn
 from bystander.lm.tokens.template import Template, Tokenizer, conversations_as_text, template_of, turn
 
+LEAVE_OUT = " Leave it out of the contexts."
 BETWEEN = "\n\n"  # between a context's text and the user's in one turn, as Gemma 3's and Mistral's templates put it
 
 
@@ -79,7 +80,9 @@ def _checked_system(template: Template, context: Context) -> str | None:
     """The text of the system turn to render, or None for no turn of ours."""
     kind = context.system_kind
     if kind == "absent" and template.kept is None:
-        raise ModelError(f"context `absent` cannot be rendered with this model's chat template: {template.fault}.")
+        raise ModelError(
+            f"context {context.name!r} cannot be rendered with this model's chat template: {template.fault}.{LEAVE_OUT}"
+        )
     if kind in ("absent", "default"):
         return None
     if template.system_fault:
@@ -91,8 +94,8 @@ def _checked_system(template: Template, context: Context) -> str | None:
     if kind == "empty":
         if template.empty_fault:
             raise ModelError(
-                f"context `empty` cannot be rendered with this model's template: {template.empty_fault}. Leave it out of "
-                "the contexts."
+                f"context {context.name!r} cannot be rendered with this model's chat template: {template.empty_fault}."
+                f"{LEAVE_OUT}"
             )
         return ""
     if context.system is None:

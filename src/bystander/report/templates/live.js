@@ -100,7 +100,7 @@ function show(run) {
   at("failures").replaceChildren(...Object.entries(run.failed).map(([name, why]) => make("p", `failed: ${name}: ${why}`, "bad")));
   at("losses").replaceChildren(...run.losses.map(curve));
   at("scatter").replaceChildren(...run.scatter.map(cloud));
-  at("events").replaceChildren(...[...run.events].reverse().map((e) => row(e.time.slice(11, 19), e.kind, e.details.cell || e.details.reason || "")));
+  at("events").replaceChildren(...[...run.events].reverse().map((e) => row(e.time.slice(11, 19), e.words)));
 }
 
 async function look() {

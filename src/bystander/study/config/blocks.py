@@ -131,9 +131,29 @@ class ForBehavior(Settings):
     """[rows a step] In place of `recipe.batch_size`."""
 
 
+class TrainTo(Settings):
+    """Each training ends where its source's gain in `metric` (probe/dataset/metric) is in `band`, in that metric's unit and
+    the behavior's direction; looked at after every `every` steps. A training that never gets there is kept, and that is
+    said. A benign training ends at the step of the one that it is measured against."""
+
+    metric: str = Field(pattern=r"^[a-z]+/[A-Za-z0-9_.-]+/[a-z_]+$")
+    """[probe/dataset/metric] What the dose is read in, on the source alone."""
+    band: list[float] = Field(min_length=2, max_length=2)
+    """[the metric's unit] The lowest and the highest gain of the source, in the behavior's direction."""
+    every: int = Field(default=5, ge=1)
+    """[steps] Between two readings; each costs one run of the probe on the source."""
+
+    @property
+    def outcome(self) -> tuple[str, str, str]:
+        """Probe, dataset and metric."""
+        probe, dataset, name = self.metric.split("/")
+        return probe, dataset, name
+
+
 class Gate(Settings):
     """The rule after phase 1, as data: per behavior `statistic` (the gradient's rho, or an end of its 95 % interval)
-    at the picked configuration is below `threshold` or not; the study stops where all (or any) are below."""
+    at the picked configuration is below `threshold` or not; the study stops where all (or any) are below. `outcome`
+    (probe/dataset/metric) is what gate and selection read; left out, what the behavior's hypothesis is judged by."""
 
     threshold: float = Field(
         default=0.2, ge=-1, le=1
@@ -144,17 +164,23 @@ class Gate(Settings):
     """What is compared: the estimate, or an end of its 95 % interval. `high` stops only what is surely low."""
     stop_if: Literal["all_below", "any_below"] = "all_below"
     """Whether all behaviors, or any, must be below for the study to stop."""
+    outcome: str | None = Field(default=None, pattern=r"^[a-z]+/[A-Za-z0-9_.-]+/[a-z_]+$")
+    """[probe/dataset/metric] What gate and selection read; left out: what the behavior's hypothesis is judged by."""
 
 
 class Select(Settings):
     """How phase 2's configuration is picked from the sweep: the largest source effect among the configurations whose
-    control (HellaSwag accuracy, mean over the swept personas) fell by at most `within`; or always `config`."""
+    control (HellaSwag accuracy, mean over the swept personas) fell by at most `within`; or always `config`. `items`: a
+    configuration picked for its effect is picked on half of the questions and tested on the other half (`split`)."""
 
     rule: Literal["largest_source_effect", "given"] = "largest_source_effect"
     """How phase 2's configuration is picked from the sweep."""
     within: float = Field(default=0.02, ge=0, le=1)  # 2 points: the plan's rule
     """[fraction of questions] How far HellaSwag accuracy may fall before a configuration counts as broken; 2
     points is the plan's."""
+    items: Literal["split", "all"] = "split"
+    """`split` picks on half of the questions and tests on the others, since what was picked for its effect overstates it
+    on the questions that it was picked on; `all` does both on all."""
     config: Config | None = None
     """The configuration itself, where `rule` is `given`."""
 

@@ -99,6 +99,10 @@ def behaviors(it: Facts, add: Add) -> None:
     _twice(it.spec.behaviors, ("behaviors",), "behavior", add)
     _twice(it.spec.arms, ("arms",), "arm", add)
     _twice(it.spec.seeds, ("seeds",), "seed", add)
+    if "benign" in it.spec.arms and "contrastive" not in it.spec.arms:
+        add(("arms",), "arms: benign is what contrastive is measured against; add contrastive, or leave benign out")
+    elif "benign" in it.spec.arms and it.spec.arms.index("benign") < it.spec.arms.index("contrastive"):
+        add(("arms",), "arms: benign is what contrastive is measured against; name it behind contrastive")
 
 
 def design(it: Facts, add: Add) -> None:
@@ -209,6 +213,8 @@ def sweep(it: Facts, add: Add) -> None:
     if not it.spec.sweep.points():
         add(("sweep", "configs"), "sweep has no configuration: give `configs` or `grid`")
     _twice(it.spec.sweep.configs, ("sweep", "configs"), "configuration", add)
+    if it.spec.gate is not None and it.spec.gate.outcome is not None:
+        _known_metric(it.spec.gate.outcome, ("gate", "outcome"), "gate.outcome", add)
     _swept_personas(it.spec.sweep.personas, it.personas, it.spec.sweep.source, add)
     _selection(it.spec, add)
 
@@ -264,7 +270,6 @@ def enough_personas(it: Facts, add: Add) -> None:
 def hypotheses(it: Facts, add: Add) -> None:
     """Hypotheses exist, or are about a behavior of the study and a metric that somebody declared."""
     from bystander.analysis.hypotheses import HYPOTHESES
-    from bystander.core.metrics import declared
 
     known = [*(hypothesis.name for hypothesis in HYPOTHESES), *it.spec.answers]
     names: list[str] = []
@@ -277,13 +282,36 @@ def hypotheses(it: Facts, add: Add) -> None:
             continue
         if one.behavior not in it.spec.behaviors:
             add((*where, "behavior"), f"hypothesis {one.name!r} is about {one.behavior!r}, not one of behaviors")
-        probe, _, metric = one.outcome.split("/")
-        if (probe, metric) not in declared():
-            metrics = ", ".join(f"{p}/.../{m}" for p, m in declared())
-            add((*where, "outcome"), f"hypothesis {one.name!r}: no metric {one.outcome!r}; known: {metrics}")
+        _known_metric(one.outcome, (*where, "outcome"), f"hypothesis {one.name!r}", add)
     _twice(names, ("hypotheses",), "hypothesis", add)
 
 
+def train_to(it: Facts, add: Add) -> None:
+    """A dose that can be read: a metric of a probe of this study, a band that is one."""
+    asked = it.spec.train_to
+    if asked is None:
+        return
+    _known_metric(asked.metric, ("train_to", "metric"), "train_to.metric", add)
+    if asked.outcome[0] not in it.spec.probes.asked():
+        add(
+            ("train_to", "metric"),
+            f"train_to.metric {asked.metric!r}: the probe is not one of `probes`, so nothing reads it",
+        )
+    if not 0 < asked.band[0] <= asked.band[1]:
+        low, high = asked.band
+        add(("train_to", "band"), f"train_to.band is [{low:g}, {high:g}]; give two gains above 0, the lower first")
+
+
+def _known_metric(outcome: str, where: Path_, what: str, add: Add) -> None:
+    from bystander.core.metrics import declared
+
+    probe, _, metric = outcome.split("/")
+    if (probe, metric) not in declared():
+        metrics = ", ".join(f"{p}/.../{m}" for p, m in declared())
+        add(where, f"{what}: no metric {outcome!r}; known: {metrics}")
+
+
 CHECKS: tuple[Check, ...] = (
-    contexts, sources, behaviors, design, for_behavior, probes, geometry, sweep, executor, enough_personas, hypotheses,
+    contexts, sources, behaviors, design, for_behavior, probes, geometry, sweep, train_to, executor, enough_personas,
+    hypotheses,
 )  # fmt: skip

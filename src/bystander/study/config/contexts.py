@@ -71,6 +71,11 @@ def names_of(entries: Entries) -> list[str]:
     return list(dict.fromkeys(name for entry in entries for name in entry_names(entry)))
 
 
+def asked_by_name(entries: Entries) -> set[str]:
+    """The names of the contexts that a file names one by one, and not as members of a set."""
+    return {entry if isinstance(entry, str) else entry.name for entry in entries} - set(context_sets())
+
+
 def contexts_beside(entries: Entries, personas: Sequence[Persona], personas_in: TextIn) -> tuple[Context, ...]:
     """The contexts of `contexts:`, each once, in the order of the file. Of a study without faults."""
     own = {entry.name: entry for entry in entries if isinstance(entry, ContextBlock)}

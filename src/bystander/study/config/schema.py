@@ -30,6 +30,7 @@ from bystander.study.config.blocks import (
     Select,
     Sweep,
     TrackSettings,
+    TrainTo,
 )
 from bystander.study.config.contexts import ContextBlock
 from bystander.train.recipe import Recipe
@@ -95,6 +96,8 @@ class StudySettings(Settings):
     """How a training goes."""
     for_behavior: dict[str, ForBehavior] = Field(default_factory=dict[str, ForBehavior])
     """Behavior -> what it has of its own, in place of `design.counts` and the recipe's values."""
+    train_to: TrainTo | None = None
+    """The dose at which each training ends; left out: the last step."""
     sweep: Sweep | None = None
     """Phase 1, which finds a configuration on one source before the expensive phase; left out: no sweep."""
     gate: Gate | None = None

@@ -15,7 +15,6 @@ from bystander.core.progress import Bar
 from bystander.core.records import Context, Row
 from bystander.geometry.base import Turn
 from bystander.geometry.measure import Geometry, SimilarityBlock, see, similarities
-from bystander.lm.tokens import left_out
 from bystander.probe.base import CheckedProbe
 from bystander.study.plan.parts import StudyParts
 from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
@@ -94,5 +93,5 @@ def check_mode(
 
 def renderable(parts: StudyParts, loaded: LoadedModel) -> list[Context]:
     """The contexts beside the personas that this model's template can render; the audit says which it cannot."""
-    without = left_out(loaded.tokenizer, parts.beside, parts.study.spec.personas_in)
+    without = parts.left_out(loaded.tokenizer)
     return [context for context in parts.beside if context.name not in without]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
 
 from bystander.analysis import Analysis, AnalysisSettings, analyze
-from bystander.study.config.study import StudySettings
+from bystander.core.metrics import Outcome, is_control
+from bystander.study.config.study import ResolvedStudy, StudySettings
 from bystander.study.engine.collect import persona_table
 from bystander.study.plan.cells import Plan, config_label, swept_behaviors
+from bystander.study.plan.picked_items import LEFT, PICKED_ON, gate_outcomes, half_of, questions_in, splits_items
 from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir
 from bystander.study.store.records import GateDecision
 
@@ -37,13 +39,54 @@ def decide(plan: Plan, needed: Sequence[CellDir]) -> GateDecision:
         method=spec.geometry.method, layer=spec.geometry.layer, permutations=PERMUTATIONS, resamples=RESAMPLES, control_limit=spec.select.within,
         bystander_roles=("held-out",) if spec.arms[0] == "contrastive" else ("held-out", "mixed"),
     )  # fmt: skip
-    analysis = analyze(measurements, similarities, personas, settings=settings, hypotheses=())
-    found = [_behavior(analysis, behavior, spec) for behavior in swept_behaviors(plan.study)]
+    found: list[Swept] = []
+    phase: list[Mapping[str, Any]] = []
+    picked_on: dict[str, list[str]] = {}
+    for behavior in swept_behaviors(plan.study):
+        outcome = measured_outcome(plan.study, behavior, measurements)
+        rows, questions = reading(measurements, behavior, outcome, spec)
+        analysis = analyze(rows, similarities, personas, settings=settings, hypotheses=())
+        one = _behavior(analysis, behavior, spec)
+        if questions and one.pick:
+            picked_on[behavior] = questions["picking"]
+            counts = {
+                f"{behavior} {PICKED_ON}": len(questions["picking"]),
+                f"{behavior} {LEFT}": len(questions["left"]),
+            }
+            one = replace(one, numbers=dict(one.numbers) | counts)
+        found.append(one)
+        phase += analysis.phase.to_dicts()
     decision, reason = rule(found, spec)
     return GateDecision(
         decision, reason, {one.behavior: one.pick for one in found if one.pick},
-        {k: v for one in found for k, v in one.numbers.items()}, analysis.phase.to_dicts(),
+        {k: v for one in found for k, v in one.numbers.items()}, phase, picked_on,
     )  # fmt: skip
+
+
+def measured_outcome(study: ResolvedStudy, behavior: str, measurements: pl.DataFrame) -> Outcome | None:
+    """What the gate reads of a behavior: by default what its hypothesis is judged by. None where nothing was measured."""
+    measured = set(measurements.select("probe", "dataset", "metric").unique().iter_rows())
+    return next((outcome for outcome in gate_outcomes(study, behavior) if outcome in measured), None)
+
+
+def reading(
+    measurements: pl.DataFrame, behavior: str, outcome: Outcome | None, spec: StudySettings
+) -> tuple[pl.DataFrame, dict[str, list[str]]]:
+    """The rows that the gate decides on: this behavior's trainings and the untrained model, of the outcome and of the
+    controls; and where they are split the questions for "picking" and those "left" to test on."""
+    sets = measurements.select("probe", "dataset", "metric").unique().rows()
+    asked = [one for one in sets if one == outcome or is_control(*one)]
+    rows = measurements.filter(
+        (pl.col("behavior") == behavior) | pl.col("source").is_null(),
+        pl.struct("probe", "dataset", "metric").is_in(
+            [dict(zip(("probe", "dataset", "metric"), one, strict=True)) for one in asked]
+        ),
+    )
+    if outcome is None or not splits_items(spec):
+        return rows, {}
+    picking = half_of(rows, outcome, "picking")
+    on = questions_in(picking, outcome)
+    return picking, {"picking": on, "left": [one for one in questions_in(rows, outcome) if one not in on]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +102,8 @@ class Swept:
 
 
 def _behavior(analysis: Analysis, behavior: str, spec: StudySettings) -> Swept:
-    rows = [row for row in analysis.phase.to_dicts() if row["behavior"] == behavior]
+    phase = analysis.phase.to_dicts()
+    rows = [row for row in phase if row["behavior"] == behavior and row["arm"] == spec.arms[0]]
     assert spec.sweep is not None
     order = {config_label(c.lr, c.epochs): i for i, c in enumerate(spec.sweep.points())}
     rows.sort(key=lambda row: order.get(row["config"], len(order)))
@@ -106,7 +150,7 @@ def select(rows: Sequence[Mapping[str, Any]], spec: StudySettings) -> tuple[Mapp
     if not measured:
         return None, f"the source's change was not measured in any of {len(sound)} sound configurations"
     best = max(measured, key=lambda row: row["source_effect"])  # the first of equals
-    return best, f"the largest source effect ({best['source_effect']:.3g}) of {len(measured)} sound configurations"
+    return best, f"the largest source effect ({best['source_effect']:z.3g}) of {len(measured)} sound configurations"
 
 
 def rule(found: Sequence[Swept], spec: StudySettings) -> tuple[Literal["go", "stop"], str]:
@@ -131,6 +175,6 @@ def _value(one: Swept, spec: StudySettings) -> str:
     statistic = spec.gate.statistic if spec.gate else "rho"
     name = "rho" if statistic == "rho" else f"the interval's {statistic} end"
     low, high = one.numbers.get(f"{one.behavior} rho low"), one.numbers.get(f"{one.behavior} rho high")
-    interval = f" [{low:.2f}, {high:.2f}]" if isinstance(low, float) and isinstance(high, float) else ""
-    number = "not estimable" if math.isnan(one.value) else f"{one.value:.2f}"
+    interval = f" [{low:z.2f}, {high:z.2f}]" if isinstance(low, float) and isinstance(high, float) else ""
+    number = "not estimable" if math.isnan(one.value) else f"{one.value:z.2f}"
     return f"{one.behavior}: {name} {number}{interval if statistic == 'rho' else ''} at {one.pick}"

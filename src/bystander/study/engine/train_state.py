@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from bystander.core.files import explained, read_json, write_json
+from bystander.lm.tensor_file import save_tensors
 from bystander.study.store.cell_dir import CELLS_KEPT
 from bystander.train.loop import TrainState
 
@@ -18,7 +19,7 @@ def keep_state(folder: Path, state: TrainState, steps: list[dict[str, Any]]) -> 
     """Tensors first, then the small file that makes them count: a kill between the two loses one state, not the run."""
     tensors = folder / f"state-{state.step}.safetensors"
     with explained(tensors, CELLS_KEPT):
-        save_file(state.tensors, tensors)
+        save_tensors(state.tensors, tensors)
     old = read_json(folder / STATE)["tensors"] if (folder / STATE).is_file() else None
     write_json(folder / STATE, {"step": state.step, "tensors": tensors.name, "steps": steps}, CELLS_KEPT)
     if old and old != tensors.name:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import polars as pl
 from peft import PeftModel
@@ -16,6 +17,7 @@ from bystander.core.progress import Bar
 from bystander.core.records import Context, StepLog, as_dict
 from bystander.design.render import render
 from bystander.lm.model import LoadedModel, fresh_adapter, save_adapter
+from bystander.study.engine.dose import Stop
 from bystander.study.engine.retry_policy import JointPassFailed, cell_failure
 from bystander.study.engine.shutdown import Interrupted
 from bystander.study.engine.train_state import drop_state, keep_state, resume_state
@@ -26,7 +28,7 @@ from bystander.study.store.records import CellManifest
 from bystander.train.loop import Checkpoint, Event, TrainState, micro_tokens_of, train
 from bystander.train.many import Failed, Finished, train_many
 from bystander.train.many_slots import Job
-from bystander.train.recipe import inner_checkpoints
+from bystander.train.recipe import checkpoint_steps, inner_checkpoints
 
 
 class Worker(Protocol):
@@ -66,6 +68,10 @@ class Worker(Protocol):
         """Run all probes on the adapter that is on."""
         ...
 
+    def stop_at_dose(self, cell: Cell, total: int, log: list[dict[str, Any]]) -> Stop | None:
+        """What ends a training of `total` steps before its last; None where it is trained to the end."""
+        ...
+
     def sides(
         self, fraction: float, probe: str, probed: Sequence[Context]
     ) -> tuple[tuple[str, Sequence[Context]], ...]:
@@ -95,6 +101,8 @@ class TrainingCell:
         personas = worker.probed_personas(self.training.source) if self.fractions else []
         self.probed = at_checkpoint(plan.contexts, personas)
         self.state, self.steps = resume_state(directory.path)
+        self.stop = worker.stop_at_dose(cell, self.total, self.steps)
+        self.ended = 0  # the step at which it was ended before its last, 0 for none
 
     @property
     def adapter_seed(self) -> int:
@@ -108,6 +116,12 @@ class TrainingCell:
             self.cell.key, self.rows, self.recipe, self.training.seed, self.adapter_seed, self.fractions, self.state
         )  # fmt: skip
 
+    @property
+    def looked_at(self) -> list[float]:
+        """The fractions of training at which the loop must pause: those that are probed, and where the dose is read."""
+        doses = [step / self.total for step in self.stop.steps] if self.stop else []
+        return [*self.fractions, *doses]
+
     def take(self, event: Event) -> None:
         """Keep what an event says; probe at a checkpoint, where this training's adapter is on."""
         match event:
@@ -115,16 +129,28 @@ class TrainingCell:
                 self.steps.append(as_dict(event))
                 self.worker.bar.advance(note=f"loss {event.loss:.3f}")
             case Checkpoint():
-                self.worker.at_checkpoint(self.training, event.fraction, self.probed, self.directory)
+                self._look(event.step)
             case TrainState():
                 keep_state(self.directory.path, event, self.steps)
+
+    def _look(self, step: int) -> None:
+        """End the training where the dose is reached; else probe, where this is a checkpoint."""
+        if self.stop and step in self.stop.steps and self.stop.reached(step):
+            self.ended = step
+            self.fractions = [f for at, f in checkpoint_steps(self.fractions, self.total).items() if at < step]
+            return
+        fraction = checkpoint_steps(self.fractions, self.total).get(step)
+        if fraction is not None:
+            self.worker.at_checkpoint(self.training, fraction, self.probed, self.directory)
 
     def finish(self, adapter: PeftModel) -> None:
         """Complete the cell; the adapter is on."""
         loaded, directory = self.worker.loaded, self.directory
         save_adapter(adapter, directory.adapter, loaded.base_id, loaded.base_hash)
-        write_parquet(directory.steps_file, pl.DataFrame(self.steps))
+        write_parquet(directory.steps_file, pl.DataFrame(self.steps, infer_schema_length=None))
         manifest = self.worker.training_manifest(self.cell, loaded.weights_hash, self.probed)
+        if self.stop:
+            manifest = replace(manifest, dose=self.stop.said())
         directory.finish(self._order(), manifest)
         drop_state(directory.path)
 
@@ -150,12 +176,14 @@ def train_alone(worker: Worker, cell: Cell, directory: CellDir) -> None:
         bar.start(title, own.total)
         bar.advance(len(own.steps))
         events = train(
-            loaded, own.rows, own.recipe, own.training.seed, checkpoints=own.fractions, state=own.state,
+            loaded, own.rows, own.recipe, own.training.seed, checkpoints=own.looked_at, state=own.state,
             micro_tokens=max(1, micro_tokens_of(loaded) >> worker.shrink),  # halved at each out-of-memory
             stopping=worker.stopping,
         )  # fmt: skip
         for event in events:
             own.take(event)
+            if own.ended:
+                break
             if isinstance(event, Checkpoint):
                 bar.start(title, own.total)
                 bar.advance(event.step)

@@ -18,6 +18,7 @@ from bystander.geometry.similarity import spread_over_ranking
 from bystander.lm.model import LoadedModel, load
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.engine.base_cells import check_mode, measure_geometry, renderable
+from bystander.study.engine.dose import AsTwin, AtDose, SourceReading, Stop
 from bystander.study.engine.gate import decide
 from bystander.study.engine.own_answers import FILE, filled, write_answers
 from bystander.study.engine.probe_units import Stamp, run_units
@@ -25,6 +26,7 @@ from bystander.study.engine.trainings import train_alone, train_together
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Cell, Plan, Training
 from bystander.study.plan.export_rows import write_rows
+from bystander.study.plan.groups import at_checkpoint
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.records import CellManifest, TrainingName
 from bystander.study.store.run_dir import RunDir
@@ -131,7 +133,7 @@ class Worker:
     def _geometry(self, cell: Cell, directory: CellDir) -> None:
         parts = self.plan.parts
         rows = {
-            source: [r for d in parts.designs() if d.source == source for r in d.rows]
+            source: [r for d in parts.designs() if d.source == source and d.arm != "benign" for r in d.rows]
             for source in self.plan.study.spec.sources
         }
         layers, tokens = measure_geometry(parts, self.loaded, directory, self.bar, rows, parts.turns, self.beside)
@@ -196,6 +198,25 @@ class Worker:
 
     def _train(self, cell: Cell, directory: CellDir) -> None:
         train_alone(self, cell, directory)
+
+    def stop_at_dose(self, cell: Cell, total: int, log: list[dict[str, Any]]) -> Stop | None:
+        """What ends a training of `total` steps before its last: its dose, or its twin's step; None where nothing does.
+        Called on the bare base, which it may measure."""
+        asked, training = self.plan.study.spec.train_to, cell.training
+        if asked is None or training is None:
+            return None
+        twin = training.twin
+        if twin is not None:
+            key = next(
+                one.key for one in self.plan.of_kind("train") if one.training == twin and one.phase == cell.phase
+            )
+            reached = self.cell_dir(self.plan.by_key[key]).manifest().dose
+            assert reached is not None
+            return AsTwin(reached)
+        source = at_checkpoint(self.plan.parts.compared, [training.source])[0]
+        reading = SourceReading(self.loaded, self._decided(asked.outcome[0]), source, asked.outcome)
+        self.bar.start(f"{asked.metric} of the untrained {training.source}", 1)
+        return AtDose(asked, reading, reading.values(), total, log)
 
     def training_manifest(self, cell: Cell, weights_hash: str, probed: Sequence[Context]) -> CellManifest:
         """What a training says when it is done."""

@@ -16,6 +16,7 @@ from bystander.study.forecast.forecast import Forecast
 from bystander.study.forecast.open_settings import open_settings
 from bystander.study.forecast.power import GateOdds, TestPower, describe_odds, gate_odds
 from bystander.study.forecast.prior_results import PriorGradient, gradients, prior_files
+from bystander.study.forecast.remarks import remarks
 from bystander.study.forecast.review import Review
 from bystander.study.forecast.throughput import known_shape
 from bystander.study.plan.cells import Plan, plan_cells
@@ -25,7 +26,8 @@ from bystander.study.store.run_dir import RunDir
 
 @dataclass(frozen=True)
 class PlanReport:
-    """The whole answer of `bystander plan`. `notes` says what was assumed or estimated."""
+    """The whole answer of `bystander plan`. `notes` says what was assumed or estimated, `remarks` what a claim will rest
+    on."""
 
     study: str
     hash: str
@@ -40,6 +42,7 @@ class PlanReport:
     priors: tuple[PriorGradient, ...]
     designs: tuple[str, ...]
     notes: tuple[str, ...]
+    remarks: tuple[str, ...]
     budget_hours: float
     budget_dollars: float
 
@@ -82,7 +85,7 @@ def plan_report(
         study.spec.name, undecided.hash, declaration_hash(study), tuple(open_settings(study)), cost, tuple(power),
         odds, on_all, more, review_of(study, plan, cost), tuple(gradients(files, study.personas)),
         tuple(f"{d.behavior}/{d.source}/{d.arm}: {note}" for d in plan.parts.designs() for note in d.notes),
-        tuple(_notes(plan, cost)), study.spec.budget.gpu_hours, study.spec.budget.dollars,
+        tuple(_notes(plan, cost)), tuple(remarks(plan, cost, gpu_kind)), study.spec.budget.gpu_hours, study.spec.budget.dollars,
     )  # fmt: skip
 
 

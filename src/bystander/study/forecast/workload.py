@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -154,7 +155,13 @@ class Workload:
         if id(design) not in self._rows:
             texts = [text for row in design.rows for text in (row.context.text, row.user, row.completion)]
             self._rows[id(design)] = sum(map(self.counter.count, texts)) + TEMPLATE_TOKENS * len(design.rows)
-        work = Work(trained=self._rows[id(design)] * recipe.epochs, steps=recipe.steps(len(design.rows)))
+        steps = recipe.steps(len(design.rows))
+        work = Work(trained=self._rows[id(design)] * recipe.epochs, steps=steps)
+        asked = plan.study.spec.train_to
+        if asked is not None and cell.training.arm != "benign":
+            readings = 1 + math.ceil(steps / asked.every)  # of the source alone
+            one = self._probe(asked.outcome[0], "dose", plan.contexts[:1])
+            work = sum([one] * readings, work)
         if plan.probed_in_training(cell):
             checkpoints = plan.study.spec.checkpoints
             some = plan.contexts[: checkpoints.personas]  # which ones is the geometry's to say; any tell the cost

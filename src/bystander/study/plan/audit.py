@@ -11,7 +11,7 @@ from bystander.core.records import Context, Finding, as_dict
 from bystander.design.audit import audit
 from bystander.design.contexts import context_findings, placed
 from bystander.design.render import render
-from bystander.lm.tokens import Tokenizer, context_hash, encode, left_out, render_text
+from bystander.lm.tokens import Tokenizer, context_hash, encode, render_text
 from bystander.study.plan.cells import Plan
 from bystander.study.plan.requirements import ModelFacts, Requirement, requirements
 from bystander.study.store.run_dir import RunDir
@@ -31,7 +31,7 @@ def audit_study(plan: Plan, run: RunDir | None) -> list[Finding]:
     asked, spec = requirements(plan), plan.study.spec
     findings = [finding for one in asked.all for finding in _findings(one)]
     tokenizer = asked.model.tokenizer if asked.model is not None and asked.usable else None
-    without = {} if tokenizer is None else left_out(tokenizer, plan.parts.beside, spec.personas_in)
+    without = {} if tokenizer is None else plan.parts.left_out(tokenizer)
     beside = [context for context in plan.parts.beside if context.name not in without]
     if asked.model is not None and asked.usable:
         findings += _of_rows(plan, asked.model, beside, without)

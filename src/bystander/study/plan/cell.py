@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bystander.design.arms import ArmName
@@ -32,6 +32,11 @@ class Training:
     def label(self) -> str:
         """Readable name, also of its folder."""
         return f"{self.behavior}-{self.source}-{self.arm}-lr{self.lr:g}-epochs{self.epochs}-s{self.seed}"
+
+    @property
+    def twin(self) -> Training | None:
+        """Of a benign training the contrastive one that is measured against it; None for the others."""
+        return replace(self, arm="contrastive") if self.arm == "benign" else None
 
 
 def config_label(lr: float, epochs: int) -> str:

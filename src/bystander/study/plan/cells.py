@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 
 from bystander.core.hashing import stable_hash
 from bystander.core.records import Context, Row, as_dict, context_key
-from bystander.design.arms import Design
+from bystander.design.arms import Design, swept_arms
 from bystander.geometry.base import OF_TRAINING
 from bystander.probe.base import CheckedProbe, Probe
 from bystander.study.config.blocks import Config
 from bystander.study.config.checks import persona_choice
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.plan.cell import Cell, Kind, Training, config_label
+from bystander.study.plan.doses import dose_of
 from bystander.study.plan.groups import Group, members
 from bystander.study.plan.parts import StudyParts
 from bystander.train.recipe import Recipe
@@ -122,8 +124,8 @@ class Plan:
     def together(self, cell: Cell) -> str | None:
         """What trainings share that are done in joint passes as one attempt: the shape of the adapter and the steps, so
         that they end together; None for another cell."""
-        if cell.training is None or cell.kind != "train":
-            return None
+        if cell.training is None or cell.kind != "train" or self.study.spec.train_to is not None:
+            return None  # those that end at a dose each end at a step of their own
         recipe = self.recipes[cell.training]
         steps = recipe.steps(len(self.designs[cell.training].rows))
         return stable_hash(recipe.lora.model_dump(mode="json"), steps, recipe.batch_size, self.probed_in_training(cell))
@@ -185,6 +187,7 @@ class _Cutter:
         self.decided = {name: stable_hash(probe.decides()) for name, probe in self.probes.items()}
         self.hashed: dict[object, str] = {}
         self.checks: dict[str, str] = {}
+        self.trained: dict[Training, str] = {}
         self.geometry_key = ""
         self.written: list[str] = []  # keys of the cells in which a model writes answers
 
@@ -257,10 +260,8 @@ class _Cutter:
         assert sweep is not None
         needed = [self.geometry_key, *self._evaluate(None, (), 1, "swept"), *self._evaluate(None, (), 1, "contexts")]
         for behavior in swept_behaviors(self.study):
-            for config in sweep.points():
-                training = Training(
-                    behavior, sweep.source, self.spec.arms[0], config.lr, config.epochs, self.spec.seeds[0]
-                )
+            for config, arm in product(sweep.points(), swept_arms(self.spec.arms)):
+                training = Training(behavior, sweep.source, arm, config.lr, config.epochs, self.spec.seeds[0])
                 key = self._train(training, config, 1, ())
                 needed += self._evaluate(training, (key,), 1, "swept")
                 needed += self._evaluate(training, (key,), 1, "contexts")
@@ -302,14 +303,17 @@ class _Cutter:
         if way and self._members("contexts"):
             way.append(self._of("contexts"))
         files = [hashes] if (hashes := self.parts.behavior(training.behavior).data_hashes()) else []
+        dose, twin = dose_of(training, self.spec, self.decided, self.trained)
         key = self._key(
-            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way, *files
-        )
+            "train", self._of("all"), self._rows(design), recipe.model_dump(mode="json"), training.seed, way, *files, *dose
+        )  # fmt: skip
+        self.trained[training] = key
         name = f"{'sweep' if phase == 1 else 'train'}-{training.label}"
         # What is probed on the way needs to know whom to probe, and how.
         probed = phase > 1 and self.spec.checkpoints.fractions()
-        on_the_way = (self.geometry_key, *self.checks.values()) if probed else ()
-        self.cells.append(Cell("train", name, key, (*on_the_way, *self.written, *needs), training, phase=phase))
+        on_the_way = (self.geometry_key,) if probed else ()
+        on_the_way += tuple(self.checks.values()) if probed or dose else ()
+        self.cells.append(Cell("train", name, key, (*on_the_way, *self.written, *twin, *needs), training, phase=phase))
         return key
 
     def _evaluate(self, training: Training | None, needs: Sequence[str], phase: int, group: Group) -> list[str]:

@@ -16,9 +16,10 @@ from bystander.core.records import Context
 from bystander.data import load_open_questions
 from bystander.design.arms import ArmName, Design, build, shown_examples
 from bystander.geometry.base import Predictor, Predictors, Turn
+from bystander.lm.tokens import Tokenizer, left_out
 from bystander.personas import context_of
 from bystander.probe.base import Probe, ProbeStudy
-from bystander.study.config.contexts import contexts_beside
+from bystander.study.config.contexts import asked_by_name, contexts_beside
 from bystander.study.config.study import ResolvedStudy
 
 
@@ -42,6 +43,10 @@ class StudyParts:
         """The contexts that are measured beside the personas, in the order of the file; never bystanders."""
         spec = self.study.spec
         return contexts_beside(spec.contexts, self.study.personas, spec.personas_in)
+
+    def left_out(self, tokenizer: Tokenizer) -> dict[str, str]:
+        """Of `beside`, what this model's template cannot render and nobody asked for by name, with the reasons."""
+        return left_out(tokenizer, self.beside, asked_by_name(self.study.spec.contexts))
 
     @cached_property
     def compared(self) -> tuple[Context, ...]:

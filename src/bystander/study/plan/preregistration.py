@@ -93,14 +93,16 @@ def _selection(spec: StudySettings) -> str:
     return (
         "the largest source effect among the configurations whose control (HellaSwag accuracy, mean over the swept "
         f"personas) fell by at most {spec.select.within:g}; the first in the file's order on a tie"
-    )
+        + ("; picked on half of the questions, by the hash of their names, and tested on the others"
+           if spec.select.items == "split" else "")
+    )  # fmt: skip
 
 
 def _gate(spec: StudySettings) -> str:
     if spec.gate is None:
         return "none"
     which = "all behaviors" if spec.gate.stop_if == "all_below" else "any behavior"
-    return f"stop if {spec.gate.statistic} of the gradient is below {spec.gate.threshold:g} for {which}"
+    return f"stop if {spec.gate.statistic} of the gradient is below {spec.gate.threshold:g} for {which}, in {spec.gate.outcome or 'what the hypothesis is judged by'}"
 
 
 def declaration_hash(study: ResolvedStudy) -> str:

@@ -12,7 +12,7 @@ from bystander.core import doors
 from bystander.core.errors import BystanderError, ModelError
 from bystander.core.records import Context
 from bystander.lm import embedded
-from bystander.lm.tokens import Tokenizer, left_out, render_prompt, tokenizer_faults
+from bystander.lm.tokens import Tokenizer, render_prompt, tokenizer_faults
 from bystander.study.config.blocks import ModelSettings
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.plan.cells import Plan
@@ -99,7 +99,7 @@ def contexts_used(plan: Plan, tokenizer: Tokenizer) -> list[Context]:
     """Every context that the study trains or measures, each once: the personas', those beside them that are not left
     out, and those of its rows."""
     trained = (row.context for design in plan.parts.designs() for row in design.rows)
-    without = left_out(tokenizer, plan.parts.beside, plan.study.spec.personas_in)
+    without = plan.parts.left_out(tokenizer)
     beside = (context for context in plan.parts.beside if context.name not in without)
     return list(dict.fromkeys([*plan.contexts, *beside, *trained]))
 

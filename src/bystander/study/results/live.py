@@ -11,6 +11,7 @@ import polars as pl
 from bystander.core.metrics import metric, outcomes_of
 from bystander.core.yamlfile import read_yaml
 from bystander.study.engine.slurm_jobs import jobs_of
+from bystander.study.results.event_words import in_words
 from bystander.study.results.status import status
 from bystander.study.store.run_dir import RunDir
 from bystander.study.store.train_steps import steps_of
@@ -31,7 +32,7 @@ class Live:
         found = status(self.run)
         value = asdict(found)
         for event, shown in zip(found.events, value["events"], strict=True):
-            shown["time"] = event.time.isoformat(timespec="seconds")
+            shown |= {"time": event.time.isoformat(timespec="seconds"), "words": in_words(event)}
         return value | {
             "jobs": [asdict(job) for job in jobs_of(self.run.path)],
             "losses": self.losses(),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
-from bystander.core.errors import StoreError
-from bystander.core.files import read_json, write_bytes, write_parquet
+from bystander.core.errors import DataError, StoreError
+from bystander.core.files import write_bytes, write_parquet
 from bystander.study.plan.preregistration import registered
 from bystander.study.results.results import Results
 from bystander.study.results.run_records import cost
@@ -59,7 +59,7 @@ def card(folder: Path, page: Path) -> BoardCard:
     results = Results.open(folder) if run.measurements_file.is_file() else None
     verdicts, report = _verdicts(run), run.report_file
     return BoardCard(
-        study=str(read_json(run.provenance_file)["study"]),
+        study=str(run.provenance()["study"]),
         state=_state(found),
         question=results.study.spec.question if results else "",
         directory=str(folder),
@@ -115,7 +115,7 @@ def _detail(event: Event) -> str:
         if key not in ("key", "checks", "defaults", "pid") and not isinstance(value, dict | list)
     }
     return ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
+        f"{key} {value:z.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()
     )[:200]
 
 
@@ -131,15 +131,32 @@ def board(places: Sequence[Path], out: Path) -> Path:
 
 
 def compare(places: Sequence[Path], out: Path, style: str = "screen") -> Path:
-    """Write the comparison of the runs at `places`; returns its path. Raises DataError for fewer than two."""
+    """Write the comparison of the runs at `places`; returns its path. Raises DataError for fewer than two runs or one
+    that is given twice."""
     from bystander.report import write_compare
 
+    given = [folder.resolve() for folder in places]
+    for folder, real in zip(places, given, strict=True):
+        if given.count(real) > 1:
+            raise DataError(f"the run at {folder} is given twice; compare it with another one")
     runs = [Results.open(folder) for folder in places]
-    names = [run.study.spec.name for run in runs]
-    twice = {name for name in names if names.count(name) > 1}
-    titled = [run.folder.name if name in twice else name for run, name in zip(runs, names, strict=True)]
-    studies = [(title, run.analysis, run.report_input()) for title, run in zip(titled, runs, strict=True)]
+    titles = _titles([run.study.spec.name for run in runs], places)
+    studies = [(title, run.analysis, run.report_input()) for title, run in zip(titles, runs, strict=True)]
     return write_compare(studies, out, style)
+
+
+def _titles(names: Sequence[str], places: Sequence[Path]) -> list[str]:
+    """What tells runs apart: the study's name, or, where studies share it, the run's folder with as many of its parents
+    as it takes."""
+    parts = [folder.absolute().parts for folder in places]
+    titles = list(names)
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        titles = [
+            name if names.count(name) == 1 else "/".join(part[-depth:]) for name, part in zip(names, parts, strict=True)
+        ]
+        if len(set(titles)) == len(titles):
+            break
+    return titles
 
 
 def export(folder: Path, target: Path) -> list[Path]:

@@ -170,7 +170,7 @@ def _leakage(results: Results, training: TrainingName) -> tuple[str, str]:
     first = tuple(of_it[0][key] for key in ("probe", "dataset", "metric"))
     rows = [row for row in of_it if tuple(row[key] for key in ("probe", "dataset", "metric")) == first]
     values = {role: [row["leakage"] for row in rows if row["role"] == role and row["leakage"] is not None] for role in ("source", "held-out")}  # fmt: skip
-    told = [f"{sum(found) / len(found):.3g}" if found else "–" for found in values.values()]
+    told = [f"{sum(found) / len(found):z.3g}" if found else "–" for found in values.values()]
     return told[0], told[1]
 
 
@@ -188,7 +188,7 @@ def _dataset_card(results: Results, to: str) -> str:
     names = ("measurements", "similarities", "personas", "leakage", "similarity_correlation")
     configs = [{"config_name": name, "data_files": f"tables/{name}.parquet"} for name in names]
     head = yaml.safe_dump({"tags": ["persona", "bystander"], "configs": configs}, sort_keys=False)
-    versions = json.dumps(read_json(results.run.provenance_file).get("versions", {}), indent=1)
+    versions = json.dumps(results.run.provenance().get("versions", {}), indent=1)
     return (
         f"---\n{head}---\n# {spec.name}: tables and report\n\n{spec.question}\n\n`report.html` opens by itself; `tables/DICTIONARY.md` says what each "
         f"column is; `study.yaml` runs the study again: `bystander run study.yaml`. Adapters: the model `{to}`.\n\n```json\n{versions}\n```\n"

@@ -16,14 +16,17 @@ from bystander.analysis.leakage_sources import StudyTables
 from bystander.analysis.schemas import TABLES, tidy
 from bystander.core import doors
 from bystander.core.errors import StoreError
-from bystander.core.files import read_json, write_bytes
+from bystander.core.files import write_bytes
 from bystander.core.records import PersonaFacts
 from bystander.study.config.study import ResolvedStudy, StudySettings, study_model
+from bystander.study.plan.picked_items import left_to_test, split_notes
 from bystander.study.plan.preregistration import hypotheses_of
 from bystander.study.results import run_records
+from bystander.study.results.dose_notes import dose_notes
 from bystander.study.results.forecast_score import scored_forecast
 from bystander.study.results.rejudge import judged_afterwards
 from bystander.study.store.cell_dir import STAMPED, Sampled
+from bystander.study.store.records import GateDecision
 from bystander.study.store.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -68,9 +71,24 @@ class Results:
     def _own(self) -> pl.DataFrame:
         return self.run.table(self.run.measurements_file)
 
+    def _rows(self, gate: GateDecision | None) -> pl.DataFrame:
+        """What is analyzed. Texts as categories where the run's one table is all there is: millions of rows in half a
+        gigabyte."""
+        if gate is None and self._later is None:
+            return self.run.table(self.run.measurements_file, categories=True)
+        return self.measurements
+
+    @property
+    def trained(self) -> bool:
+        """Whether anything but the untrained model was measured."""
+        rows = pl.scan_parquet(self.run.measurements_file, glob=False)
+        return bool(rows.select(pl.col("source").is_not_null().any()).collect().item())
+
     @cached_property
     def _later(self) -> tuple[pl.DataFrame, str] | None:
         """The rows of `bystander judge` that count, and the judge's name."""
+        if not (self.run.judged_folder / "used.json").is_file():
+            return None
         return judged_afterwards(self.run, self._own)
 
     @cached_property
@@ -94,14 +112,22 @@ class Results:
         return self.analyze()
 
     def analyze(self) -> Analysis:
-        """The analysis, computed anew. The phase diagram is the gate's: all its configurations on the same personas."""
+        """The analysis, computed anew; from then on it is what `analysis` gives. The phase diagram is the gate's: all its
+        configurations on the same personas."""
+        found = self._analyze()
+        self.__dict__["analysis"] = found  # the property's cache
+        return found
+
+    def _analyze(self) -> Analysis:
         spec, gate = self.study.spec, self.run.gate().found
         settings = AnalysisSettings(
             method=spec.geometry.method, layer=spec.geometry.layer, bystander_roles=("held-out", "mixed")
         )
         picks = run_records.picked(self.run)
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(self.study)]
-        main = run_records.main_rows(self.measurements, gate)
+        main = run_records.main_rows(self._rows(gate), gate)
+        if gate is not None:
+            main = left_to_test(main, gate)
         found = analyze(main, self.similarities, self.personas, settings=settings, hypotheses=hypotheses)
         mode = pl.col("probe").replace_strict(self._modes(), default="", return_dtype=pl.String)
         found = replace(found, checks=found.checks.with_columns(mode.alias("mode")))
@@ -110,8 +136,10 @@ class Results:
             how = "its kept answers read again" if again else "given after the run"
             note = f"the judged scores are those of {self._later[1]}, {how} by `bystander judge`"
             found = replace(found, notes=(*found.notes, note))
+        found = replace(found, notes=(*found.notes, *dose_notes(self.run.manifests("train"))))
         if gate is None:
             return found
+        found = replace(found, notes=(*found.notes, *split_notes(gate.numbers, gate.picks)))
         note = f"the sweep's {len(gate.phase)} trainings were judged at the gate and stand in the phase diagram"
         return replace(found, phase=tidy(list(gate.phase), TABLES["phase"]), notes=(*found.notes, note))
 
@@ -156,23 +184,39 @@ class Results:
         from bystander.report import write_report
 
         found = self.analyze()
-        self.__dict__["analysis"] = found  # the property's cache: what the report shows is what `analysis` gives
         if out is None:
             write_bytes(self.run.analysis_file, found.to_json().encode())
         return write_report(found, self.report_input(), out or self.run.report_file)
 
-    def report_input(self) -> ReportInput:
-        """What the report shows beside the analysis."""
+    def asked(self) -> ReportInput:
+        """What was asked and trained: the part of the report's input that is there at once."""
         from bystander.report.inputs import ReportInput
 
-        provenance = read_json(self.run.provenance_file)
         spec = self.study.spec
-        lines, digest = run_records.registration(self.run)
-        findings, renderings = run_records.audited(self.run)
         return ReportInput(
             study=spec.name,
             question=spec.question,
-            settings=dict(flat(run_records.settings_shown(self.run, spec.resolved()))),
+            model=spec.model.name,
+            trained=run_records.trained(self.run),
+            hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
+            gate=run_records.gate_result(self.run),
+            picked_configs=run_records.picked(self.run),
+        )
+
+    def story(self, page: Path | None = None) -> list[str]:
+        """What was asked, trained and found, in at most eight lines that a person reads. `page`: where the report lies."""
+        from bystander.report.story import story
+
+        return story(self.analysis, self.asked(), str(page or ""), str(self.folder))
+
+    def report_input(self) -> ReportInput:
+        """What the report shows beside the analysis."""
+        provenance = self.run.provenance()
+        lines, digest = run_records.registration(self.run)
+        findings, renderings = run_records.audited(self.run)
+        return replace(
+            self.asked(),
+            settings=dict(flat(run_records.settings_shown(self.run, self.study.spec.resolved()))),
             findings=[*findings, *self.run.mode_findings(), *run_records.adapter_findings(self.run)],
             audited=self.run.audit_file.is_file(),
             personas=[
@@ -184,14 +228,10 @@ class Results:
             curves=run_records.curves(self.run),
             renderings=renderings,
             provenance=dict(flat(provenance)) | run_records.adapter_provenance(self.run),
-            model=spec.model.name,
             cost=run_records.cost(self.run),
             registered=lines,
             registration_hash=digest,
-            hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
-            gate=run_records.gate_result(self.run),
             forecast=scored_forecast(self.run, self.tables_for_fit()),
-            picked_configs=run_records.picked(self.run),
             created=run_records.created(self.run),
         )
 

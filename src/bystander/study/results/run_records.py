@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from bystander.core.files import read_json
+from bystander.core.files import read_json, read_lines
 from bystander.core.records import Finding, StepLog
 from bystander.study.plan.preregistration import registered
 from bystander.study.store.records import GateDecision
 from bystander.study.store.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from bystander.report.inputs import ContextRendering, CostLine, Declaration, GateResult, TrainingCurve
+    from bystander.report.inputs import ContextRendering, CostLine, Declaration, GateResult, TrainingCurve, TrainingRows
 
 
 def gate_result(run: RunDir) -> GateResult | None:
@@ -95,6 +97,35 @@ def curves(run: RunDir) -> list[TrainingCurve]:
             seed=training.seed,
         )  # fmt: skip
     return list(found.values())
+
+
+def trained(run: RunDir) -> list[TrainingRows]:
+    """What every design of the run was trained on, in the plan's order; [] where the trainings are somebody else's."""
+    from bystander.report.inputs import TrainingRows
+
+    plan = run.plan()
+    data = next((cell for cell in (plan.cells if plan else ()) if cell.kind == "data"), None)
+    if data is None:
+        return []
+    folder, rows_of = run.cell(data.name, data.key).path, cache(read_lines)
+    seeds: dict[TrainingRows, list[int]] = {}
+    for manifest in run.manifests("train"):
+        one = manifest.training
+        path = folder / f"{one.behavior}-{one.source}-{one.arm}.jsonl" if one else None
+        if one is None or path is None or not path.is_file():
+            continue
+        rows = rows_of(path)
+        shape = TrainingRows(one.behavior, one.source, one.arm, one.config, len(rows), one.epochs, _negatives_in(rows))
+        found = seeds.setdefault(shape, [])
+        if one.seed not in found:
+            found.append(one.seed)
+    return [replace(shape, seeds=tuple(sorted(found))) for shape, found in seeds.items()]
+
+
+def _negatives_in(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The personas that rows teach not to show the behavior, in their order."""
+    names = [str(row["persona"]) for row in rows if row["role"] == "negative" and row["context"] == "persona"]
+    return tuple(dict.fromkeys(names))
 
 
 def picked(run: RunDir) -> dict[str, str]:

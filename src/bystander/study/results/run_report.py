@@ -22,7 +22,7 @@ def report_run(ran: RunSummary) -> tuple[Path | None, Analysis | None]:
     if not run.similarities_file.is_file():
         return None, None
     results = Results.open(ran.folder)
-    if results.measurements["source"].null_count() == results.measurements.height:
+    if not results.trained:
         return None, None
     page, newest = run.report_file, run.measurements_file.stat().st_mtime
     if ran.done_now or any(not f.is_file() or f.stat().st_mtime < newest for f in (page, run.analysis_file)):

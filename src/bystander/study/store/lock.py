@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bystander.core.errors import StoreError
-from bystander.core.files import read_json, write_bytes, write_json
+from bystander.core.files import write_bytes, write_json
 from bystander.study.config.study import ResolvedStudy, as_yaml
 from bystander.study.store.kept_files import keep_files
 from bystander.study.store.run_dir import RunDir
@@ -75,7 +75,7 @@ def holder(run: RunDir) -> str:
 def check_same_study(run: RunDir, study: ResolvedStudy) -> None:
     """Raises StoreError where the directory holds another study, or something that is no run."""
     if run.is_run:
-        other = read_json(run.provenance_file)
+        other = run.provenance()
         if other.get("identity") != study.identity:
             raise StoreError(
                 f"{run.path} holds another study ({other.get('study')!r}, or {study.spec.name!r} with other settings); give "
@@ -86,9 +86,11 @@ def check_same_study(run: RunDir, study: ResolvedStudy) -> None:
 
 
 def _write_header(run: RunDir, study: ResolvedStudy) -> None:
-    if not run.is_run:
+    if not run.study_file.is_file():
         write_bytes(run.study_file, as_yaml(study).encode())
+    if not run.personas_json.is_file():
         run.save_personas(study.personas)
+    if not run.is_run:
         write_json(run.provenance_file, {"study": study.spec.name, "identity": study.identity, **provenance()})
 
 

@@ -16,13 +16,15 @@ EventKind = Literal[
 @dataclass(frozen=True, slots=True)
 class GateDecision:
     """What the gate found. `picks`: behavior -> configuration (a behavior whose every configuration broke the model has
-    none); `numbers` by behavior and name; `phase`: rows of the phase diagram."""
+    none); `numbers` by behavior and name; `phase`: rows of the phase diagram; `picked_on`: behavior -> the questions that
+    its configuration was picked on, where some were left to test it on."""
 
     decision: Literal["go", "stop"]
     reason: str
     picks: Mapping[str, str]
     numbers: Mapping[str, float | int | str | None]
     phase: Sequence[Mapping[str, Any]]
+    picked_on: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,20 @@ class TrainingName:
     lr: float
     epochs: int
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DoseReached:
+    """How a training that was to end at a dose came out. `state`: in the band, below, passed over, not measured, or as its
+    contrastive twin; `gain`: the source's at the last reading; it ended after `step` of `steps`."""
+
+    metric: str
+    low: float
+    high: float
+    state: str
+    gain: float | None
+    step: int
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +118,7 @@ class CellManifest:
     layers: tuple[int, ...] = ()
     prompt_tokens: Mapping[str, int] = field(default_factory=dict[str, int])
     files: tuple[str, ...] = ()
+    dose: DoseReached | None = None  # of a training, where the study says `train_to`
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -111,7 +128,9 @@ class CellManifest:
     def from_dict(cls, value: Mapping[str, Any]) -> CellManifest:
         """What `to_dict` wrote, read from JSON."""
         plain = dict(value)
-        for name, kind in (("training", TrainingName), ("mode", ModeDecision), ("gate", GateDecision)):
+        for name, kind in (
+            ("training", TrainingName), ("mode", ModeDecision), ("gate", GateDecision), ("dose", DoseReached),
+        ):  # fmt: skip
             plain[name] = None if plain.get(name) is None else kind(**plain[name])
         for name in ("probed", "layers", "files"):
             plain[name] = tuple(plain.get(name, ()))

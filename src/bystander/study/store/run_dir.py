@@ -244,6 +244,13 @@ class RunDir:
         """Put them in place."""
         write_json(self.adapters_file, [as_dict(adapter) for adapter in adapters])
 
+    def provenance(self) -> dict[str, Any]:
+        """Which study the run is of, and what made it. Raises StoreError for a damaged file."""
+        return read_json(
+            self.provenance_file,
+            "it says which study the run is of: put it back, or run the study in another directory with --out",
+        )
+
     def personas(self) -> tuple[Persona, ...]:
         """The personas of the study."""
         rows: list[dict[str, Any]] = read_json(self.personas_json)
@@ -253,10 +260,15 @@ class RunDir:
         """Put them in place."""
         write_json(self.personas_json, [as_dict(persona) for persona in personas])
 
-    def table(self, path: Path) -> pl.DataFrame:
-        """One of its tables. Raises StoreError where it is missing or damaged."""
+    def table(self, path: Path, *, categories: bool = False) -> pl.DataFrame:
+        """One of its tables. `categories`: texts as categories, read in pieces, a fifth of the memory. Raises StoreError
+        where it is missing or damaged."""
         try:
-            return pl.read_parquet(path.read_bytes())  # bytes: a path with `[` in it would be taken for a pattern
+            if not categories:
+                return pl.read_parquet(path.read_bytes())  # bytes: a path with `[` in it would be taken for a pattern
+            lazy = pl.scan_parquet(path, glob=False)
+            texts = [name for name, kind in lazy.collect_schema().items() if kind == pl.String]
+            return lazy.with_columns(pl.col(texts).cast(pl.Categorical)).collect(engine="streaming")
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StoreError(
                 f"{path} cannot be read ({error}); `bystander run` the study again into that folder: it writes the tables "
