@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -136,20 +137,25 @@ def test_nothing_fitted_is_said(rng):
     rows = forecast_source(found, asked(new))
     assert {row.expected for row in rows} == {None}
     assert np.corrcoef([row.rank for row in rows], new.features["cosine"])[0, 1] > 0.95
-    said = fitted_on(found, list(new.features), "cosine")
+    said = fitted_on(found, new, "cosine")
     assert "no study of this behavior was fitted" in said.note
     assert said.features == ("cosine",)
     assert not said.has_skill
 
 
 def test_what_the_study_does_not_know_is_named(rng, fitted):
-    assert fitted_on(fitted, ["cosine"], "cosine").unknown == ("prompt_tokens",)
+    new = planted(rng, "new")
+    bare = replace(new, features={"cosine": new.features["cosine"]}, outcome="marker/bank/marker_rate")
+    said = fitted_on(fitted, bare, "cosine")
+    assert said.unknown == ("prompt_tokens",)
+    assert said.outcome == "marker/bank/marker_rate"  # what is foretold and scored, whatever was fitted
+    assert "fitted on marker/bank/marker_probability, another metric" in said.note
 
 
 def test_a_forecast_reads_back_to_the_same(rng, fitted):
     found = Forecast(
         0.8,
-        (fitted_on(fitted, ["cosine"], "cosine"),),
+        (fitted_on(fitted, planted(rng, "n"), "cosine"),),
         tuple(forecast_source(fitted, asked(planted(rng, "n")))),
         ("a note",),
     )
