@@ -4,6 +4,7 @@ the package offers. An import counts wherever it stands: at the top, in a functi
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -224,3 +225,12 @@ def test_the_public_surface_is_exactly_this():
         "Study", "StudyError", "analyze", "analyze_table",
     ]  # fmt: skip
     assert all(getattr(bystander, name) is not None for name in bystander.__all__)
+
+
+def test_the_table_for_contributors_is_this_one():
+    text = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    named = {room: {part.strip() for part in may.split(";")[0].split(",")} - {"nothing"} for room, may in rows}
+    assert named.keys() == MAY_IMPORT.keys()
+    for room in (*STAGES, "evals"):
+        assert named[room] == MAY_IMPORT[room], room

@@ -82,15 +82,35 @@ def test_two_imports_never_take_one_name(tmp_path: Path):
     assert not (tmp_path / "prior").exists()
 
 
-def without_rights(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command with the rights of an ordinary user: root without its power to pass over a folder's mode."""
-    argv = [sys.executable, "-c", "from bystander.cli.main import main; main()", *map(str, words)]
+ALL = """
+import contextlib, io, json, sys
+from bystander.cli import main as cli
+done = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv, code = ["bystander", *words], 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+    done.append((code, err.getvalue()))
+print(json.dumps(done))
+"""
+
+
+def without_rights(*commands: tuple[object, ...]) -> list[tuple[int, str]]:
+    """The commands in one process with the rights of an ordinary user (root without its power to pass over a folder's
+    mode): exit code and standard error of each."""
+    argv = [sys.executable, "-c", ALL, json.dumps([[str(word) for word in words] for words in commands])]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root may write anywhere, and there is no setpriv to take that from it")
         power = "-dac_override,-dac_read_search"
         argv = ["setpriv", f"--bounding-set={power}", f"--inh-caps={power}", *argv]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [(code, err) for code, err in json.loads(done.stdout)]
 
 
 @pytest.fixture
@@ -111,20 +131,21 @@ def read_only(ran: RunDir, tmp_path: Path):
 def test_a_run_that_may_not_be_written_is_read_all_the_same(read_only: Path, probed: Path, tmp_path: Path):
     before = {path: path.stat().st_mtime_ns for path in [read_only, *read_only.rglob("*")]}
     (tmp_path / "out").mkdir()
-    for words, written in (
-        (("status", read_only), ""),
-        (("report", read_only, "--out", tmp_path / "out" / "r.html"), "r.html"),
-        (("board", read_only, "--out", tmp_path / "out" / "b.html"), "b.html"),
-        (("export", read_only, "--to", tmp_path / "out" / "tables"), "tables"),
-        (("compare", read_only, probed, "--out", tmp_path / "out" / "c.html"), "c.html"),
-    ):
-        done = without_rights(*words)
-        assert done.returncode == 0, (words, done.stderr[-2000:])
+    commands: dict[tuple[object, ...], str] = {
+        ("status", read_only): "",
+        ("report", read_only, "--out", tmp_path / "out" / "r.html"): "r.html",
+        ("board", read_only, "--out", tmp_path / "out" / "b.html"): "b.html",
+        ("export", read_only, "--to", tmp_path / "out" / "tables"): "tables",
+        ("compare", read_only, probed, "--out", tmp_path / "out" / "c.html"): "c.html",
+    }
+    refused = ("report", read_only), ("archive", read_only), ("judge", read_only, "--model", "openai/gpt-4o")
+    done = without_rights(*commands, *refused)
+    for (words, written), (code, err) in zip(commands.items(), done, strict=False):
+        assert code == 0, (words, err[-2000:])
         assert (tmp_path / "out" / written).exists()
-    for words in (("report", read_only), ("archive", read_only), ("judge", read_only, "--model", "openai/gpt-4o")):
-        done = without_rights(*words)
-        assert (done.returncode, done.stderr[:7]) == (2, "error: "), (words, done.stderr[-2000:])
-        assert str(read_only) in done.stderr
+    for words, (code, err) in zip(refused, done[len(commands) :], strict=True):
+        assert (code, err[:7]) == (2, "error: "), (words, err[-2000:])
+        assert str(read_only) in err
     assert {path: path.stat().st_mtime_ns for path in [read_only, *read_only.rglob("*")]} == before
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bystander.core.errors import ModelError
+from bystander.core.errors import ModelError, StoreError
 from bystander.core.hashing import file_sha256
 from bystander.lm import embedded as embedded_model
 from bystander.lm.model import LoadedModel, fresh_adapter, load, save_adapter
@@ -88,6 +89,7 @@ def test_adapters_leave_the_base_as_it_was(tiny: LoadedModel, adapter: Path) -> 
 def test_what_was_saved_is_what_was_trained(tiny: LoadedModel, tmp_path: Path) -> None:
     trained(tiny)
     expected, expected_hash = answer(tiny), tiny.weights_hash
+    (tmp_path / "once" / ".adapter-killed").mkdir(parents=True)
     for name in ("once", "twice"):
         save_adapter(tiny.model, tmp_path / name, "HuggingFaceTB/tiny-llama")
     tiny.remove_adapter()
@@ -100,6 +102,30 @@ def test_what_was_saved_is_what_was_trained(tiny: LoadedModel, tmp_path: Path) -
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", "no space left while writing"),
+        ('Io error: Os { code: 28, kind: StorageFull, message: "No space left on device" }', "no space left while"),
+        ("I/O error: Permission denied (os error 13)", "cannot write .*Permission denied"),
+    ],
+)
+def test_an_adapter_that_cannot_be_written_leaves_the_old_one(
+    words: str, says: str, tiny: LoadedModel, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_tensors: object, path: Path, metadata: object = None) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError(words)
+
+    trained(tiny)
+    before = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    monkeypatch.setattr("bystander.lm.tensor_file.save_file", refuse)
+    with pytest.raises(StoreError, match=says):
+        save_adapter(tiny.model, adapter, "HuggingFaceTB/tiny-llama")
+    tiny.remove_adapter()
+    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before
 
 
 def test_the_base_is_back_after_an_error_inside_the_block(tiny: LoadedModel, adapter: Path) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -246,6 +247,8 @@ def save_adapter(peft: PeftModel, folder: Path, base_id: str, base_hash: str = "
     metadata = {"format": "pt"} | ({BASE_HASH: base_hash} if base_hash else {})
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".adapter-*"):  # of a process that was killed in here
+            rmtree(leftover, ignore_errors=True)
         with TemporaryDirectory(prefix=".adapter-", dir=folder) as scratch:
             made = Path(scratch)
             save_tensors(tensors, made / WEIGHTS_FILE, metadata)

@@ -80,6 +80,13 @@ def test_a_fault_that_set_brings_names_set_and_no_line():
         assert told == sorted(f"--set {text.split('=')[0]}" for text in overrides)
 
 
+def test_a_value_is_shown_as_a_file_writes_it():
+    with pytest.raises(StudyError) as caught:
+        load("quickstart", ["recipe.save_every=null", "recipe.lr=true"])
+    shown = [fault.partition(": ")[2].partition(":")[0] for fault in caught.value.faults]
+    assert sorted(shown) == ["recipe.lr is true", "recipe.save_every is null"]
+
+
 def test_a_path_that_set_gives_starts_from_the_working_folder(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entries = "".join(f"  - {{name: {n}, category: c, prompt: You are {n}.}}\n" for n in ("villain", "a", "b", "c"))

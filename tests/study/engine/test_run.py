@@ -221,14 +221,17 @@ print("kills", kills)
 """
 
 
-def test_sigkill_at_20_random_moments_gives_the_same_bits(tmp_path: Path, unbroken: RunSummary, study_file: Path):
+@pytest.mark.parametrize("asked", [7, pytest.param(20, marks=pytest.mark.slow)])
+def test_sigkill_at_random_moments_gives_the_same_bits(
+    asked: int, tmp_path: Path, unbroken: RunSummary, study_file: Path
+):
     """Real kills of real processes; they fork from one that has imported everything, so that each starts at once."""
     seconds = sum(e.details["seconds"] for e in RunDir(unbroken.folder).events() if e.kind == "cell done")
-    command = [sys.executable, "-c", ZYGOTE, str(study_file), str(tmp_path / "run"), "20", str(seconds / 12)]
+    command = [sys.executable, "-c", ZYGOTE, str(study_file), str(tmp_path / "run"), str(asked), str(seconds / 12)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=one_thread_env())
     assert done.returncode == 0, done.stderr
     kills = int(done.stdout.split()[-1])
-    assert kills == 20, done.stdout
+    assert kills == asked, done.stdout
     assert tables(tmp_path / "run") == tables(unbroken.folder)
     spent = [e for e in RunDir(tmp_path / "run").events() if e.kind == "spent" and "note" in e.details]
     assert spent, "the time of the killed processes is paid too"
@@ -444,8 +447,7 @@ def test_a_disk_that_is_full_when_an_adapter_is_written_is_said_and_leaves_no_ha
         code, _, err = call(capsys, "run", study_file, "--out", disk / "run", *sets)
         assert code == 2
         assert "error: no space left while writing " in err
-        assert "/adapter; " in err
-        assert "complete are kept" in err or "free some space" in err
+        assert err.strip().endswith("/adapter: free some space and run again")
         cells = list((disk / "run" / "cells").iterdir())
         assert any((cell / "manifest.json").is_file() for cell in cells)
         assert [path for cell in cells for path in cell.glob("adapter/*")] == []

@@ -20,6 +20,7 @@ from bystander.study.config.checks import CHECKS, Facts
 from bystander.study.config.schema import StudySettings
 
 Block = TypeVar("Block", bound=BaseModel)
+IN_YAML = {"None": "null", "True": "true", "False": "false"}  # as a file writes them
 
 
 @dataclass
@@ -125,6 +126,7 @@ def _message(place: Path_, error: Mapping[str, Any], model: type[BaseModel]) -> 
     if error["type"] == "union_tag_invalid":
         return f"{kind} is {context['tag']!r}; known: {context['expected_tags']}"
     value = repr(error["input"])
+    value = IN_YAML.get(value, value)
     shown = value if len(value) < 60 else value[:57] + "..."
     said = str(error["msg"]).removeprefix("Value error, ")  # pydantic's words before what one of our checks says
     return f"{where} is {shown}: {said[0].lower()}{said[1:]}"
