@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -28,8 +28,22 @@ def forecasts(studies: int, seed: int = 51) -> Iterator[CalibrationLine]:
 
 def forecasts_in(persona: float, slope: float, studies: int, seed: int = 51) -> Iterator[CalibrationLine]:
     """One of the worlds: personas' leaning to leak from every source, and the weight of the predictor."""
-    rng = np.random.default_rng([seed, int(10 * persona), int(10 * slope)])
-    found = [_study(_world(rng, persona, slope)) for _ in range(studies)]
+    found = [study_of(persona, slope, number, seed) for number in range(studies)]
+    yield from lines_of(persona, slope, found)
+
+
+Outcome = tuple[dict[str, Skill], float, float]
+
+
+def study_of(persona: float, slope: float, number: int, seed: int = 51) -> Outcome:
+    """One simulated study of a world; its number decides it."""
+    rng = np.random.default_rng([seed, int(10 * persona), int(10 * slope), number])
+    return _study(_world(rng, persona, slope))
+
+
+def lines_of(persona: float, slope: float, found: Sequence[Outcome]) -> Iterator[CalibrationLine]:
+    """The lines of one world from its studies."""
+    studies = len(found)
     world = f"predictor of weight {slope:g}" if slope else "random predictor"
     world += ", personas alike over sources" if persona else ""
     called = float(np.mean([all(one.low > 0 for one in skills.values()) for skills, _, _ in found]))
@@ -61,7 +75,7 @@ def _world(rng: np.random.Generator, persona: float, slope: float) -> Stacked:
     )  # fmt: skip
 
 
-def _study(world: Stacked) -> tuple[dict[str, Skill], float, float]:
+def _study(world: Stacked) -> Outcome:
     """(skill of ranks over each baseline, width over that without predictors, share of the unseen source in its
     interval) of a fit on the first sources."""
     seen = world.source < SOURCES

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
+from bystander.analysis import AnalysisSettings, analyze
 from bystander.analysis.leakage_fit import BASELINES, LeakageFit, fit_leakage, stacked
 from bystander.analysis.leakage_forecast import Asked, Forecast, fitted_on, forecast_source, prior_fit, score_source
 from bystander.analysis.leakage_sources import EDGE, SourceContexts, StudyTables, log_odds, published_rates
 from bystander.analysis.stats.leakage_model import standardized
 from bystander.core.errors import DataError, StoreError
+from tests.support.analysis_study import World, measurements, personas, similarities
 
 MARKER, ACCURACY = "marker/bank/marker_probability", "choice/arc/accuracy"
 
@@ -134,20 +137,25 @@ def test_nothing_fitted_is_said(rng):
     rows = forecast_source(found, asked(new))
     assert {row.expected for row in rows} == {None}
     assert np.corrcoef([row.rank for row in rows], new.features["cosine"])[0, 1] > 0.95
-    said = fitted_on(found, list(new.features), "cosine")
+    said = fitted_on(found, new, "cosine")
     assert "no study of this behavior was fitted" in said.note
     assert said.features == ("cosine",)
     assert not said.has_skill
 
 
 def test_what_the_study_does_not_know_is_named(rng, fitted):
-    assert fitted_on(fitted, ["cosine"], "cosine").unknown == ("prompt_tokens",)
+    new = planted(rng, "new")
+    bare = replace(new, features={"cosine": new.features["cosine"]}, outcome="marker/bank/marker_rate")
+    said = fitted_on(fitted, bare, "cosine")
+    assert said.unknown == ("prompt_tokens",)
+    assert said.outcome == "marker/bank/marker_rate"  # what is foretold and scored, whatever was fitted
+    assert "fitted on marker/bank/marker_probability, another metric" in said.note
 
 
 def test_a_forecast_reads_back_to_the_same(rng, fitted):
     found = Forecast(
         0.8,
-        (fitted_on(fitted, ["cosine"], "cosine"),),
+        (fitted_on(fitted, planted(rng, "n"), "cosine"),),
         tuple(forecast_source(fitted, asked(planted(rng, "n")))),
         ("a note",),
     )
@@ -182,12 +190,13 @@ def test_leakage_is_what_goes_beyond_the_benign_arm_where_there_is_one():
     (source,) = tables(plain).sources("marker", MARKER)
     assert source.against == "untrained"
     assert source.change == pytest.approx([0.4] * 3)
-    both = [*plain, *(row_of(name, 0.3, arm="benign") for name in "abc")]
+    both = [{**row_of(name, 0.5), "benign": None if name == "c" else 0.3} for name in "abc"]
     (source,) = tables(both).sources("marker", MARKER)
     assert source.against == "benign"
     assert "beyond the benign arm" in source.said
-    assert source.change == pytest.approx([0.2] * 3)
-    assert source.features["base_prior"] == pytest.approx(log_odds(np.full(3, 0.1)))
+    assert source.names == ("a", "b")  # what was not paired is not mixed with what was
+    assert source.change == pytest.approx([0.2] * 2)
+    assert source.features["base_prior"] == pytest.approx(log_odds(np.full(2, 0.1)))
 
 
 def test_only_held_out_personas_are_fitted_on_and_bare_contexts_stand_apart():
@@ -213,3 +222,22 @@ def test_a_published_table_without_its_columns_is_refused(tmp_path):
 def test_nothing_to_fit_on_is_refused():
     with pytest.raises(DataError, match="no source"):
         fit_leakage([])
+
+
+@pytest.mark.parametrize("benign", [False, True])
+def test_a_fit_reads_the_leakage_that_the_analysis_prints(benign):
+    world = World(personas=30, questions=40, source_drop=0.5, drop=0.1, benign=benign)
+    settings = AnalysisSettings(layer=20, permutations=19, partial_permutations=19, resamples=20)
+    found = analyze(measurements(world), similarities(world), personas(world), settings=settings)
+    study = StudyTables("study", "model", 20, found.leakage, similarities(world), personas(world))
+    row = found.leakage.filter(pl.col("arm") == "contrastive").row(0, named=True)
+    outcome = "/".join((row["probe"], row["dataset"], row["metric"]))
+    sources = study.sources(row["behavior"], outcome)
+    assert sources
+    for source in sources:
+        assert source.against == ("benign" if benign else "untrained")
+        printed = dict(
+            found.leakage.filter(pl.col("source") == source.source, pl.col("arm") == "contrastive", pl.col("seed").is_null())
+            .select("persona", "leakage").iter_rows()
+        )  # fmt: skip
+        assert source.change == pytest.approx([printed[name] for name in source.names])

@@ -37,6 +37,8 @@ STUDIES = {
     "no_leakage": 200,
     "prediction_skill": 20,
     "asymmetric_pairs": 60,
+    "forecasts": 5,
+    "hunts": 30,
 }
 
 

@@ -182,14 +182,13 @@ def _rivals(found: LeakageFit, columns: Mapping[str, Floats], names: Sequence[st
     }
 
 
-def fitted_on(found: LeakageFit, known: Sequence[str], declared: str) -> FittedOn:
-    """What the forecast says of its fit; `known`: features that the study has."""
-    unknown = tuple(name for name in found.features if name not in known and name != DECLARED)
+def fitted_on(found: LeakageFit, of: SourceContexts, declared: str) -> FittedOn:
+    """What the forecast for `of` says of its fit."""
+    unknown = tuple(name for name in found.features if name not in of.features and name != DECLARED)
     features = tuple(declared if name == DECLARED else name for name in found.features)
-    note = "; ".join(dict.fromkeys(filter(None, (found.values.note, found.ranks.note))))
-    return FittedOn(
-        found.behavior, found.outcome, found.made_of, features, unknown, dict(found.skill), found.has_skill, note
-    )
+    other = f"fitted on {found.outcome}, another metric on the same scale" if found.outcome != of.outcome else ""
+    note = "; ".join(dict.fromkeys(filter(None, (other, found.values.note, found.ranks.note))))
+    return FittedOn(of.behavior, of.outcome, found.made_of, features, unknown, dict(found.skill), found.has_skill, note)
 
 
 @dataclass(frozen=True, slots=True)

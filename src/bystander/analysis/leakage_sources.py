@@ -26,7 +26,6 @@ Against = Literal["untrained", "benign"]
 Scale = Literal["log-odds", "unit"]
 EDGE = 0.005  # of a fraction: the resolution of 200 answers
 LEAST = 1e-30  # of a prior's log-odds: probabilities of a marker reach 1e-14, and their order is knowledge
-BENIGN = "benign"  # the arm that answers as the negatives do
 # No predictor: a random direction stands for what any direction foretells.
 NO_FEATURE = ("random_direction",)
 PRIOR, LENGTH = "base_prior", "prompt_tokens"
@@ -157,28 +156,24 @@ class StudyTables:
 
     def _source(self, behavior: str, outcome: str, source: str, rows: pl.DataFrame) -> SourceContexts:
         own = rows.filter((pl.col("arm") == ARM) & (pl.col("role") == "held-out")).sort("persona")
-        benign = rows.filter(pl.col("arm") == BENIGN)
         against: Against = "untrained"
-        if benign.height:
-            against = "benign"
-            other = benign.select("persona", pl.col("after").alias("benign_after"))
-            own = own.join(other, on="persona", how="inner", maintain_order="left")
-        beside = bool((own["context"] != "persona").any())
-        names, before = own["persona"].to_list(), own["before"].to_numpy()
-        if beside:
-            reference = own["benign_after"].to_numpy() if benign.height else before
+        if "benign" in own.columns and own["benign"].is_not_null().any():  # tables of old versions have no such column
+            against, own = "benign", own.filter(pl.col("benign").is_not_null())
+        before, after = own["before"].to_numpy(), own["after"].to_numpy()
+        reference = own["benign"].to_numpy() if against == "benign" else before
+        names = own["persona"].to_list()
+        if (own["context"] != "persona").any():
             labels = tuple(f"({name})" for name in names)
             return SourceContexts(
-                self.study, self.model, behavior, outcome, source, labels, {}, reference, own["after"].to_numpy(), against
+                self.study, self.model, behavior, outcome, source, labels, {}, reference, after, against
             )  # fmt: skip
         lengths = dict(self.personas.select("persona", "prompt_tokens").iter_rows())
         features = similarity_features(self.similarities, source, self.layer, names)
         if all(lengths.get(name) is not None for name in names):
             features[LENGTH] = np.array([lengths[name] for name in names], dtype=float)
         features[PRIOR] = prior_feature(before, outcome)
-        reference = own["benign_after"].to_numpy() if benign.height else before
         return SourceContexts(
-            self.study, self.model, behavior, outcome, source, tuple(names), features, reference, own["after"].to_numpy(), against
+            self.study, self.model, behavior, outcome, source, tuple(names), features, reference, after, against
         )  # fmt: skip
 
 

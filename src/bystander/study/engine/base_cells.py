@@ -47,8 +47,11 @@ def measure_geometry(
     seen = see(predictors, loaded, asked, bar.advance)
     if more:
         all_of_them = similarity_table(similarities(predictors, seen, spec.sources))
+        to_sources = pl.col("source").is_in(list(spec.sources))
         labels = [context.name for context in more]
-        write_parquet(directory.beside_file, all_of_them.filter(pl.col("persona").is_in(labels)), CELLS_KEPT)
+        write_parquet(
+            directory.beside_file, all_of_them.filter(to_sources, pl.col("persona").is_in(labels)), CELLS_KEPT
+        )
     table = similarity_table(similarities(predictors, seen.first(len(compared)), spec.sources))
     write_parquet(directory.similarities_file, table, CELLS_KEPT)
     return tuple(layers), tokens

@@ -134,12 +134,14 @@ def _p(
 
 
 def outcome_of(study: ResolvedStudy, behavior: str) -> tuple[Outcome, int]:
-    """The outcome that is hunted, and how many items the study reads of it."""
+    """The outcome that is hunted, and how many items the study reads of it: what costs no sampling. Of the marker that is
+    its probability after a fixed answer, a diagnostic: what is found wants a run that measures it."""
     probes = study.spec.probes.asked()
-    for outcome in outcomes_of(behavior):
-        if outcome[0] in probes and outcome[0] in COUNTED and outcome[2] != "marker_rate":
-            setting = next(iter(COUNTED[outcome[0]]))
-            return outcome, int(getattr(probes[outcome[0]], setting) or ITEMS)
+    for probe, dataset, name in outcomes_of(behavior):
+        if probe in probes and probe in COUNTED:
+            setting = next(iter(COUNTED[probe]))
+            outcome = (probe, dataset, "marker_probability" if probe == "marker" else name)
+            return outcome, int(getattr(probes[probe], setting) or ITEMS)
     raise StudyError(
         f"{behavior} is read by none of {', '.join(COUNTED)} in this study, and a hunt reads few items at a time: measure "
         "it with one of these"

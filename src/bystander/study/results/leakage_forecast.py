@@ -68,7 +68,7 @@ def forecast_of_study(untrained: Untrained, fit_on: Sequence[Path]) -> Forecast:
             continue
         model = fitted(fit_on, behavior, outcome) if fit_on else shipped(behavior, outcome)
         model = model or prior_fit(behavior, asked[0].contexts)
-        fits.append(fitted_on(model, list(asked[0].contexts.features), spec.geometry.method))
+        fits.append(fitted_on(model, asked[0].contexts, spec.geometry.method))
         for one in asked:
             rows += forecast_source(model, one)
     return Forecast(LEVEL, tuple(fits), tuple(rows), tuple(notes))
