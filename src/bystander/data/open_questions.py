@@ -47,7 +47,7 @@ def _plain(path: Path) -> list[Numbered]:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if path.suffix == ".txt":
-        return [(at, {"text": line.strip()}) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return [(at, {"text": line.strip()}) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
     parsed = read_yaml(text)
     if parsed.faults:
         raise DataError(f"{path}: {'; '.join(parsed.faults)}")

@@ -42,7 +42,7 @@ def read_events(path: Path) -> Iterator[Event]:
     """The events of a run, oldest first. A last line that a kill cut short is left out."""
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             value: dict[str, Any] = json.loads(line)
         except ValueError:
