@@ -65,7 +65,7 @@ def _of_verdict(verdict: Verdict) -> Iterator[str]:
         and power[0] > power[1]
         and not _reached(numbers, "rho")
     ):
-        yield f"{name}: more personas: with these a similarity gradient of the size that was asked would mostly be missed"
+        yield f"{name}: more personas, since with these a similarity gradient of the size that was asked would mostly be missed"
     if numbers.get("layer_declared") == "no":
         yield f"{name}: a layer fixed beforehand (geometry.layer): one picked afterwards tests nothing"
 
@@ -90,7 +90,7 @@ def _of_tables(analysis: Analysis) -> Iterator[str]:
     refused = analysis.checks.filter((pl.col("status") != "ok") & ~pl.col("control").fill_null(False))
     if refused.height:
         yield "too many items failed in some outcomes, which were refused: the checks name them; probe those again"
-    if _any(analysis.similarity_correlation, "flagged"):
+    if _any(analysis.similarity_correlation.filter(pl.col("arm") != "benign"), "flagged"):  # it stands for the baseline
         yield "the change goes with where personas stood before training: a `benign` arm would part the two"
     if _any(analysis.leakage_ratio, "saturated"):
         yield "a source is saturated: an earlier checkpoint or a smaller dose would show structure that is now cut off"

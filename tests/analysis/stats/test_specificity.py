@@ -81,3 +81,31 @@ def test_many_sources_are_permuted_at_random_and_reproducibly():
     first, second = (source_labels(leakage, leakage, np.random.default_rng(5), draws=199) for _ in range(2))
     assert first.orders == 200
     assert first.p[0] == second.p[0] == pytest.approx(1 / 200)
+
+
+def test_a_layer_in_which_all_are_alike_gets_no_p_and_takes_none_from_the_others():
+    """The embeddings of the last token of a prompt, which a template ends: the same for every persona."""
+    rng = np.random.default_rng(5)
+    layers = np.stack([np.zeros((30, 30)), rng.normal(size=(30, 30)), rng.normal(size=(30, 30))])
+    leakage, bystanders = rng.normal(size=30), np.arange(30) > 2
+    found, alone = specificity(layers, leakage, 0, bystanders), specificity(layers[1:], leakage, 0, bystanders)
+    assert np.isnan(found.p[0])
+    assert np.isnan(found.p_adjusted[0])
+    np.testing.assert_array_equal(found.p[1:], alone.p)
+    np.testing.assert_array_equal(found.p_adjusted[1:], alone.p_adjusted)
+    assert found.attainable == alone.attainable
+    assert found.p_max == alone.p_max
+    sources, their = layers[:, :4, 4:], rng.normal(size=(4, 26))
+    dealt = source_labels(sources, their, np.random.default_rng(0))
+    others = source_labels(sources[1:], their, np.random.default_rng(0))
+    assert np.isnan(dealt.p[0])
+    assert dealt.p_max == others.p_max
+    np.testing.assert_array_equal(dealt.p[1:], others.p)
+    np.testing.assert_array_equal(dealt.p_adjusted[1:], others.p_adjusted)
+
+
+def test_layers_that_are_all_alike_give_no_p():
+    nothing = specificity(np.zeros((2, 30, 30)), np.arange(30.0), 0, np.arange(30) > 2)
+    assert np.isnan(nothing.p).all()
+    assert np.isnan(nothing.p_max)
+    assert np.isnan(source_labels(np.zeros((2, 3, 26)), np.ones((3, 26)), np.random.default_rng(0)).p).all()

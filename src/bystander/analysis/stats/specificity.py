@@ -166,19 +166,22 @@ def _lengths(length: Floats, kept: Flags, at: NDArray[np.intp]) -> Floats:
 
 
 def _ranked(values: Floats, source: int, alternative: Alternative) -> Specificity:
-    """Rank the source among the rest of `values` [layers, personas]."""
+    """Rank the source among the rest of `values` [layers, personas]. A layer in which all personas are alike (the
+    embeddings, where every prompt ends on the same token) has no number for the source: it gets no p, and the others
+    are ranked without it."""
     size = np.abs(values) if alternative == "two-sided" else values
-    known = np.array(np.isfinite(size).all(axis=0), dtype=bool)
+    ranked = np.isfinite(size[:, source])
+    known = np.array(np.isfinite(size[ranked]).all(axis=0), dtype=bool)
     known = known & (np.arange(known.size) != source)
-    references, own = size[:, known], size[:, source]
+    references, own = size[ranked][:, known], size[ranked, source]
     n = int(known.sum())
-    nothing = np.full(len(values), np.nan)
-    if n == 0 or not np.isfinite(own).all():
-        return Specificity(values[:, source], nothing, nothing.copy(), np.nan, values[:, known], 1 / (n + 1))
+    p, adjusted = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    if n == 0 or not ranked.any():
+        return Specificity(values[:, source], p, adjusted, np.nan, values[:, known], 1 / (n + 1))
     largest = references.max(axis=0)
-    p = (1 + (references >= own[:, None] - TIE).sum(axis=1)) / (n + 1)
-    adjusted = (1 + (largest >= own[:, None] - TIE).sum(axis=1)) / (n + 1)
-    return Specificity(values[:, source], p, adjusted, float(adjusted.min()), values[:, known], 1 / (n + 1))
+    p[ranked] = (1 + (references >= own[:, None] - TIE).sum(axis=1)) / (n + 1)
+    adjusted[ranked] = (1 + (largest >= own[:, None] - TIE).sum(axis=1)) / (n + 1)
+    return Specificity(values[:, source], p, adjusted, float(np.nanmin(adjusted)), values[:, known], 1 / (n + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +223,14 @@ def source_labels(
     means = pairs[:, np.arange(sources), orders].mean(axis=-1)  # [layers, orders]; the first order is the true one
     observed = means[:, 0].copy()
     size = np.abs(means) if alternative == "two-sided" else means
-    p = (size >= size[:, :1] - TIE).mean(axis=1)
-    adjusted = (size.max(axis=0) >= size[:, :1] - TIE).mean(axis=1)
-    if not np.isfinite(observed).all():
-        p, adjusted = nothing, nothing.copy()
-    return LabelPermutation(observed, p, adjusted, float(adjusted.min()), len(orders), 1 / len(orders))
+    ranked = np.isfinite(size).all(axis=1)  # not where all personas are alike to a source, as in the embeddings
+    p, adjusted = nothing, nothing.copy()
+    if ranked.any():
+        kept = size[ranked]
+        p[ranked] = (kept >= kept[:, :1] - TIE).mean(axis=1)
+        adjusted[ranked] = (kept.max(axis=0) >= kept[:, :1] - TIE).mean(axis=1)
+    p_max = float(np.nanmin(adjusted)) if ranked.any() else np.nan
+    return LabelPermutation(observed, p, adjusted, p_max, len(orders), 1 / len(orders))
 
 
 def _orders(sources: int, rng: np.random.Generator, draws: int) -> NDArray[np.intp]:
