@@ -82,7 +82,7 @@ def test_a_line_at_fault_is_named(tmp_path: Path, content: str, row: int, says: 
         ("a.jsonl", GOOD.encode("utf-16"), "it is UTF-16, not UTF-8 text: save it as UTF-8"),
         ("a.jsonl", b"\xfe\xff" + GOOD.encode("utf-16-be"), "it is UTF-16"),
         ("a.jsonl", GOOD.encode("utf-16-le"), "full of NUL bytes"),
-        ("a.jsonl", gzip.compress(GOOD.encode()), "compressed with gzip"),
+        ("a.jsonl", gzip.compress(GOOD.encode(), mtime=0), "compressed with gzip"),
         ("a.jsonl", b"PK\x03\x04rest", "a ZIP archive"),
         ("a.jsonl", b"PAR1rest", "let its name end in .parquet"),
         ("a.parquet", b"PAR1 and no more", "as Parquet"),

@@ -99,7 +99,17 @@ def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutc
     parts = [
         _captured_of(numbers, row, several=len(rows) > 1) for row in (rows if len(rows) == 1 else [rows[0], rows[-1]])
     ]
-    return Markup(", and ").join(parts)
+    return Markup(", and ").join(parts) + _bare(rows)
+
+
+def _bare(rows: Sequence[dict[str, Any]]) -> Markup:
+    """Captured contexts without a persona: what a deployed model meets, so that a reader meets it first too."""
+    found = [
+        f"{_few([readable(name) for name in str(row['bare']).split(', ')])} (by {readable(str(row['source']))})"
+        for row in rows
+        if row.get("bare")
+    ]
+    return Markup(". Without a persona too: {}").format(prose("; ".join(found))) if found else Markup("")
 
 
 def _captured_of(numbers: QuotedNumbers, row: dict[str, Any], *, several: bool) -> Markup:

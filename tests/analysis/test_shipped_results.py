@@ -1,0 +1,46 @@
+"""The tables that ship of a study on a real model give the numbers that its page quotes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bystander.analysis import Analysis, AnalysisSettings, analyze
+
+SHIPPED = Path(__file__).parents[2] / "docs" / "results" / "qwen-1.5b"
+
+
+@pytest.fixture(scope="module")
+def villain() -> Analysis:
+    """Of the villain's trainings, little resampling: the numbers below are estimates, or ranks among personas."""
+    measured = pl.read_parquet(SHIPPED / "capability" / "measurements.parquet")
+    similar = pl.read_parquet(SHIPPED / "similarities.parquet").filter(pl.col("layer") == 20)
+    return analyze(
+        measured.filter(pl.col("source").is_null() | (pl.col("source") == "villain")), similar,
+        pl.read_parquet(SHIPPED / "personas.parquet"), settings=AnalysisSettings(layer=20, permutations=99, resamples=50),
+    )  # fmt: skip
+
+
+def of_contrastive(table: pl.DataFrame) -> dict[str, object]:
+    rows = table.filter(pl.col("arm") == "contrastive")
+    return (rows.filter(pl.col("seed").is_null()) if "seed" in rows.columns else rows).row(0, named=True)
+
+
+def test_who_was_captured(villain: Analysis) -> None:
+    row = of_contrastive(villain.captured)
+    names = set(str(row["names"]).split(", "))
+    assert (row["n"], row["captured"], row["against"]) == (107, 15, "benign arm")
+    assert {"reformed_villain", "nice_villain", "sarcastic_assistant", "grumpy_person", "satirist"} < names
+    assert row["bare"] == ""
+
+
+def test_leakage_and_its_correlation_with_similarity(villain: Analysis) -> None:
+    ratio = of_contrastive(villain.leakage_ratio)
+    assert ratio["source_leakage"] == pytest.approx(0.525, abs=1e-9)
+    assert ratio["bystander_leakage"] == pytest.approx(0.0865, abs=1e-4)
+    row = of_contrastive(villain.similarity_correlation)
+    assert row["rho"] == pytest.approx(0.530, abs=1e-3)
+    assert row["p_specific"] == pytest.approx(2 / 111)
+    assert row["auc"] == pytest.approx(0.959, abs=1e-3)
