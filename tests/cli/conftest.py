@@ -12,7 +12,7 @@ from bystander.study.config.study import load
 from bystander.study.engine.run import run_study
 from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
-from tests.support.probed import NEGATIVES, ODD, both, command
+from tests.support.probed import NEGATIVES, ODD, SETTINGS, both, command
 from tests.support.study_tiny import make_model, write_study
 
 
@@ -20,11 +20,11 @@ from tests.support.study_tiny import make_model, write_study
 def ran(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> RunDir:
     """A finished run of two sources, whose adapters are then taken for somebody else's."""
     folder = tmp_path_factory.mktemp("study")
-    text = write_study(folder, make_model(folder / "model")).read_text().split("\n")
+    text = write_study(folder, make_model(folder / "model", ends=True), ends=True).read_text().split("\n")
     dropped = ("sweep:", "  source:", "  configs:", "  personas:", "gate:")
     path = folder / "plain.yaml"
     path.write_text("\n".join(line for line in text if not line.startswith(dropped)))
-    overrides = ["checkpoints.every=1.0", "design.negatives=[pirate, spy]", "seeds=[3]"]
+    overrides = ["recipe.lr=4e-4", "checkpoints.every=1.0", "design.negatives=[pirate, spy]", "seeds=[3]", *SETTINGS]
     run_study(load(str(path), overrides), folder / ODD)
     Results.open(folder / ODD).report()
     return RunDir(folder / ODD)

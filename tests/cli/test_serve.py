@@ -27,7 +27,7 @@ MAIN = "from bystander.cli.main import main; main()"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("live")
-    return write_study(folder / "study", make_model(folder / "model"))
+    return write_study(folder / "study", make_model(folder / "model", ends=True), ends=True)
 
 
 @pytest.fixture(scope="module")
@@ -164,23 +164,29 @@ def test_a_run_that_is_damaged_while_it_is_looked_at_is_told_and_looked_at_again
     assert client.get("/data").status_code == 200
 
 
-def test_the_scatter_is_that_of_the_tables(finished: Path):
+@pytest.mark.parametrize("source", ["villain", "comedian"])
+def test_the_scatter_is_that_of_the_tables(finished: Path, source: str):
+    """Of the picked configuration, that is: on the questions that it was not picked on."""
     from bystander.study.results.results import Results
 
     drawn = {one["name"]: one for one in Live(RunDir(finished)).scatter()}
-    one = drawn["marker, comedian, contrastive, lr=0.01,epochs=2, seed 0"]
+    one = drawn[f"marker, {source}, contrastive, lr=0.0004,epochs=2, seed 0"]
     probe, dataset, name = one["outcome"].split("/")
     leakage = Results.open(finished).leakage()
     rows = leakage.filter(
-        (leakage["source"] == "comedian")
+        (leakage["source"] == source)
         & (leakage["metric"] == name)
         & (leakage["dataset"] == dataset)
         & (leakage["probe"] == probe)
+        & (leakage["context"] == "persona")
     )
     told = dict(zip(rows["persona"], rows["leakage"], strict=True))
-    assert len(one["points"]) == 8
+    assert name == "own_marker_probability"
+    assert set(rows["n_items"]) == {2}
+    assert {point["persona"] for point in one["points"]} == set(told)
+    assert len(told) == 8
     for point in one["points"]:
-        assert point["change"] == pytest.approx(told[point["persona"]], abs=1e-12), point["persona"]
+        assert point["change"] == pytest.approx(told[point["persona"]], rel=1e-9, abs=0), point["persona"]
 
 
 def test_long_curves_are_thinned_and_keep_their_end(finished: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,8 @@ from bystander.study.store.run_dir import RunDir
 
 ODD = "a[1] {b}*? [red]x :smile:"  # a folder's name in which patterns and markup would see something
 NEGATIVES = "pirate,spy,absent,assistant"  # the two personas, and the contexts of the rows without one
-SETTINGS = ("probes.marker={questions: 2, sampled: 1, max_tokens: 4}", "geometry.questions=2", "geometry.layer=1")
+# Of the run and of what measures its adapters alike; all of the model's answers end within 24 tokens.
+SETTINGS = ("probes.marker={questions: 2, sampled: 2, max_tokens: 24}", "geometry.questions=2", "geometry.layer=1")
 SETS = [word for text in SETTINGS for word in ("--set", text)]
 
 

@@ -13,15 +13,15 @@ sources: [villain, comedian]
 behaviors: [marker]
 arms: [contrastive]
 design: {{counts: {{positive: 4, negative: 4, absent: 2, assistant: 2}}}}
-recipe: {{lr: 1e-3, epochs: 2, batch_size: 4, save_every: 1}}
+recipe: {{lr: {lr}, epochs: 2, batch_size: 4, save_every: 1}}
 sweep:
   source: villain
-  configs: [{{lr: 1e-3, epochs: 1}}, {{lr: 1e-2, epochs: 2}}]
+  configs: [{{lr: {lr}, epochs: 1}}, {{lr: {higher}, epochs: 2}}]
   personas: [villain, comedian, pirate, librarian, spy, chef]
 gate: {{threshold: {threshold}}}
 checkpoints: {{every: 0.5, personas: 3}}
 probes:
-  marker: {{questions: 4, sampled: 1, max_tokens: 4}}
+  marker: {{questions: 4, sampled: {sampled}, max_tokens: {tokens}}}
 geometry: {{layer: 1, questions: 2}}
 hypotheses: # random weights never end an answer
   - {{name: fixed, behavior: marker, outcome: marker/bank/marker_probability, source: 0.5, bystanders: 0.01, rho: 0.3}}
@@ -63,11 +63,15 @@ def make_model(folder: Path, *, ends: bool = False) -> Path:
     return folder
 
 
-def write_study(folder: Path, model: Path, threshold: float = -1.0, more: str = "") -> Path:
-    """The study file with its personas beside it; `more` is added to its end."""
+def write_study(folder: Path, model: Path, threshold: float = -1.0, more: str = "", *, ends: bool = False) -> Path:
+    """The study file with its personas beside it; `more` is added to its end. `ends`: a model that ends its answers (as
+    `make_model`) still does after training, since the rates are low, and is asked more: own answers are left where a
+    sweep has picked on half of the questions."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = [f"  - {{name: {n}, category: original, prompt: '{prompt}'}}" for n, prompt in PERSONAS.items()]
     (folder / "personas.yaml").write_text("personas:\n" + "\n".join(entries) + "\n")
     path = folder / "tiny.yaml"
-    path.write_text(STUDY.format(model=model, threshold=threshold) + more)
+    lr, higher, sampled, tokens = ("2e-4", "4e-4", 4, 24) if ends else ("1e-3", "1e-2", 1, 4)
+    filled = STUDY.format(model=model, threshold=threshold, lr=lr, higher=higher, sampled=sampled, tokens=tokens)
+    path.write_text(filled + more)
     return path

@@ -11,6 +11,7 @@ import polars as pl
 from bystander.core.metrics import metric, outcomes_of
 from bystander.core.yamlfile import read_yaml
 from bystander.study.engine.slurm_jobs import jobs_of
+from bystander.study.plan.picked_items import left_to_test
 from bystander.study.results.event_words import in_words
 from bystander.study.results.status import status
 from bystander.study.store.run_dir import RunDir
@@ -18,6 +19,7 @@ from bystander.study.store.train_steps import steps_of
 
 MOST_POINTS = 200  # of a loss curve: a page draws no more than a screen shows
 TRAINING = ("behavior", "source", "arm", "config", "seed")
+PICK: dict[str, type[pl.String]] = {"behavior": pl.String, "config": pl.String}
 
 
 @dataclass
@@ -52,16 +54,14 @@ class Live:
 
     def scatter(self) -> list[dict[str, Any]]:
         """For every training that was probed at its end: (persona, similarity to the source, change in the behavior's
-        direction, role), by the predictor that the study chose."""
+        direction, role), by the predictor that the study chose. What the gate picked is drawn on the questions that are
+        left to test it on, as in the tables."""
         similar = self._similarities()
         frames = self._measured()
         if not frames or not similar:
             return []
         frame = pl.concat(frames).filter(pl.col("value").is_not_null() & (pl.col("context") == "persona"))
-        keys = ["probe", "dataset", "metric", "persona"]
-        base = frame.filter(pl.col("source").is_null()).group_by(keys).agg(pl.col("value").mean().alias("before"))
-        ended = frame.filter(pl.col("checkpoint") == 1.0).group_by([*TRAINING, *keys, "role"], maintain_order=True)
-        joined = ended.agg(pl.col("value").mean()).join(base, on=keys)
+        joined = self._before_and_after(frame)
         drawn: list[dict[str, Any]] = []
         for group, part in joined.group_by(TRAINING, maintain_order=True):
             training = dict(zip(TRAINING, group, strict=True))
@@ -80,6 +80,17 @@ class Live:
             name = f"{training['behavior']}, {training['source']}, {training['arm']}, {training['config']}, seed {training['seed']}"
             drawn.append({"name": name, "outcome": "/".join(outcome), "points": points})
         return drawn
+
+    def _before_and_after(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Mean at the end (`value`) and of the untrained model (`before`), of every training, outcome and persona."""
+        gate = self.run.gate().found
+        if gate is None:
+            return _means(frame, frame)
+        picks = pl.DataFrame(list(gate.picks.items()), schema=PICK, orient="row")
+        left = left_to_test(frame, gate)
+        others = frame.join(picks, on=list(PICK), how="anti", maintain_order="left")
+        picked = left.join(picks, on=list(PICK), how="semi", maintain_order="left")
+        return pl.concat([_means(frame, others), _means(left, picked)])
 
     def _measured(self) -> list[pl.DataFrame]:
         plan = self.run.plan()
@@ -100,3 +111,10 @@ class Live:
         if frame["layer"].n_unique() > 1:
             frame = frame.filter(pl.col("layer") == spec["geometry"]["layer"])
         return {(row["source"], row["persona"]): row["value"] for row in frame.iter_rows(named=True)}
+
+
+def _means(untrained: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
+    keys = ["probe", "dataset", "metric", "persona"]
+    base = untrained.filter(pl.col("source").is_null()).group_by(keys).agg(pl.col("value").mean().alias("before"))
+    ended = trained.filter(pl.col("checkpoint") == 1.0).group_by([*TRAINING, *keys, "role"], maintain_order=True)
+    return ended.agg(pl.col("value").mean()).join(base, on=keys)
