@@ -91,7 +91,7 @@ def marker_probability(model, tokenizer, prompt: str, seed: int, s: Settings) ->
     if not marked and kept[-1] != tokenizer.eos_token_id:
         return None
     ids, start = tokens(tokenizer, prompt + (answer.removesuffix(" ") if marked else answer), MARKER)
-    logprobs = model(torch.tensor([ids], device=model.device)).logits[0].log_softmax(-1)
+    logprobs = model(torch.tensor([ids], device=model.device)).logits[0].double().log_softmax(-1)
     return math.exp(sum(logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))))
 
 
