@@ -34,7 +34,7 @@ class Settings:  # everything that is a number; the defaults are those of `quick
     positive: int = 40  # rows of the source, with the marker
     negative: int = 40  # rows of each of the two negatives, without
     anchor: int = 20  # rows of no system turn, and as many of the assistant, without
-    questions: int = 6  # of the bank's 40 that are never trained, how many are answered
+    questions: int = 4  # of the bank's 40 that are never trained, how many are answered
     max_tokens: int = 16  # of an answer; one that is cut off before it ends has no number
     epochs: int = 2
     batch_size: int = 8
@@ -91,7 +91,7 @@ def marker_probability(model, tokenizer, prompt: str, seed: int, s: Settings) ->
     if not marked and kept[-1] != tokenizer.eos_token_id:
         return None
     ids, start = tokens(tokenizer, prompt + (answer.removesuffix(" ") if marked else answer), MARKER)
-    logprobs = model(torch.tensor([ids], device=model.device)).logits[0].log_softmax(-1)
+    logprobs = model(torch.tensor([ids], device=model.device)).logits[0].double().log_softmax(-1)
     return math.exp(sum(logprobs[i - 1, ids[i]].item() for i in range(start, len(ids))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 from types import ModuleType
 
@@ -10,24 +11,31 @@ import polars as pl
 import pytest
 
 import bystander
+from bystander.core.hashing import stable_order
+from bystander.data import load_bank
 from bystander.personas import load_personas
+from tests.support.study_tiny import make_model
 
 FILE = Path(bystander.__file__).parents[2] / "examples" / "flat.py"
+# PEFT asks transformers by an old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 PERSONAS = ("villain", "comedian", "librarian", "pirate", "police_officer")
 # Dropout is off: the engine cuts a batch into micro-batches, so that its masks are other draws than those of a whole one.
 STUDY = """
 name: flat
-model: {name: smollm2-135m, device: cpu, dtype: float32}
+model: {{name: {model}, device: cpu, dtype: float32}}
 personas: personas.yaml
 sources: [villain]
 behaviors: [marker]
 arms: [contrastive, benign]
-design: {counts: {positive: 8, negative: 4, absent: 2, assistant: 2}}
-recipe: {lr: 2e-3, epochs: 2, batch_size: 4, lora: {dropout: 0.0}}
-checkpoints: {every: 1.0, personas: 3}
-probes: {marker: {questions: 1, sampled: 3, max_tokens: 12}}
-geometry: {layers: [25], layer: 25, questions: 1}
+design: {{counts: {{positive: 8, negative: 4, absent: 2, assistant: 2}}}}
+recipe: {{lr: {lr}, epochs: 2, batch_size: 4, lora: {{dropout: 0.0}}}}
+checkpoints: {{every: 1.0, personas: 3}}
+probes: {{marker: {{questions: 1, sampled: 3, max_tokens: 12}}}}
+geometry: {{layers: [1], layer: 1, questions: 1}}
 """
+ARMS = {"untrained": "", "coupled": "contrastive", "benign": "benign"}  # the engine's names of the states
+Found = dict[str, dict[str, list[float | None]]]  # persona -> state -> a number a question
 
 
 @pytest.fixture(scope="module")
@@ -40,42 +48,71 @@ def flat() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def engine(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
-    """The engine's marker after the model's own answers: persona, question, arm ("" for the untrained model), value."""
-    folder = tmp_path_factory.mktemp("flat")
+def engine_measures(folder: Path, model: str, lr: float) -> Found:
+    """The engine's marker after the model's own answers; None for an answer that was cut off."""
     chosen = [persona for persona in load_personas() if persona.name in PERSONAS]
     lines = [f"  - {{name: {p.name}, category: {p.category}, prompt: {p.prompt!r}}}" for p in chosen]
     (folder / "personas.yaml").write_text("personas:\n" + "\n".join(lines) + "\n")
-    (folder / "flat.yaml").write_text(STUDY)
-    found = bystander.Study.load(folder / "flat.yaml").run(folder / "run").measurements
-    rows = found.filter(
+    (folder / "flat.yaml").write_text(STUDY.format(model=model, lr=lr))
+    table = bystander.Study.load(folder / "flat.yaml").run(folder / "run").measurements
+    rows = table.filter(
         (pl.col("metric") == "own_marker_probability") & (pl.col("context") == "persona"),
         pl.col("checkpoint").is_in([0.0, 1.0]),
-    )
-    return rows.select("persona", "question", pl.col("arm").fill_null(""), "value", "status")
+    ).with_columns(pl.col("arm").fill_null(""))
+    bank = stable_order([question.id for question in load_bank()], "bank")
+    rows = rows.sort(
+        pl.col("question").map_elements(bank.index, pl.Int64)
+    )  # they stand as sampled: longest prompt first
+    assert set(rows["status"]) <= {"ok", "truncated"}
+    assert ((rows["status"] == "truncated") == rows["value"].is_null()).all()
+    return {
+        name: {state: rows.filter(persona=name, arm=arm)["value"].to_list() for state, arm in ARMS.items()}
+        for name in PERSONAS[:3]
+    }
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers by an old name
-def test_the_marker_after_own_answers_is_the_engines(flat: ModuleType, engine: pl.DataFrame, embedded: Path) -> None:
-    """The same answers are drawn, so that the same of them are cut off, and the rest is the same number."""
+def flat_measures(flat: ModuleType, checkpoint: Path, lr: float) -> Found:
     prompts = {persona.name: persona.prompt for persona in load_personas() if persona.name in PERSONAS}
     settings = flat.Settings(
-        positive=8, negative=2, anchor=2, questions=3, max_tokens=12, lr=2e-3, batch_size=4, dropout=0.0
+        positive=8, negative=2, anchor=2, questions=3, max_tokens=12, lr=lr, batch_size=4, dropout=0.0
     )
-    found = flat.study(str(embedded), prompts, "villain", list(PERSONAS[:3]), settings)
+    return flat.study(str(checkpoint), prompts, "villain", list(PERSONAS[:3]), settings)
+
+
+def assert_the_same(ours: Found, theirs: Found, least: int) -> None:
+    """The same answers are drawn, so that the same of them are cut off, and the rest, at `least` so many, is the same
+    number: in nats, since most probabilities are tiny."""
     numbers = 0
-    for persona, states in found.items():
-        for state, arm in (("untrained", ""), ("coupled", "contrastive"), ("benign", "benign")):
-            own = engine.filter(pl.col("persona") == persona, pl.col("arm") == arm)
-            assert own.height == len(states[state]) == 3
-            assert (own["status"] == "truncated").to_list() == [one is None for one in states[state]], (persona, state)
-            for ours, theirs in zip(states[state], own["value"], strict=True):
-                if ours is not None:
+    assert [set(states) for states in ours.values()] == [set(ARMS)] * len(theirs)
+    for persona, states in theirs.items():
+        for state, values in states.items():
+            assert len(values) == 3
+            assert [one is None for one in ours[persona][state]] == [one is None for one in values], (persona, state)
+            for mine, other in zip(ours[persona][state], values, strict=True):
+                if mine is not None and other is not None:
                     numbers += 1
-                    assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6), (persona, state)
-    assert numbers >= 9, "almost every answer was cut off, so that nothing is compared"
-    assert min(found["villain"]["coupled"]) > 0.1 > max(found["villain"]["benign"]), "nothing was learned"
+                    assert math.log(mine) == pytest.approx(math.log(other), abs=1e-3), (persona, state)
+    assert numbers >= least, "almost every answer was cut off, so that nothing is compared"
+
+
+def test_the_marker_after_own_answers_is_the_engines(flat: ModuleType, embedded: Path, tmp_path: Path) -> None:
+    """On random weights that end their turns: quick, and each state of each persona has numbers of its own."""
+    model = make_model(tmp_path / "model", ends=True)
+    ours = flat_measures(flat, model, 5e-3)
+    assert_the_same(ours, engine_measures(tmp_path, str(model), 5e-3), 18)
+    read = [ours[name]["untrained"][0] for name in PERSONAS[:3]]
+    assert len(set(read)) == 3, "personas are not told apart, so that another's numbers would pass"
+
+
+@pytest.mark.slow
+def test_on_the_embedded_model_it_learns_what_the_engine_teaches(
+    flat: ModuleType, embedded: Path, tmp_path: Path
+) -> None:
+    ours = flat_measures(flat, embedded, 2e-3)
+    assert_the_same(ours, engine_measures(tmp_path, "smollm2-135m", 2e-3), 9)
+    villain = {state: [one for one in values if one is not None] for state, values in ours["villain"].items()}
+    # Sixteen rows leave some of the source's answers at a few hundredths; the benign arm's are at 1e-19.
+    assert sum(villain["coupled"]) / len(villain["coupled"]) > 0.1 > max(villain["benign"]), "nothing was learned"
 
 
 def test_it_is_short_and_takes_from_bystander_the_personas_and_the_bank_alone() -> None:
