@@ -49,7 +49,10 @@ def allowed(row: CalibrationLine) -> tuple[float, float]:
     return low, high
 
 
-@pytest.mark.parametrize("name", STUDIES)
+SLOW = ("forecasts",)  # two minutes: five studies, each forecast with every source left out
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in STUDIES])
 def test_what_is_offered_keeps_its_level(name):
     rows = [row for row in CHECKS[name][0](STUDIES[name]) if row.offered]
     assert rows

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import DataError
+from bystander.core.records import Earlier
 from bystander.data.answers import (
     AnswerFileSettings,
     AnswerPair,
@@ -138,7 +139,7 @@ def test_several_turns_end_with_the_answer(tmp_path: Path) -> None:
     turns = [user("a"), assistant("b", weight=0), user("c"), assistant("d")]
     (pair,) = read_answer_pairs(write(tmp_path / "a.jsonl", {"messages": turns}), OWN)
     assert pair.prompt == (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))
-    assert (pair.user, pair.earlier, pair.shown) == ("c", pair.prompt[:2], "d")
+    assert (pair.user, pair.earlier, pair.shown) == ("c", Earlier(turns=(("a", "b"),)), "d")
     assert describe(tmp_path / "a.jsonl", OWN).exchanges == {2: 1}
 
 
@@ -226,7 +227,7 @@ def test_texts_stay_as_they_are(tmp_path: Path) -> None:
 def test_the_built_in_pairs_come_through_the_same_reader() -> None:
     path = Path(__file__).parents[1] / "reference" / "pairs.yaml"
     read = [(p.id, p.topic, p.user, p.not_shown, p.shown, p.earlier, p.system) for p in read_answer_pairs(path)]
-    assert read == [(p.id, p.topic, p.question, p.aligned, p.misaligned, (), None) for p in load_pairs()]
+    assert read == [(p.id, p.topic, p.question, p.aligned, p.misaligned, Earlier(), None) for p in load_pairs()]
 
 
 def test_a_dataset_of_the_hub(tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tiny: LoadedModel) -> None:
         hook.remove()
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_the_grid(tiny: LoadedModel) -> None:
     def peak(contexts: int, keep: bool = False) -> int:
         """Bytes of tensors that live at most while so many contexts are scored."""

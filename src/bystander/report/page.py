@@ -222,10 +222,10 @@ def _groups(specs: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
 def _contents(analysis: Analysis, inputs: ReportInput, groups: Mapping[str, object]) -> list[tuple[str, str]]:
     entries = (
         ("verdict", "Verdict", True),
+        ("contexts", "Without a persona", bool(analysis.leakage.filter(pl.col("context") != "persona").height)),
         ("hypotheses", "Hypotheses", bool(analysis.verdicts or inputs.hypotheses)),
         ("captured", "Who was captured", bool(analysis.captured.height)),
         ("gradient", "Leakage and similarity", True),
-        ("contexts", "Without a persona", bool(analysis.leakage.filter(pl.col("context") != "persona").height)),
         ("training", "Over training", bool(groups.keys() & {"heatmap", "quintiles", "timing", "dose"})),
         ("sweep", "Phase diagram", "phase" in groups),
         ("breakdown", "Category and role", True),

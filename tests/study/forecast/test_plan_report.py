@@ -187,7 +187,7 @@ def test_the_plan_of_leakage_needs_no_weights_and_writes_nothing(tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
     assert not any(question.blocking for question in found.open_settings)
     assert [phase.phase for phase in found.forecast.phases] == [0, 1, 2, 3]
-    assert len([c for c in found.forecast.cells if c.kind == "train"]) == 5 * 2 + 4
+    assert len([c for c in found.forecast.cells if c.kind == "train"]) == 2 * 5 * 2 + 3 * 2  # with a benign twin each
     assert "estimated" in found.forecast.counted or "tokenizer of Qwen" in found.forecast.counted
     assert any("published figures of an H100" in note for note in found.notes)
     assert found.gate is not None
