@@ -123,7 +123,9 @@ def _described(grid: PairedGrid, settings: AnalysisSettings) -> dict[str, float]
     chosen = grid.bystanders(settings.bystander_roles) & grid.sound(settings.failed_limit)
     place = source_place(grid)
     change = grid.direction * (grid.after - grid.untrained(settings.failed_limit))
-    known = np.isfinite(change).any(axis=(0, 2))[chosen].all()  # a mean over some of them would be of other personas
+    known = np.array(np.isfinite(change).any(axis=(0, 2)), dtype=bool)[
+        chosen
+    ].all()  # a mean over some of them would be of other personas
     found = {"bystander_change": float(mean_of(change[:, chosen])) if known else np.nan}
     found |= {} if place is None else {"source_change": float(mean_of(change[:, place]))}
     missing = deficits(grid, settings) if grid.benign is None else None
