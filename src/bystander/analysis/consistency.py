@@ -8,11 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from bystander.analysis.keys import KEYS, RECIPE, UNIT
+from bystander.analysis.keys import KEYS, RECIPE, ROLES, UNIT
 from bystander.core.errors import DataError, few_names
 from bystander.core.metrics import declared
 
-ROLES = ("source", "negative", "held-out", "mixed")
 RANGES = {"fraction": 1.0, "score": 100.0}  # by the metric's unit: values lie between 0 and this
 OVER = 1e-6  # rounding of a mean of ones
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, TypedDict
+from typing import Annotated, NamedTuple, TypedDict, get_args
+
+from bystander.core.records import Role
 
 RecordName = Annotated[
     str, "name of the row, as the report quotes it: unique over all tables, the same from run to run"
@@ -82,6 +84,7 @@ BENIGN, MIRRORED = "benign", "contrastive"  # the benign arm has the rows of thi
 KEYS = ("behavior", "source", "arm", "config")  # tells training designs apart
 RECIPE = ("lr", "epochs")  # the same for all rows of a design
 OUTCOME = OutcomeKey._fields
+ROLES: tuple[Role, ...] = get_args(Role)
 UNIT = ("context", "persona")  # what is measured: a persona, or a bare context
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bystander.analysis.leakage_sources import LENGTH, PRIOR, Scale, SourceContexts
 from bystander.analysis.stats.conformal import half_width
 from bystander.analysis.stats.forecast_skill import (
+    Places,
     foretold_apart,
     mean_elsewhere,
     persona_mean_foretold,
@@ -46,9 +47,9 @@ class SkillNumbers:
         return self.low is not None and self.low > 0
 
 
-def numbers(value: float, low: float, high: float) -> SkillNumbers:
-    """NaN as None."""
-    return SkillNumbers(*(float(one) if np.isfinite(one) else None for one in (value, low, high)))
+def finite(value: float) -> float | None:
+    """What is not finite as None."""
+    return float(value) if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def fit_leakage(sources: Sequence[SourceContexts]) -> LeakageFit:
     return LeakageFit(
         sources[0].behavior, sources[0].outcome, sources[0].scale, tuple(one.said for one in sources), features,
         fit(x, rows.values, rows.source, features), fit(x, rows.ranks, rows.source, features),
-        float(half) if np.isfinite(half) else None,
+        finite(half),
         persona_means=_persona_means(rows),
         baselines={name: fit(one, rows.ranks, rows.source, [name]) for name, one in ranks_of.items()},
         skill=rank_skill(rows, features) if several else {},
@@ -190,8 +191,12 @@ def baselines_foretold(rows: Stacked, leakage: Floats) -> dict[str, Floats]:
 def rank_skill(rows: Stacked, features: Sequence[str]) -> dict[str, SkillNumbers]:
     """Skill of ranks over no knowledge and over each baseline."""
     foretold = foretold_apart(rows.of(*features), rows.ranks, rows.source, rows.persona, features)
-    found: dict[str, SkillNumbers] = {}
-    for name, base in baselines_foretold(rows, rows.ranks).items():
-        skill = skill_over(foretold, base, rows.ranks, rows.source, rows.persona)
-        found[name] = numbers(skill.value, skill.low, skill.high)
-    return found
+    return skill_over_each(foretold, baselines_foretold(rows, rows.ranks), rows.ranks, rows.source, rows.persona)
+
+
+def skill_over_each(
+    foretold: Floats, bases: Mapping[str, Floats], ranks: Floats, source: Places, persona: Places
+) -> dict[str, SkillNumbers]:
+    """Skill of a forecast of ranks over each of `bases`, all [n]."""
+    found = {name: skill_over(foretold, base, ranks, source, persona) for name, base in bases.items()}
+    return {name: SkillNumbers(*map(finite, (one.value, one.low, one.high))) for name, one in found.items()}

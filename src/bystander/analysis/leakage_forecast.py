@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.analysis.leakage_fit import BASELINES, FEATURE_OF, Baseline, LeakageFit, SkillNumbers, numbers
+from bystander.analysis.leakage_fit import BASELINES, FEATURE_OF, Baseline, LeakageFit, SkillNumbers, finite, skill_over_each
 from bystander.analysis.leakage_sources import SourceContexts, off_scale, on_scale
-from bystander.analysis.stats.forecast_skill import ranks_within, skill_over
+from bystander.analysis.stats.forecast_skill import ranks_within
 from bystander.analysis.stats.leakage_model import LeakageModel
 from bystander.analysis.stats.ranks import spearman
 from bystander.core.columns import CellValue
@@ -22,6 +22,7 @@ DECLARED = "declared"  # the feature of a prior: the study's own predictor at it
 # Of a prior, which nothing was fitted for: as much leakage as doubles the odds for each standard deviation of similarity.
 # It orders contexts and says nothing of how much.
 PRIOR_WEIGHT, PRIOR_RANK = 0.69, 0.2
+ROUNDING = 1e-9  # a leakage at the very end of its interval is in it
 NO_FIT = "no study of this behavior was fitted: contexts are ordered by the declared similarity alone, and how much leaks is open"
 
 
@@ -135,19 +136,14 @@ def forecast_source(found: LeakageFit, asked: Asked) -> list[ContextForecast]:
     before = on_scale(of.reference, of.scale)
     expected, low, high = (_leakage(values + end, before, of) for end in (0.0, -half, half))
     rivals = _rivals(found, columns, of.names)
-    unknown_level = found.prior
     return [
         ContextForecast(
             of.behavior, of.outcome, of.source, kind, name, role, float(of.reference[i]),
-            None if unknown_level else _plain(expected[i]), _plain(low[i]), _plain(high[i]), float(ranks[i]),
+            None if found.prior else finite(expected[i]), finite(low[i]), finite(high[i]), float(ranks[i]),
             *(float(rivals[baseline][i]) for baseline in BASELINES),
         )
         for i, (kind, name, role) in enumerate(zip(asked.kinds, of.names, asked.roles, strict=True))
     ]  # fmt: skip
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _leakage(change: Floats, before: Floats, of: SourceContexts) -> Floats:
@@ -236,15 +232,11 @@ def score_source(rows: Sequence[ContextForecast], observed: SourceContexts, grou
     place = {name: index for index, name in enumerate(observed.names)}
     chosen = [row for row in rows if row.name in place]
     at = [place[row.name] for row in chosen]
-    leakage = observed.leakage[at]
-    edges = 1e-9 + np.zeros(len(at))
     before = on_scale(np.array([row.before for row in chosen]), observed.scale)
-    seen = observed.direction * (
-        off_scale(before + observed.direction * leakage, observed.scale) - off_scale(before, observed.scale)
-    )
+    seen = _leakage(observed.leakage[at], before, observed)
     low = np.array([-np.inf if row.low is None else row.low for row in chosen])
     high = np.array([np.inf if row.high is None else row.high for row in chosen])
-    inside = (seen >= low - edges) & (seen <= high + edges)
+    inside = (seen >= low - ROUNDING) & (seen <= high + ROUNDING)
     several = group == "bystanders"
     return ForecastScore(
         observed.behavior, observed.outcome, observed.source, group, observed.against, len(at), level,
@@ -257,7 +249,7 @@ def _rho(rows: Sequence[ContextForecast], leakage: Floats) -> float | None:
     foretold = np.array([row.rank for row in rows])
     if len(rows) < 4 or np.ptp(foretold) == 0 or np.ptp(leakage) == 0:
         return None
-    return _plain(float(spearman(foretold[None], leakage)[0]))
+    return finite(spearman(foretold[None], leakage)[0])
 
 
 def _skill(rows: Sequence[ContextForecast], leakage: Floats) -> dict[str, SkillNumbers]:
@@ -268,8 +260,4 @@ def _skill(rows: Sequence[ContextForecast], leakage: Floats) -> dict[str, SkillN
     foretold = np.array([row.rank for row in rows])
     bases: dict[str, Floats] = {"no_knowledge": np.zeros(len(rows))}
     bases |= {name: np.array([float(getattr(row, name)) for row in rows]) for name in BASELINES}
-    found: dict[str, SkillNumbers] = {}
-    for name, base in bases.items():
-        skill = skill_over(foretold, base, ranks, one, each)
-        found[name] = numbers(skill.value, skill.low, skill.high)
-    return found
+    return skill_over_each(foretold, bases, ranks, one, each)

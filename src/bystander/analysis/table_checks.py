@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from bystander.analysis.consistency import refuse_spellings
+from bystander.analysis.keys import ROLES
 from bystander.core.errors import DataError, few_names
 
-ROLES = ("source", "negative", "held-out", "mixed")
 COSINE = re.compile(r"cos", re.IGNORECASE)
 DISTANCE = re.compile(r"dist", re.IGNORECASE)
 RATE = re.compile(r"rate|share|frac|prob|accuracy", re.IGNORECASE)

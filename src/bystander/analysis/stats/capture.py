@@ -39,8 +39,7 @@ class Captures:
     leakage: Floats  # [personas]
     p: Floats  # [personas] one-sided: above the share of the source's
     p_holm: Floats  # names those of whom it can be said with all others looked at
-    p_not: Floats  # [personas] one-sided: below it
-    p_not_holm: Floats
+    p_not_holm: Floats  # one-sided: below it, after Holm
     low: int  # 95 % interval of how many truly are
     high: int
     reason: str = ""
@@ -77,12 +76,12 @@ def captures(leakage: Floats, source: Floats, share: float = SHARE) -> Captures:
     low = int(tested.sum()) - true_nulls(tests.p[tested], TAIL)
     high = mean.size - int(tested.sum()) + true_nulls(tests.p_below[tested], TAIL)
     above = tests.leakage > 0
-    return Captures(above, mean, tests.p, tests.p_holm, tests.p_below, tests.p_below_holm, low, high)
+    return Captures(above, mean, tests.p, tests.p_holm, tests.p_below_holm, low, high)
 
 
 def _nobody(mean: Floats, reason: str) -> Captures:
     nan = np.full(mean.size, np.nan)
-    return Captures(np.zeros(mean.size, dtype=bool), mean, nan, nan, nan, nan, 0, mean.size, reason)
+    return Captures(np.zeros(mean.size, dtype=bool), mean, nan, nan, nan, 0, mean.size, reason)
 
 
 def true_nulls(p: Floats, alpha: float) -> int:

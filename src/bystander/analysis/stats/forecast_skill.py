@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, t
 
+from bystander.analysis.stats.distributions import rankdata, t
 from bystander.analysis.stats.intervals import TAIL
 from bystander.analysis.stats.leakage_model import fit
 from bystander.analysis.stats.ranks import MIN_PERSONAS

@@ -102,7 +102,7 @@ def _captures(leakage: Floats, own: Floats, share: float) -> Captures:
         return captures(leakage, own, share)
     mean = leakage[0, :, 0]
     nan = np.full(mean.size, np.nan)
-    return Captures(mean > share * own.item(), mean, nan, nan, nan, nan, 0, mean.size)
+    return Captures(mean > share * own.item(), mean, nan, nan, nan, 0, mean.size)
 
 
 def unit_tests(groups: Sequence[Group]) -> dict[int, dict[str, float | bool]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -71,6 +72,11 @@ class Trajectory:
         """The grid at the last checkpoint."""
         return self.grids[-1]
 
+    @cached_property
+    def errors(self) -> tuple[Floats, ...]:
+        """`standard_errors` at every checkpoint."""
+        return tuple(standard_errors(grid) for grid in self.grids)
+
     def always(self) -> list[tuple[str, str]]:
         """Units (kind, name) measured at every checkpoint."""
         sets = [set(zip(grid.kinds, grid.names, strict=True)) for grid in self.grids]
@@ -105,7 +111,9 @@ def similarity_of(
     return {} if settings.layer is None else similarities.to(source, settings.method, settings.layer)
 
 
-def quintiles_of(trajectory: Trajectory, similarity: dict[str, float], settings: AnalysisSettings) -> dict[str, int]:
+def quintiles_of(
+    trajectory: Trajectory, similarity: Mapping[str, float], settings: AnalysisSettings
+) -> dict[str, int]:
     """Fifth of similarity, 1 to 5, of each held-out bystander measured at every checkpoint."""
     last = trajectory.last
     chosen = set(np.array(last.names, dtype=object)[last.bystanders(settings.bystander_roles)])
@@ -115,14 +123,14 @@ def quintiles_of(trajectory: Trajectory, similarity: dict[str, float], settings:
 
 
 def evolution_rows(
-    trajectory: Trajectory, similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings
-) -> list[EvolutionRow]:
-    """One row per persona or context and checkpoint, the untrained model included."""
-    similarity = similarity_of(trajectory, similarities, settings)
-    fifth = quintiles_of(trajectory, similarity, settings)
+    trajectory: Trajectory, similarity: Mapping[str, float], fifth: Mapping[str, int], known: Covariates,
+    settings: AnalysisSettings,
+) -> list[EvolutionRow]:  # fmt: skip
+    """One row per persona or context and checkpoint, the untrained model included. `similarity` from `similarity_of`,
+    `fifth` from `quintiles_of`."""
     rows: list[EvolutionRow] = []
-    for checkpoint, grid in zip(trajectory.checkpoints, trajectory.grids, strict=True):
-        errors = standard_errors(grid).tolist()
+    for checkpoint, grid, of_grid in zip(trajectory.checkpoints, trajectory.grids, trajectory.errors, strict=True):
+        errors = of_grid.tolist()
         both = np.isfinite(grid.leakage)
         counts = both.sum(axis=(0, 2)).tolist()
         before, after, leakage = (
@@ -153,11 +161,9 @@ def standard_errors(grid: PairedGrid) -> Floats:
     return np.sqrt(variance_of(grid.leakage[0], 1) / np.maximum(count, 1))
 
 
-def quintile_rows(
-    trajectory: Trajectory, similarities: SimilarityTable, settings: AnalysisSettings
-) -> list[QuintileRow]:
-    """Mean leakage by fifth of similarity at every checkpoint; the interval is over personas, questions and seeds."""
-    fifth = quintiles_of(trajectory, similarity_of(trajectory, similarities, settings), settings)
+def quintile_rows(trajectory: Trajectory, fifth: Mapping[str, int]) -> list[QuintileRow]:
+    """Mean leakage by fifth of similarity (`quintiles_of`) at every checkpoint; the interval is over personas, questions
+    and seeds."""
     rows: list[QuintileRow] = []
     for checkpoint, grid in zip(trajectory.checkpoints, trajectory.grids, strict=True):
         own = np.array([fifth.get(n, 0) if k == "persona" else 0 for k, n in zip(grid.kinds, grid.names, strict=True)])

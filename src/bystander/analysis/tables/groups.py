@@ -11,7 +11,7 @@ import numpy as np
 
 from bystander.analysis import keys
 from bystander.analysis.grid import PairedGrid
-from bystander.analysis.keys import SeedRow
+from bystander.analysis.keys import ROLES, SeedRow
 from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.intervals import Estimate, crossed
@@ -78,7 +78,7 @@ def role_rows(
     rows: list[RoleRow] = []
     sound = grid.sound(settings.failed_limit)
     persona = np.array([kind == "persona" for kind in grid.kinds])
-    for role in ("source", "negative", "held-out", "mixed"):
+    for role in ROLES:
         sampled = role in {"held-out", "mixed"}
         chosen = np.array([own == role for own in grid.roles]) & sound
         units = np.flatnonzero(chosen & persona if sampled else chosen)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bystander.analysis import keys
 from bystander.analysis.grid import PairedGrid
-from bystander.analysis.keys import OutcomeKey, TrainingKey
+from bystander.analysis.keys import OutcomeKey, OverSourcesRow, TrainingKey, over_sources_key
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.means import Floats, mean_of
@@ -45,16 +45,9 @@ from bystander.core.hashing import generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PooledRow:
+class PooledRow(OverSourcesRow):
     """One row per behavior, arm, configuration, outcome, predictor and layer: the correlation over sources."""
 
-    record: keys.RecordName
-    behavior: keys.BehaviorName
-    arm: keys.ArmLabel
-    config: keys.ConfigLabel
-    lr: keys.LearningRate
-    epochs: keys.Epochs
-    outcome: OutcomeKey
     method: keys.PredictorName
     layer: keys.PredictorLayer
     n_sources: Annotated[int, "sources"]
@@ -120,7 +113,6 @@ def _group_rows(
 ) -> list[PooledRow]:  # fmt: skip
     """The rows of one outcome, a predictor each; the mixed model where `fitted`."""
     columns = pooled_columns(sources, settings)
-    behavior, _, arm, config = training.design
     shared, specific = label_columns(names, sources, settings)
     columns |= specific
     pairs, rows = sum(len(source.names) for source in sources), list[PooledRow]()
@@ -129,10 +121,8 @@ def _group_rows(
         if settings.declares(method, layer) and fitted:
             *numbers, reason = mixed_model(sources, index)
             slope = dict(zip(("slope", "slope_low", "slope_high", "slope_p"), numbers, strict=True))
-        key = ("pooled", behavior, arm, config, *outcome, method, layer)
         rows.append(PooledRow(
-            record="/".join(str(part) or "-" for part in key), behavior=behavior, arm=arm, config=config,
-            lr=training.lr, epochs=training.epochs, outcome=outcome, method=method, layer=layer, against=against,
+            **over_sources_key("pooled", training, outcome, method, layer), method=method, layer=layer, against=against,
             n_shared=shared, n_sources=len(sources), n=pairs, preregistered=False, status="ok", reason=reason, **slope,
             **{name: float(column[index]) for name, column in columns.items()},
         ))  # fmt: skip

@@ -4,9 +4,11 @@ the area under the curve for who is captured."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bystander.analysis.predictors import Covariates, SimilarityTable
 from bystander.analysis.stats.capture import areas
@@ -17,30 +19,50 @@ from bystander.analysis.tables.sample import Sample
 
 Statistics = dict[str, Floats]  # column -> a value for each predictor
 Names = tuple[str, ...]
+Flags = NDArray[np.bool_]
 
 
-@lru_cache(maxsize=4)
-def pseudo_by_method(
-    similarities: SimilarityTable, source: str, names: Names, lengths: tuple[tuple[str, float], ...] | None
-) -> dict[str, tuple[list[int], PseudoSources, list[int]]]:
-    """Method -> (its layers, the source among all personas, places of `names` among all); `lengths` held constant."""
-    if lengths is not None:
-        of = dict(lengths)
-        everyone = similarities.among_all(source, names)[2]
-        length = np.array([of.get(name, np.nan) for name in everyone])
-        if not np.isfinite(length).all():
-            return {}
-        plain = pseudo_by_method(similarities, source, names, None)
-        return {method: (layers, ranked.given(length), at) for method, (layers, ranked, at) in plain.items()}
+@dataclass(frozen=True, slots=True)
+class AmongAll:
+    """One source among all personas, by method: its layers, and what it is ranked with. `at`: places of its bystanders
+    among `everyone`. No method: not all personas' similarities are known."""
+
+    everyone: Names
+    at: tuple[int, ...]
+    methods: dict[str, tuple[list[int], PseudoSources]]
+
+    def spread(self, values: Floats | Flags) -> Floats:
+        """Values of the bystanders at their places -> [everyone], NaN for the others."""
+        whole = np.full(len(self.everyone), np.nan)
+        whole[list(self.at)] = values
+        return whole
+
+
+@lru_cache(maxsize=2)
+def among_all(similarities: SimilarityTable, source: str, names: Names) -> AmongAll:
+    """The source among all personas, ranked over the bystanders `names`."""
     predictors, square, everyone = similarities.among_all(source, names)
+    if not predictors:
+        return AmongAll((), (), {})
     place = {name: index for index, name in enumerate(everyone)}
     bystanders = np.isin(everyone, names)
-    found: dict[str, tuple[list[int], PseudoSources, list[int]]] = {}
+    methods: dict[str, tuple[list[int], PseudoSources]] = {}
     for method in dict.fromkeys(name for name, _ in predictors):
-        at = [index for index, (name, _) in enumerate(predictors) if name == method]
-        ranked = pseudo_sources(square[at], place[source], bystanders)
-        found[method] = [predictors[index][1] for index in at], ranked, [place[name] for name in names]
-    return found
+        rows = [index for index, (name, _) in enumerate(predictors) if name == method]
+        methods[method] = [predictors[index][1] for index in rows], pseudo_sources(square[rows], place[source], bystanders)
+    return AmongAll(tuple(everyone), tuple(place[name] for name in names), methods)
+
+
+@lru_cache(maxsize=2)
+def given_length(
+    similarities: SimilarityTable, source: str, names: Names, prompt_tokens: tuple[tuple[str, float], ...]
+) -> dict[str, tuple[list[int], PseudoSources]]:
+    """The methods of `among_all` with prompt length held constant; none where a persona's length is not known."""
+    whole, known = among_all(similarities, source, names), dict(prompt_tokens)
+    length = np.array([known.get(name, np.nan) for name in whole.everyone])
+    if not np.isfinite(length).all():
+        return {}
+    return {method: (layers, ranked.given(length)) for method, (layers, ranked) in whole.methods.items()}
 
 
 def specific_columns(
@@ -58,30 +80,26 @@ def specific_columns(
             if (method, layer) in row:
                 columns[column][row[method, layer]] = value
 
-    for method, (layers, ranked, at) in pseudo_by_method(similarities, source, names, None).items():
-        outcome = np.full(ranked.kept.shape[0], np.nan)
-        outcome[at] = sample.leakage
-        found = ranked.rank(outcome)
+    whole = among_all(similarities, source, names)
+    if not whole.methods:
+        return columns
+    leakage, flags = whole.spread(sample.leakage), captured_of(people, names)
+    for method, (layers, ranked) in whole.methods.items():
+        found = ranked.rank(leakage)
         put("p_specific", method, layers, found.p)
         put("p_specific_attainable", method, layers, np.where(np.isfinite(found.p), found.attainable, np.nan))
         put("p_layers", method, layers, found.p_adjusted)
         if sample.logits is not None:
-            outcome[at] = sample.logits
-            put("p_log_odds", method, layers, ranked.rank(outcome).p)
-        flags = captured_of(people, names)
+            put("p_log_odds", method, layers, ranked.rank(whole.spread(sample.logits)).p)
         if flags is not None:
-            captured = np.zeros(outcome.size, dtype=bool)
-            captured[at] = flags
-            put("auc_p_specific", method, layers, ranked.rank_area(captured).p)
+            put("auc_p_specific", method, layers, ranked.rank_area(whole.spread(flags) == 1).p)
     lengths = tuple(sorted(known.prompt_tokens.items()))
-    for method, (layers, ranked, at) in pseudo_by_method(similarities, source, names, lengths).items():
-        outcome = np.full(ranked.kept.shape[0], np.nan)
-        outcome[at] = sample.leakage
-        put("p_specific_prompt_length", method, layers, ranked.rank(outcome).p)
+    for method, (layers, ranked) in given_length(similarities, source, names, lengths).items():
+        put("p_specific_prompt_length", method, layers, ranked.rank(leakage).p)
     return columns
 
 
-def captured_of(people: Group | None, names: Names) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
+def captured_of(people: Group | None, names: Names) -> Flags | None:
     """Who of `names` is captured; None where nobody can be."""
     if people is None or people.captures is None or people.captures.reason:
         return None

@@ -8,7 +8,7 @@ leakage spreads outwards; onset is described, and its correlation is labelled wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,11 +16,11 @@ import numpy as np
 
 from bystander.analysis import keys
 from bystander.analysis.keys import SeedRow
-from bystander.analysis.predictors import Covariates, SimilarityTable
+from bystander.analysis.predictors import Covariates
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.means import Floats, mean_of
 from bystander.analysis.stats.ranks import MIN_PERSONAS, permutation_p, spearman
-from bystander.analysis.tables.evolution import DeclaredSimilarity, Trajectory, similarity_of, standard_errors
+from bystander.analysis.tables.evolution import DeclaredSimilarity, Trajectory
 
 CLEAR = 2.0  # standard errors from 0; about 5 % two-sided
 
@@ -62,7 +62,7 @@ def curves(trajectory: Trajectory) -> tuple[list[tuple[str, str]], Floats, Float
         index = {unit: i for i, unit in enumerate(zip(grid.kinds, grid.names, strict=True))}
         at = [index[unit] for unit in units]
         means = mean_of(grid.leakage, (0, 2))
-        leakage[:, step], errors[:, step] = means[at], standard_errors(grid)[at]
+        leakage[:, step], errors[:, step] = means[at], trajectory.errors[step][at]
     return units, leakage, errors
 
 
@@ -98,12 +98,12 @@ def timing(checkpoints: Floats, leakage: Floats, errors: Floats) -> Timing:
 
 
 def dynamics_rows(
-    trajectory: Trajectory, similarities: SimilarityTable, known: Covariates, settings: AnalysisSettings
+    trajectory: Trajectory, similarity: Mapping[str, float], known: Covariates
 ) -> list[DynamicsRow]:
-    """Timing of every persona measured at every checkpoint. Empty where only one checkpoint was measured."""
+    """Timing of every persona measured at every checkpoint. Empty where only one checkpoint was measured. `similarity`
+    from `evolution.similarity_of`."""
     if len(trajectory.checkpoints) < 2:
         return []
-    similarity = similarity_of(trajectory, similarities, settings)
     units, leakage, errors = curves(trajectory)
     last, seed = trajectory.last, trajectory.seed
     roles = dict(zip(zip(last.kinds, last.names, strict=True), last.roles, strict=True))
