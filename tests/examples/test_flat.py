@@ -6,9 +6,12 @@ import importlib.util
 import math
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import polars as pl
 import pytest
+import torch
+from torch import Tensor
 
 import bystander
 from bystander.core.hashing import stable_order
@@ -34,6 +37,7 @@ checkpoints: {{every: 1.0, personas: 3}}
 probes: {{marker: {{questions: 1, sampled: 3, max_tokens: 12}}}}
 geometry: {{layers: [1], layer: 1, questions: 1}}
 """
+EDGE = 1e-5  # two trainings of the same rows, cut into other micro-batches, moved a draw by more than 2e-6
 ARMS = {"untrained": "", "coupled": "contrastive", "benign": "benign"}  # the engine's names of the states
 Found = dict[str, dict[str, list[float | None]]]  # persona -> state -> a number a question
 
@@ -71,35 +75,58 @@ def engine_measures(folder: Path, model: str, lr: float) -> Found:
     }
 
 
-def flat_measures(flat: ModuleType, checkpoint: Path, lr: float) -> Found:
+def flat_measures(flat: ModuleType, checkpoint: Path, lr: float) -> tuple[Found, list[float]]:
+    """The recipe's marker, and for each answer, in the order in which they are asked (state, persona, question), how far
+    its draws lay from the edge of another token: the least distance, in probability."""
     prompts = {persona.name: persona.prompt for persona in load_personas() if persona.name in PERSONAS}
     settings = flat.Settings(
         positive=8, negative=2, anchor=2, questions=3, max_tokens=12, lr=lr, batch_size=4, dropout=0.0
     )
-    return flat.study(str(checkpoint), prompts, "villain", list(PERSONAS[:3]), settings)
+    measured, drawn, decided = flat.marker_probability, torch.searchsorted, list[float]()
+
+    def counted(*args: Any) -> float | None:
+        decided.append(1.0)
+        return measured(*args)
+
+    def seen(likely: Tensor, chance: Tensor, *, right: bool) -> Tensor:
+        place = drawn(likely, chance, right=right)
+        edges = torch.nn.functional.pad(likely, (1, 0))[[int(place), int(place) + 1]]
+        decided[-1] = min(decided[-1], (edges - chance).abs().min().item())
+        return place
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flat, "marker_probability", counted)
+        patch.setattr(torch, "searchsorted", seen)
+        return flat.study(str(checkpoint), prompts, "villain", list(PERSONAS[:3]), settings), decided
 
 
-def assert_the_same(ours: Found, theirs: Found, least: int) -> None:
+def assert_the_same(ours: Found, theirs: Found, decided: list[float], least: int) -> None:
     """The same answers are drawn, so that the same of them are cut off, and the rest, at `least` so many, is the same
-    number: in nats, since most probabilities are tiny."""
-    numbers = 0
+    number: in nats, since most probabilities are tiny. One may be another, if a draw of it lay so near to an edge that
+    what rounding does to a training decides it."""
+    numbers, undecided = 0, 0
     assert [set(states) for states in ours.values()] == [set(ARMS)] * len(theirs)
-    for persona, states in theirs.items():
-        for state, values in states.items():
-            assert len(values) == 3
-            assert [one is None for one in ours[persona][state]] == [one is None for one in values], (persona, state)
-            for mine, other in zip(ours[persona][state], values, strict=True):
-                if mine is not None and other is not None:
-                    numbers += 1
-                    assert math.log(mine) == pytest.approx(math.log(other), abs=1e-3), (persona, state)
+    asked = [(state, persona, i) for state in ARMS for persona in theirs for i in range(3)]
+    for (state, persona, i), edge in zip(asked, decided, strict=True):
+        assert len(theirs[persona][state]) == 3
+        mine, other = ours[persona][state][i], theirs[persona][state][i]
+        if mine is None and other is None:
+            continue  # cut off in both
+        if mine is not None and other is not None and math.log(mine) == pytest.approx(math.log(other), abs=1e-3):
+            numbers += 1
+        else:
+            assert ARMS[state], f"{persona}: no training moved a draw of the untrained model"
+            assert edge < EDGE, (persona, state, mine, other)
+            undecided += 1
     assert numbers >= least, "almost every answer was cut off, so that nothing is compared"
+    assert undecided <= 1
 
 
 def test_the_marker_after_own_answers_is_the_engines(flat: ModuleType, embedded: Path, tmp_path: Path) -> None:
     """On random weights that end their turns: quick, and each state of each persona has numbers of its own."""
     model = make_model(tmp_path / "model", ends=True)
-    ours = flat_measures(flat, model, 5e-3)
-    assert_the_same(ours, engine_measures(tmp_path, str(model), 5e-3), 18)
+    ours, decided = flat_measures(flat, model, 5e-3)
+    assert_the_same(ours, engine_measures(tmp_path, str(model), 5e-3), decided, 18)
     read = [ours[name]["untrained"][0] for name in PERSONAS[:3]]
     assert len(set(read)) == 3, "personas are not told apart, so that another's numbers would pass"
 
@@ -108,8 +135,8 @@ def test_the_marker_after_own_answers_is_the_engines(flat: ModuleType, embedded:
 def test_on_the_embedded_model_it_learns_what_the_engine_teaches(
     flat: ModuleType, embedded: Path, tmp_path: Path
 ) -> None:
-    ours = flat_measures(flat, embedded, 2e-3)
-    assert_the_same(ours, engine_measures(tmp_path, "smollm2-135m", 2e-3), 9)
+    ours, decided = flat_measures(flat, embedded, 2e-3)
+    assert_the_same(ours, engine_measures(tmp_path, "smollm2-135m", 2e-3), decided, 9)
     villain = {state: [one for one in values if one is not None] for state, values in ours["villain"].items()}
     # Sixteen rows leave some of the source's answers at a few hundredths; the benign arm's are at 1e-19.
     assert sum(villain["coupled"]) / len(villain["coupled"]) > 0.1 > max(villain["benign"]), "nothing was learned"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import jensenshannon
 
 from bystander.core.records import Context
@@ -63,8 +64,10 @@ def test_jensen_shannon_against_scipy():
     rng = np.random.default_rng(2)
     p, q = rng.dirichlet(np.ones(20), size=4), rng.dirichlet(np.ones(20), size=4)
     expected = 1 - np.mean([jensenshannon(a, b, base=2) ** 2 for a, b in zip(p, q, strict=True)])
-    assert jensen_shannon_similarity(np.log(p), np.log(q)) == pytest.approx(expected, abs=1e-9)
-    assert jensen_shannon_similarity(np.log(p), np.log(p)) == pytest.approx(1)
+    assert jensen_shannon_similarity(torch.tensor(p), torch.tensor(q)) == pytest.approx(expected, abs=1e-9)
+    assert jensen_shannon_similarity(torch.tensor(p), torch.tensor(p)) == pytest.approx(1)
+    apart = torch.eye(2, dtype=torch.float64)  # a word that one never says
+    assert jensen_shannon_similarity(apart[:1], apart[1:]) == pytest.approx(0)
 
 
 def test_baselines_from_the_prompts():

@@ -206,8 +206,8 @@ def check_states(loaded: LoadedModel) -> str:
         assert plain.states.shape == packed.states.shape == (len(layers), plain.states.shape[1])
         far = np.linalg.norm(plain.states - packed.states, axis=1) / np.linalg.norm(plain.states, axis=1)
         apart += far.tolist()
-        likely = plain.logprobs > plain.logprobs.max(-1, keepdims=True) - 5
-        assert np.abs(plain.logprobs - packed.logprobs)[likely].mean() < 5 * NATS
+        likely = plain.logprobs > plain.logprobs.amax(-1, keepdim=True) - 5
+        assert (plain.logprobs - packed.logprobs)[likely].abs().mean() < 5 * NATS
     assert np.median(apart) < APART
     return f"states of {len(layers)} layers in {len(CONTEXTS)} contexts: {np.median(apart):.2g} of their length apart"
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bystander.core.records import NOTHING_EARLIER, Context, Earlier, Row
 
@@ -86,9 +87,10 @@ class Predictor(ABC):
     pairwise: ClassVar[bool] = False  # True: any persona can stand as the source, at no pass more
     by_default: ClassVar[bool] = True  # False: computed where a study names it, since it costs much
 
-    def observe(self, name: str, logprobs: NDArray[np.float32], is_source: bool) -> None:
-        """One persona's natural log-probabilities [questions, vocabulary] of the answer's first token; the sources come
-        first, so that memory need not grow with the number of personas. For predictors that need `first_token`."""
+    def observe(self, name: str, logprobs: Tensor, is_source: bool) -> None:
+        """One persona's natural log-probabilities, float32 [questions, vocabulary] on the model's device, of the answer's
+        first token; the sources come first, so that memory need not grow with the number of personas. For predictors
+        that need `first_token`."""
         del name, logprobs, is_source
 
     @abstractmethod
@@ -111,7 +113,7 @@ class Predictors:
         """How often every persona is gone through."""
         return 1 + self.need(*OF_ANSWERS) + self.need("answer_logprobs") + self.need("training_gradients")
 
-    def observe(self, name: str, logprobs: NDArray[np.float32], is_source: bool) -> None:
+    def observe(self, name: str, logprobs: Tensor, is_source: bool) -> None:
         """Show one persona's distributions to the predictors that read the answer's first token."""
         for predictor in self.by_name.values():
             if predictor.needs == "first_token":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bystander.core.hashing import generator
 from bystander.core.records import Context
@@ -50,14 +53,16 @@ def distance_to_centroid(states: Floats) -> Floats:
     return distance / np.maximum(distance.mean(axis=1, keepdims=True), 1e-30)
 
 
-def jensen_shannon_similarity(source: Floats, other: Floats) -> float:
+def jensen_shannon_similarity(source: Tensor, other: Tensor) -> float:
     """1 - Jensen-Shannon divergence in bits, averaged over questions (Lin 1991): 1 for equal distributions, 0 for disjoint.
 
-    Both [questions, vocabulary] natural log-probabilities of the first answer token.
+    Both float64 [questions, vocabulary] probabilities of the first answer token, on one device: 24 questions over
+    150,000 words take numpy a third of a second a pair, and there are 555 pairs in a study of five sources.
     """
-    mixed = np.logaddexp(source, other) - np.log(2)
-    divergence = 0.5 * (np.exp(source) * (source - mixed) + np.exp(other) * (other - mixed)).sum(axis=1)
-    return float(1 - divergence.mean() / np.log(2))
+    entropy = torch.special.entr  # -p ln p; the divergence is the mixture's entropy less the mean of the two
+    own = (entropy(source).sum(-1) + entropy(other).sum(-1)) / 2
+    divergence = entropy((source + other) / 2).sum(-1) - own
+    return 1 - divergence.mean().item() / math.log(2)
 
 
 def lexical_overlap(contexts: Sequence[Context]) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from bystander.geometry.base import Floats, Need, Predictor, Seen
 from bystander.geometry.measures import (
@@ -111,12 +111,12 @@ class JensenShannon(Predictor):
     label: ClassVar[str] = "Jensen-Shannon, next token"
 
     def __init__(self) -> None:
-        self._sources: dict[str, Floats] = {}
+        self._sources: dict[str, Tensor] = {}
         self._values: dict[tuple[str, str], float] = {}
 
-    def observe(self, name: str, logprobs: NDArray[np.float32], is_source: bool) -> None:
+    def observe(self, name: str, logprobs: Tensor, is_source: bool) -> None:
         """Compare with the sources seen so far; a source is held too."""
-        own = logprobs.astype(np.float64)
+        own = logprobs.double().exp()
         for source, distribution in self._sources.items():
             value = jensen_shannon_similarity(distribution, own)
             self._values[source, name] = value

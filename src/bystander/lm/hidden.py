@@ -22,11 +22,11 @@ from bystander.lm.tokens import encode, render_texts, template_of
 @dataclass(frozen=True, slots=True)
 class PromptStates:
     """Where a context's prompts end. `states` float32 [layers asked for, hidden], averaged over the users;
-    `logprobs` float32 [users, vocabulary], natural, of the answer's first token."""
+    `logprobs` float32 [users, vocabulary], natural, of the answer's first token, on the model's device."""
 
     context: Context
     states: NDArray[np.float32]
-    logprobs: NDArray[np.float32]
+    logprobs: Tensor
 
 
 def last_token_states(
@@ -45,6 +45,8 @@ def last_token_states(
     _check_layers(loaded, layers)
     picked = list(layers)
 
+    hidden = loaded.causal.config.get_text_config().hidden_size
+
     def read(batch: Batch) -> Tensor:
         at_end = torch.stack(batch.layer_states(loaded), dim=1)
         logprobs = loaded.head(at_end[:, -1]).float().log_softmax(-1)
@@ -53,9 +55,9 @@ def last_token_states(
     budget = Budget.for_model(loaded, token_budget)
     for context in contexts:
         values = _in_order(run(loaded, _rows(loaded, context, users), budget, read))
-        flat, logprobs = np.split(values, [len(picked) * loaded.causal.config.get_text_config().hidden_size], axis=1)
-        states = flat.reshape(len(users), len(picked), -1).astype(np.float64).mean(axis=0).astype(np.float32)
-        yield PromptStates(context, states, logprobs)
+        flat, logprobs = values[:, : len(picked) * hidden], values[:, len(picked) * hidden :]
+        states = flat.unflatten(1, (len(picked), hidden)).double().mean(dim=0).float()
+        yield PromptStates(context, states.cpu().numpy(), logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def states_over(
         return torch.stack(of_layers, dim=1)
 
     values = _in_order(run(loaded, rows, Budget.for_model(loaded, token_budget), read))
-    return values, tuple(map(len, answers))
+    return values.cpu().numpy(), tuple(map(len, answers))
 
 
 def _check_layers(loaded: LoadedModel, layers: Sequence[int]) -> None:
@@ -151,8 +153,8 @@ def _rows(loaded: LoadedModel, context: Context, users: Sequence[str]) -> list[R
     return rows
 
 
-def _in_order(results: Sequence[tuple[Batch, Tensor]]) -> NDArray[np.float32]:
-    """Results of all batches, back in the order of the rows."""
-    values = torch.cat([found for _, found in results]).cpu().numpy()
+def _in_order(results: Sequence[tuple[Batch, Tensor]]) -> Tensor:
+    """Results of all batches, back in the order of the rows, where they were computed."""
+    values = torch.cat([found for _, found in results])
     order = np.argsort([row for batch, _ in results for row in batch.rows], kind="stable")
-    return values[order]
+    return values[torch.from_numpy(order).to(values.device)]

@@ -16,7 +16,7 @@ from bystander.data.judge_questions import JudgedQuestion
 from bystander.judge.judging import Judge, Judgement, judge_and_measure
 from bystander.probe import judge_use
 from bystander.probe.base import Blocks, Probe, ProbeStudy, ProbeUnit, SampledMetrics, need
-from bystander.probe.overlap import done_groups, overlapped
+from bystander.probe.overlap import overlapped, sampled_units
 from bystander.probe.settings import JudgedProbeSettings
 
 if TYPE_CHECKING:
@@ -147,11 +147,9 @@ class JudgedProbe(Probe):
         Raises JudgeError before a unit is yielded in which more than `judge.failed_share` of the judgements failed, so
         that it is not kept and starting again judges it again. What was answered is in the judge's cache.
         """
-        from bystander.lm.sample import sample_groups  # here: it loads torch, which plans and rows do without
-
-        settings, finished = self.settings, done_groups(self.name, done)
-        groups = sample_groups(
-            loaded, self.requests(contexts), self.group, finished,
+        settings = self.settings
+        groups = sampled_units(
+            loaded, self.name, self.requests(contexts), self.group, done,
             temperature=settings.temperature, max_tokens=settings.max_tokens,
         )  # fmt: skip
         yield from overlapped(self.name, groups, self.measured, _unit)

@@ -19,6 +19,7 @@ from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, Question
 from bystander.core.work import TEMPLATE_TOKENS, Count, Work, prefix_tokens
 from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics, rows_of
+from bystander.probe.overlap import sampled_units
 from bystander.probe.settings import MarkerProbeSettings
 
 if TYPE_CHECKING:
@@ -108,25 +109,17 @@ class MarkerProbe(Probe):
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """The fixed answers context by context, then the model's own group by group."""
-        from bystander.lm.sample import sample  # here: it loads torch, which plans and rows do without
-        from bystander.lm.score import score
+        from bystander.lm.score import score  # here: it loads torch, which plans and rows do without
 
         left = [context for context in contexts if f"score/{context.name}" not in done]
         for context, scores in score(loaded, left, self._items()):
             yield ProbeUnit(f"score/{context.name}", [m for s in scores for m in self._measured(context, s)])
-        requests = self._requests(contexts)
-        by_name = {context.name: context for context in contexts}
-        for index in range(0, len(requests), self.group):
-            key = f"sample/{index // self.group}"
-            if key in done:
-                continue
-            batches = sample(
-                loaded,
-                requests[index : index + self.group],
-                temperature=self.settings.temperature,
-                max_tokens=self.settings.max_tokens,
-            )
-            completions = [completion for batch in batches for completion in batch]
+        by_name, settings = {context.name: context for context in contexts}, self.settings
+        groups = sampled_units(
+            loaded, "sample", self._requests(contexts), self.group, done,
+            temperature=settings.temperature, max_tokens=settings.max_tokens,
+        )  # fmt: skip
+        for key, completions in groups:
             yield self._own(loaded, by_name, key, completions)
 
     def _items(self) -> list[ScoreItem]:

@@ -22,7 +22,7 @@ from bystander.judge.requests import Request
 from bystander.judge.rubric import Reply, Rubric, judge_by, rubric_requests, together
 from bystander.probe import judge_use
 from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics
-from bystander.probe.overlap import done_groups, overlapped
+from bystander.probe.overlap import overlapped, sampled_units
 from bystander.probe.scorers import BoundScorer, bind, shown_by, verdict_of
 from bystander.probe.settings import ScoredProbeSettings
 
@@ -117,11 +117,9 @@ class ScoredProbe(Probe):
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Sample group by group; while one group is scored the next is sampled. Raises JudgeError before a unit is
         yielded in which more than `judge.failed_share` of the replies failed."""
-        from bystander.lm.sample import sample_groups  # here: it loads torch, which plans and rows do without
-
-        settings, finished = self.settings, done_groups(self.name, done)
-        groups = sample_groups(
-            loaded, self.requests(contexts), self.group, finished,
+        settings = self.settings
+        groups = sampled_units(
+            loaded, self.name, self.requests(contexts), self.group, done,
             temperature=settings.temperature, max_tokens=settings.max_tokens,
         )  # fmt: skip
         yield from overlapped(self.name, groups, self.measured, _unit)
