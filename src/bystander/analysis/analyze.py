@@ -24,7 +24,7 @@ from bystander.analysis.tables.captured import captured_row, groups_of
 from bystander.analysis.tables.checks import check_rows, counted
 from bystander.analysis.tables.dose import dose_rows
 from bystander.analysis.tables.equivalence import equivalence_rows
-from bystander.analysis.tables.evolution import evolution_rows, quintile_rows, trajectories
+from bystander.analysis.tables.evolution import evolution_rows, quintile_rows, quintiles_of, similarity_of, trajectories
 from bystander.analysis.tables.groups import category_rows, role_rows
 from bystander.analysis.tables.half_captured import CapturedSource, with_halves
 from bystander.analysis.tables.leakage import leakage_rows, unit_estimates
@@ -179,11 +179,13 @@ def add_over_time(
     watched = [(step, whole if pairs.one_end and step == steps[-1] else list(pairs.grids(step))) for step in steps]
     found = trajectories(watched)
     for trajectory in found:
-        rows.evolution += evolution_rows(trajectory, similarities, known, settings)
-        timed = dynamics_rows(trajectory, similarities, known, settings)
+        similarity = similarity_of(trajectory, similarities, settings)
+        fifth = quintiles_of(trajectory, similarity, settings)
+        rows.evolution += evolution_rows(trajectory, similarity, fifth, known, settings)
+        timed = dynamics_rows(trajectory, similarity, known)
         rows.dynamics += timed
         rows.timing_correlation += timing_correlation_rows(trajectory, timed, settings)
-        rows.quintiles += quintile_rows(trajectory, similarities, settings)
+        rows.quintiles += quintile_rows(trajectory, fifth)
     coupled = [one for one in found if not is_control(*one.last.outcome) and one.last.training.arm != BENIGN]
     rows.dose, rows.matched_dose = dose_rows(coupled, settings)
 

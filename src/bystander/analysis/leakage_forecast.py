@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bystander.analysis.leakage_fit import BASELINES, FEATURE_OF, Baseline, LeakageFit, SkillNumbers, finite, skill_over_each
+from bystander.analysis.leakage_fit import (
+    BASELINES,
+    FEATURE_OF,
+    Baseline,
+    LeakageFit,
+    SkillNumbers,
+    finite,
+    skill_over_each,
+)
 from bystander.analysis.leakage_sources import SourceContexts, off_scale, on_scale
 from bystander.analysis.stats.forecast_skill import ranks_within
 from bystander.analysis.stats.leakage_model import LeakageModel

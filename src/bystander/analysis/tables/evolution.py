@@ -111,9 +111,7 @@ def similarity_of(
     return {} if settings.layer is None else similarities.to(source, settings.method, settings.layer)
 
 
-def quintiles_of(
-    trajectory: Trajectory, similarity: Mapping[str, float], settings: AnalysisSettings
-) -> dict[str, int]:
+def quintiles_of(trajectory: Trajectory, similarity: Mapping[str, float], settings: AnalysisSettings) -> dict[str, int]:
     """Fifth of similarity, 1 to 5, of each held-out bystander measured at every checkpoint."""
     last = trajectory.last
     chosen = set(np.array(last.names, dtype=object)[last.bystanders(settings.bystander_roles)])

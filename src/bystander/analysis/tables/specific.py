@@ -49,7 +49,10 @@ def among_all(similarities: SimilarityTable, source: str, names: Names) -> Among
     methods: dict[str, tuple[list[int], PseudoSources]] = {}
     for method in dict.fromkeys(name for name, _ in predictors):
         rows = [index for index, (name, _) in enumerate(predictors) if name == method]
-        methods[method] = [predictors[index][1] for index in rows], pseudo_sources(square[rows], place[source], bystanders)
+        methods[method] = (
+            [predictors[index][1] for index in rows],
+            pseudo_sources(square[rows], place[source], bystanders),
+        )
     return AmongAll(tuple(everyone), tuple(place[name] for name in names), methods)
 
 

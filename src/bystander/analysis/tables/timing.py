@@ -97,9 +97,7 @@ def timing(checkpoints: Floats, leakage: Floats, errors: Floats) -> Timing:
     )
 
 
-def dynamics_rows(
-    trajectory: Trajectory, similarity: Mapping[str, float], known: Covariates
-) -> list[DynamicsRow]:
+def dynamics_rows(trajectory: Trajectory, similarity: Mapping[str, float], known: Covariates) -> list[DynamicsRow]:
     """Timing of every persona measured at every checkpoint. Empty where only one checkpoint was measured. `similarity`
     from `evolution.similarity_of`."""
     if len(trajectory.checkpoints) < 2:
