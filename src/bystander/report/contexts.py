@@ -47,9 +47,11 @@ def _what(headline: HeadlineOutcome) -> str:
 def _part(numbers: QuotedNumbers, headline: HeadlineOutcome, row: Mapping[str, object]) -> Markup:
     form, record = unit_of(headline.probe, headline.metric), str(row["record"])
     trained = TRAINED.get(str(row["role"]), "")
-    return Markup("{} {} → {} (leakage {} {}{})").format(
+    start = "before" if row["before"] is not None or row["benign"] is None else "benign"
+    return Markup("{} {}{} → {} (leakage {} {}{})").format(
         MEANS[str(row["context"])],
-        numbers.number(record, "before", form),
+        "(benign arm) " if start == "benign" else "",
+        numbers.number(record, start, form),
         numbers.number(record, "after", form),
         numbers.number(record, "leakage", form),
         numbers.interval(record, "low", "high", form),

@@ -88,8 +88,11 @@ def _reached(numbers: Numbers, what: str) -> bool:
 
 def _of_tables(analysis: Analysis) -> Iterator[str]:
     refused = analysis.checks.filter((pl.col("status") != "ok") & ~pl.col("control").fill_null(False))
-    if refused.height:
+    untrained = pl.col("source").fill_null("") == ""
+    if refused.filter(~untrained).height:
         yield "too many items failed in some outcomes, which were refused: the checks name them; probe those again"
+    elif refused.height:
+        yield "too many answers of the untrained model failed or were cut off, so that change from it is not known: longer answers (max_tokens) would show it"
     if _any(analysis.similarity_correlation.filter(pl.col("arm") != "benign"), "flagged"):  # it stands for the baseline
         yield "the change goes with where personas stood before training: a `benign` arm would part the two"
     if _any(analysis.leakage_ratio, "saturated"):

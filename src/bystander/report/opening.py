@@ -68,24 +68,28 @@ def _trained(
 
 
 def _lead(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
-    """The source's level untrained and trained, and how many held-out personas were captured."""
-    own = headline.rows(analysis.leakage).filter(
-        (pl.col("role") == "source") & pl.col("before").is_not_null() & pl.col("after").is_not_null()
+    """The source's level untrained and trained, and how many held-out personas were captured. Where the untrained answers
+    have no level (cut off before they ended), the benign arm's stands for it."""
+    own = headline.rows(analysis.leakage).filter((pl.col("role") == "source") & pl.col("after").is_not_null())
+    start = next((one for one in ("before", "benign") if own[one].is_not_null().any()), "")
+    rows = (
+        own.filter(pl.col(start).is_not_null()).sort("leakage", "record", nulls_last=True).to_dicts() if start else []
     )
-    rows = own.sort("leakage", "record", nulls_last=True).to_dicts()
     if not rows:
         return None
     form = unit_of(headline.probe, headline.metric)
     metric = metric_of(headline.probe, headline.metric)
     ends = rows if len(rows) == 1 else [rows[0], rows[-1]]
+    said = "went {}" if start == "before" else "is {}"
+    level = "from {} to {}{}" if start == "before" else "{1}{2}, in the benign arm {0}"
     levels = [
-        Markup("from {} to {}{}").format(
-            numbers.number(row["record"], "before", form), numbers.number(row["record"], "after", form),
+        Markup(level).format(
+            numbers.number(row["record"], start, form), numbers.number(row["record"], "after", form),
             Markup(" in {}").format(prose(readable(str(row["source"])))) if len(ends) > 1 else "",
         )
         for row in ends
     ]  # fmt: skip
-    return Markup("The source's {} went {}; {}.").format(
+    return Markup("The source's {} " + said + "; {}.").format(
         metric.short if metric else readable(headline.metric), Markup(", and ").join(levels),
         _captured(analysis, numbers, headline),
     )  # fmt: skip

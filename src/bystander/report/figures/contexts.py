@@ -24,7 +24,8 @@ def value_title(headline: HeadlineOutcome) -> str:
 def before_after(
     frame: pl.DataFrame, headline: HeadlineOutcome, names: Sequence[str], *, least: int = 120
 ) -> alt.FacetChart:
-    """A line a context or persona from its value before training (hollow) to that after (filled); a panel per source."""
+    """A line a context or persona from its value untrained, else in the benign arm (hollow), to that after training
+    (filled); a panel per source."""
     single = len(shared.sources(frame)) == 1
     base = alt.Chart(frame).transform_filter(shared.of_arm())
     title = value_title(headline)
@@ -32,7 +33,8 @@ def before_after(
     y = alt.Y("name:N", sort=frame["name"].unique(maintain_order=True).to_list(), title=None, axis=axis)
     tooltip = [
         alt.Tooltip("persona:N", title="context"),
-        alt.Tooltip("before:Q", title="before training", format=".3~r"),
+        alt.Tooltip("since:N", title="line begins at"),
+        alt.Tooltip("start:Q", title="there", format=".3~r"),
         alt.Tooltip("after:Q", title="after training", format=".3~r"),
         alt.Tooltip("leakage:Q", title="leakage", format="+.3~r"),
         *shared.interval_tooltip("+.3~r"),
@@ -41,9 +43,9 @@ def before_after(
     ]
     color = shared.role_color(frame)
     x = alt.X("after:Q", title=title if single else None, axis=shared.value_axis(5))
-    line = base.mark_rule(strokeWidth=2, tooltip=None).encode(x="before:Q", x2="after:Q", y=y, color=color)
+    line = base.mark_rule(strokeWidth=2, tooltip=None).encode(x="start:Q", x2="after:Q", y=y, color=color)
     ring = base.mark_point(size=44, filled=False, strokeWidth=2, opacity=1, tooltip=None).encode(
-        x="before:Q", y=y, color=color
+        x="start:Q", y=y, color=color
     )
     dot = base.mark_point(size=60, filled=True, opacity=1, tooltip=True).encode(x=x, y=y, color=color, tooltip=tooltip)
     chart = shared.layered(line, ring, dot, width=420 if single else 150, height=alt.Step(ROW))

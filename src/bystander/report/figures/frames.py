@@ -132,9 +132,17 @@ def contexts(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]
     """One row per context beside the personas x arm, with its value before and after."""
     rows = beside(of_arms(analysis.leakage, headline, names)).filter(pl.col("leakage").is_not_null())
     trained = pl.when(pl.col("role") == "held-out").then(pl.lit("no")).otherwise(pl.col("role"))
-    columns = ["record", "source", "arm", "persona", "context", "role", "trained", "before", "after", "leakage", "low",
-               "high"]  # fmt: skip
-    return shown(_spaced(rows.with_columns(trained.alias("trained")).select(columns)))
+    return shown(_spaced(from_to(rows.with_columns(trained.alias("trained")))))
+
+
+def from_to(rows: pl.DataFrame) -> pl.DataFrame:
+    """What a figure of levels draws. A line begins at the level untrained; where no unit has one, since answers
+    of the untrained model were cut off, at the benign arm's."""
+    nothing = rows["before"].null_count() == rows.height and rows["benign"].null_count() < rows.height
+    start, since = ("benign", "benign arm") if nothing else ("before", "untrained")
+    columns = ["record", "source", "arm", "persona", "context", "role", "trained", "start", "since", "after", "leakage",
+               "low", "high"]  # fmt: skip
+    return rows.with_columns(pl.col(start).alias("start"), pl.lit(since).alias("since")).select(columns)
 
 
 def levels(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) -> pl.DataFrame:
@@ -157,9 +165,7 @@ def levels(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) 
     kept = rows.filter(own | pl.col("persona").is_in(list(order)))
     place = pl.when(own).then(0).otherwise(pl.col("persona").replace_strict(order, default=0, return_dtype=pl.Int64))
     kept = kept.with_columns(place.alias("place"), pl.col("role").alias("trained")).sort("place", maintain_order=True)
-    columns = ["record", "source", "arm", "persona", "context", "role", "trained", "before", "after", "leakage", "low",
-               "high"]  # fmt: skip
-    found = shown(_spaced(kept.select(columns)))
+    found = shown(_spaced(from_to(kept)))
     return (
         found.with_columns(pl.when(own).then(pl.lit("the source")).otherwise("name").alias("name"))
         if several
