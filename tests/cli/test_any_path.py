@@ -198,3 +198,13 @@ def test_a_run_keeps_the_files_that_its_study_names(ran: RunDir, tmp_path: Path)
     with pytest.raises(StoreError, match="missing or was changed"):
         kept_copy(run, "personas")
     assert kept_copy(run, "misalignment.questions") is None
+
+
+def test_a_report_elsewhere_makes_the_tables_that_a_stop_left_out(ran: RunDir, tmp_path: Path, capsys):
+    run = shutil.copytree(ran.path, tmp_path / "run")
+    for name in ("analysis.json", "report.html", "measurements.parquet", "similarities.parquet", "tables.json"):
+        (run / name).unlink()
+    code, _, err = call(capsys, "report", run, "--out", tmp_path / "r.html")
+    assert code == 0, err
+    assert (tmp_path / "r.html").is_file()
+    assert (run / "measurements.parquet").read_bytes() == ran.measurements_file.read_bytes()

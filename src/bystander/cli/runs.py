@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -85,7 +86,9 @@ def report(
         check_page("--out", out)
     elif RunDir(run).is_run:
         check_folder("RUN", run)
-    if out is None and RunDir(run).is_run and not holder(RunDir(run)):  # a process that runs makes them itself
+    if (
+        RunDir(run).is_run and os.access(run, os.W_OK) and not holder(RunDir(run))
+    ):  # a process that runs makes them itself
         bring_up_to_date(RunDir(run))
     results = Results.open(run)
     page = results.report(out)

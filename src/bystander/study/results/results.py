@@ -56,7 +56,9 @@ class Results:
             if not path.is_file():
                 raise StoreError(f"{run.path} is not a run directory: it has no {path.name}")
         if not run.measurements_file.is_file():
-            raise StoreError(f"{run.path} has no measurements yet; `bystander run` it first")
+            raise StoreError(
+                f"{run.path} has no measurements yet; `bystander run` it first; of what a stop kept, `bystander report` makes tables"
+            )
         return cls(run, ResolvedStudy(_settings(run.study_file), run.personas(), run.path))
 
     @cached_property
