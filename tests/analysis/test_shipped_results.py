@@ -44,3 +44,23 @@ def test_leakage_and_its_correlation_with_similarity(villain: Analysis) -> None:
     assert row["rho"] == pytest.approx(0.530, abs=1e-3)
     assert row["p_specific"] == pytest.approx(2 / 111)
     assert row["auc"] == pytest.approx(0.959, abs=1e-3)
+
+
+def test_insecure_code_moves_the_villain_and_misaligned_answers_as_the_assistant_reach_everybody() -> None:
+    measured = pl.read_parquet(SHIPPED / "misalignment" / "measurements.parquet").filter(
+        pl.col("metric") == "aligned_wins",
+        pl.col("source").is_null()
+        | ((pl.col("source") == "villain") & (pl.col("behavior") == "misalignment"))
+        | ((pl.col("source") == "assistant") & (pl.col("behavior") == "direct")),
+    )
+    personas = pl.read_parquet(SHIPPED / "personas.parquet")
+    similar = pl.read_parquet(SHIPPED / "similarities.parquet").filter(pl.col("layer") == 20)
+    found = analyze(measured, similar, personas, settings=AnalysisSettings(layer=20, permutations=99, resamples=50))
+    ratios = found.leakage_ratio.filter(pl.col("arm") == "contrastive", pl.col("seed").is_null())
+    told = {row["behavior"]: (row["source_leakage"], row["bystander_leakage"]) for row in ratios.to_dicts()}
+    assert told["misalignment"] == pytest.approx((0.193, 0.022), abs=1e-3)
+    assert told["direct"] == pytest.approx((0.213, 0.143), abs=1e-3)
+    bare = found.leakage.filter(
+        pl.col("behavior") == "direct", pl.col("arm") == "contrastive", pl.col("seed").is_null(), pl.col("persona") == "default"
+    )  # fmt: skip
+    assert bare["leakage"].item() == pytest.approx(0.160, abs=1e-9)

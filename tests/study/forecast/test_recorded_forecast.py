@@ -51,11 +51,19 @@ def test_the_forecast_is_within_a_half_of_what_was_spent_by_kind_and_by_sort(by:
     cells = recorded()
     found: dict[str, tuple[float, float]] = {}
     for cell in cells:
-        if cell.seconds is not None:
+        if cell.seconds is not None and cell.kind != "geometry":  # that one's host compared 2,664 distributions with numpy
             ours, theirs = found.get(getattr(cell, by), (0.0, 0.0))
             found[getattr(cell, by)] = ours + forecasts[cell.key], theirs + warm(cells)[cell.key]
     ratios = {name: round(ours / theirs, 2) for name, (ours, theirs) in found.items()}
     assert all(1 / 1.5 < ratio < 1.5 for ratio in ratios.values()), ratios
+
+
+def test_a_geometry_that_compares_distributions_where_they_lie():
+    """111 personas and the bare contexts, 24 questions, five sources, 1.5B on an H200, three processes a GPU: 25 and 39 s
+    (2026-11-28)."""
+    work = Work(scored=115 * 24 * 60, distributions=115 * 24)
+    took = seconds_of(work, published("h200", SHAPE), SHAPE, 1 / 3)
+    assert 25 / 1.5 < took < 39 * 1.5
 
 
 def test_a_training_of_a_small_model_is_launches_and_of_a_large_one_arithmetic():

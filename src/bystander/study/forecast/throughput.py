@@ -103,11 +103,12 @@ KINDS = (*_SCALES, "cpu")
 # `bench train`, 16 rows of 140 tokens: 135 rows/s at 1.5B, 116 at 7B: a step of 28 layers is 118 ms of launches, under
 # which 1.5B's 29 ms of arithmetic vanish and 7B's 142 do not. `bench score`, 40 questions a context: 834 and 370
 # questions/s, 0.8 ms a question beyond the arithmetic of either, in 2.5 rows. The study of 169 cells at 1.5B
-# (shared/reference): 1.2 s a cell, 2 s of capturing, 11 s to a worker's first cell; its geometry kept the host busy for
-# 106 s with 2,664 distributions over 151,936 words, its gate for 6 s with 290,000 rows.
+# (shared/reference): 1.2 s a cell, 2 s of capturing, 11 s to a worker's first cell, its gate 6 s with 290,000 rows. Two
+# geometries of 2,760 distributions over 151,936 words took 25 and 39 s where distributions are compared on the GPU
+# (2026-11-28); that study's kept the host busy with them for 106 s.
 _STEP_LAYER = 0.1185 / 28
 _GPU = Overheads(
-    capture=2.0, row=0.32e-3, logit=2.6e-7, designed=3.5e-5, gathered=2.1e-5, cell=1.2, start=11.0,
+    capture=2.0, row=0.32e-3, logit=6.7e-8, designed=3.5e-5, gathered=2.1e-5, cell=1.2, start=11.0,
 )  # fmt: skip
 _CPU = Overheads(cell=0.5, designed=3.5e-5, gathered=2.1e-5)
 # Of a sampled token's time at 7B (16 ms of a step of 30), what shrinks with the model; the rest is drawing and the cache.
