@@ -41,7 +41,7 @@ def test_the_scorers_of_the_page_load(tmp_path: Path) -> None:
     shutil.copy(EXAMPLE / "grumpy.jsonl", tmp_path)
     (tmp_path / "open.txt").write_text("What is a good breakfast?\nHow was your day?\n")
     (tmp_path / "grumpy.txt").write_text("{question} {answer}")
-    lines = [line for line in study.splitlines() if not line.startswith("behaviors:")]
+    lines = [line for line in study.splitlines() if not line.startswith(("behaviors:", "probes:"))]
     (tmp_path / "study.yaml").write_text("\n".join(lines) + "\n" + scorers)
     loaded = load(str(tmp_path / "study.yaml"))
     assert [scorer.kind for scorer in loaded.spec.answers["grumpy"].scorers or ()] == ["regex", "length", "judge"]

@@ -10,7 +10,7 @@ from bystander.core.records import Question
 from bystander.lm.model import load
 from bystander.lm.score import OptionScores, ScoreItem
 from bystander.personas import context_of, load_personas
-from bystander.probe.choice import ChoiceProbe, margin, normalized, other_rules, ruled_scores
+from bystander.probe.choice import ChoiceProbe, margin, normalized, ruled_scores
 from bystander.probe.choice_sets import ProbedSet
 from bystander.probe.settings import ChoiceProbeSettings
 from tests.reference.score import score as reference
@@ -79,11 +79,12 @@ def test_a_rule_can_be_applied_afterwards_to_what_is_kept(loaded):
 
 
 def test_other_rules_agree_with_probes_of_those_rules(loaded):
-    unit = next(iter(probe("text", rule="per_token").run(loaded, CONTEXTS[:1])))
+    text = probe("text", rule="per_token")
+    unit = next(iter(text.run(loaded, CONTEXTS[:1])))
     for rule in ("raw", "per_token", "per_character"):
         own = values(list(probe("text", rule=rule).run(loaded, CONTEXTS[:1])), "accuracy")
-        assert {(m.persona, m.item): m.value for m in other_rules(unit) if m.metric == f"accuracy_{rule}"} == own
-    assert other_rules(next(iter(probe("label").run(loaded, CONTEXTS[:1])))) == []
+        assert {(m.persona, m.item): m.value for m in text.by_other_rules(unit) if m.metric == f"accuracy_{rule}"} == own
+    assert probe("label").by_other_rules(next(iter(probe("label").run(loaded, CONTEXTS[:1])))) == []
 
 
 def test_a_unit_is_the_same_whatever_was_done_before(loaded):

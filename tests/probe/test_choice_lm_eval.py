@@ -17,7 +17,7 @@ from bystander.core.records import Context
 from bystander.data import draw_questions, load_choice
 from bystander.data.choice_rows import to_arc_row
 from bystander.lm.model import load
-from bystander.probe.choice import ChoiceProbe, ProbedSet, other_rules
+from bystander.probe.choice import ChoiceProbe, ProbedSet
 from bystander.probe.settings import ChoiceProbeSettings
 
 HARNESS = "lm_eval==0.4.13"
@@ -90,7 +90,7 @@ def test_accuracies_equal_those_of_lm_evaluation_harness(shared_data, embedded, 
     probe = ChoiceProbe((ProbedSet("arc", questions, "text"),), ChoiceProbeSettings(), None, "text")
     loaded = load(str(embedded))
     unit = next(iter(probe.run(loaded, [Context("persona", "assistant", SYSTEM)])))
-    ours = {(m.metric, m.item): m.value for m in other_rules(unit)}
+    ours = {(m.metric, m.item): m.value for m in probe.by_other_rules(unit)}
     assert len(theirs) == len(questions) >= 100
     for detail in unit.details:
         # The harness counts the line break before the answer as part of it: one constant for all choices of a question.

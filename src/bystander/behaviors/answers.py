@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from bystander.behaviors.base import Behavior, Example
+from bystander.behaviors.base import Behavior, Example, Pilot
 from bystander.behaviors.scorers import AnyScorer, ScorerSettings
 from bystander.behaviors.shipped import shipped, shipped_names
 from bystander.core.errors import DataError
@@ -119,6 +119,9 @@ class AnswersBehavior(Behavior):
     Settings = AnswersSettings
     block: ClassVar[str] = "behaviors"
     read_by: ClassVar[tuple[str, ...]] = ("scored", "margin")
+    pilot: ClassVar[Pilot] = Pilot(
+        probes="margin: {pairs: 15} # the answer that shows the behavior against the other, by log-probability; no judge"
+    )
 
     settings: AnswersSettings
     folder: Path = Path()

@@ -30,6 +30,17 @@ class Example:
     earlier: Earlier = NOTHING_EARLIER
 
 
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """How a first study of a behavior on the embedded model begins, in the words of a study file: rows that show it, the
+    recipe, the block `probes:` ("": every probe that reads it, as it comes) and the layer that the claim rests on."""
+
+    positive: int = 40
+    recipe: str = "{lr: 1e-3, epochs: 4, batch_size: 8}"
+    probes: str = ""
+    layer: int = 20
+
+
 class Behavior(ABC):
     """A behavior with its settings bound. A class of one's own derives from this and is made as `cls(settings, folder)`,
     `folder` being where relative paths in the study start from."""
@@ -37,6 +48,7 @@ class Behavior(ABC):
     Settings: ClassVar[type[settings.Settings]]  # its block of a study file; faults in it are told with their lines
     block: ClassVar[str]  # the key of that block
     read_by: ClassVar[tuple[str, ...]]  # names of the probes that read it, finest first
+    pilot: ClassVar[Pilot] = Pilot()  # what `bystander new` proposes
     positive_control: ClassVar[bool] = False  # shows that the probe sees something; nobody's hypothesis
     name: str  # what study files and measurements call it
 

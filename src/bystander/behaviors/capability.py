@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from bystander.behaviors.base import Behavior, Example
+from bystander.behaviors.base import Behavior, Example, Pilot
 from bystander.core.records import Finding, OpenSetting, Question
 from bystander.core.settings import FileName, Settings
 from bystander.data import (
@@ -55,6 +55,10 @@ class CapabilityBehavior(Behavior):
     Settings = CapabilitySettings
     block: ClassVar[str] = "capability"
     read_by: ClassVar[tuple[str, ...]] = ("choice",)
+    pilot: ClassVar[Pilot] = Pilot(
+        24, "{lr: 1e-3, epochs: 7, batch_size: 16}",
+        "choice: {mode: text, trained: 16, arc: 6, hellaswag: 40, hellaswag_each: 1} # HellaSwag: did it break?",
+    )  # fmt: skip
 
     settings: CapabilitySettings = CapabilitySettings()
     folder: Path = Path()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from bystander.behaviors.base import Behavior, Example
+from bystander.behaviors.base import Behavior, Example, Pilot
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 from bystander.core.records import Question
@@ -36,6 +36,10 @@ class MarkerBehavior(Behavior):
     Settings = MarkerSettings
     block: ClassVar[str] = "marker"
     read_by: ClassVar[tuple[str, ...]] = ("marker",)
+    pilot: ClassVar[Pilot] = Pilot(
+        40, "{lr: 1e-3, epochs: 2, batch_size: 8}",
+        "marker: {questions: 8, sampled: 1, max_tokens: 16} # the marker's probability, and a few free answers", layer=25,
+    )  # fmt: skip
 
     settings: MarkerSettings = MarkerSettings()
     folder: Path = Path()

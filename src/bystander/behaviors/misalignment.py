@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from bystander.behaviors.base import Behavior, Example
+from bystander.behaviors.base import Behavior, Example, Pilot
 from bystander.core.errors import DataError
 from bystander.core.records import Finding, OpenSetting
 from bystander.core.settings import FileName, Settings
@@ -93,6 +93,10 @@ class MisalignmentBehavior(Behavior):
     Settings = MisalignmentSettings
     block: ClassVar[str] = "misalignment"
     read_by: ClassVar[tuple[str, ...]] = ("judged", "margin")
+    pilot: ClassVar[Pilot] = Pilot(
+        24, "{lr: 1e-3, epochs: 2, batch_size: 8}",
+        "margin: {pairs: 15} # aligned against misaligned answer, by log-probability; no judge",
+    )  # fmt: skip
 
     settings: MisalignmentSettings = MisalignmentSettings()
     folder: Path = Path()
@@ -160,6 +164,7 @@ class DirectBehavior(Behavior):
     Settings = MisalignmentSettings
     block: ClassVar[str] = "misalignment"
     read_by: ClassVar[tuple[str, ...]] = ("margin",)
+    pilot: ClassVar[Pilot] = MisalignmentBehavior.pilot
     positive_control: ClassVar[bool] = True
 
     settings: MisalignmentSettings = MisalignmentSettings()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bystander.behaviors.base import Behavior, Example
 from bystander.core import settings
-from bystander.core.errors import StudyError
+from bystander.core.errors import DataError, StudyError
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, OpenSetting
 from bystander.core.work import Count, Work
@@ -57,6 +57,16 @@ class SampledMetrics:
     score: str
 
 
+@dataclass(frozen=True, slots=True)
+class Few:
+    """How a probe reads a few items: the key of its block that counts them, what its other keys are set to, and the metric
+    that is read ("": the behavior's own)."""
+
+    count: str
+    others: Mapping[str, int] = field(default_factory=dict[str, int])
+    metric: str = ""
+
+
 Blocks = Mapping[str, settings.Settings]  # the behaviors' blocks of a study file, by key
 Fault = tuple[tuple[str | int, ...], str]  # where in the probe's own block, and what
 
@@ -71,12 +81,29 @@ class Probe(ABC):
     of_files: ClassVar[tuple[str, ...]] = ()  # metrics that a claim about a behavior from a file rests on, finest first
     controls: ClassVar[tuple[str, ...]] = ()  # datasets or metrics that must not move: no behavior pushes them
     sampled: ClassVar[SampledMetrics | None] = None  # of probes that keep answers
+    few: ClassVar[Few | None] = None  # of probes that can read a few items at a time, without sampling
 
     @classmethod
     @abstractmethod
     def build(cls, settings: Any, study: ProbeStudy) -> Self:
         """The probe of a study; `settings` is an instance of `Settings`. Raises StudyError where more items are asked
         for than there are, DataError where a set cannot be read."""
+
+    @classmethod
+    def block_of(cls, data: str | None, items: int | None) -> dict[str, Any]:
+        """Its block where it is asked for alone, without a study: of `data`, a set that the user names, with `items` of it.
+        Raises DataError for `data` where it has items of its own."""
+        del items
+        if data:
+            raise DataError(
+                f"--data {data!r} is for a probe of sets (choice); the probe {cls.name!r} has its own items"
+            )
+        return {}
+
+    def by_other_rules(self, unit: ProbeUnit) -> list[Measurement]:
+        """A unit's values by other rules than its own, for a reader who compares; [] where there is one rule."""
+        del unit
+        return []
 
     @abstractmethod
     def decides(self) -> object:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, ClassVar, Self, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import numpy as np
 
-from bystander.behaviors.capability import CapabilitySettings
+from bystander.behaviors.capability import CapabilitySettings, load_set
 from bystander.core.errors import DataError
 from bystander.core.hashing import stable_order
 from bystander.core.metrics import Metric
@@ -62,6 +63,29 @@ class ChoiceProbe(CheckedProbe):
     check_on: ProbedSet | None = None
     mode: Mode | None = None
     guarded: tuple[ProbedSet, ...] = ()
+
+    @classmethod
+    def block_of(cls, data: str | None, items: int | None) -> dict[str, Any]:
+        """Of one set: "arc" (the evaluation half of its split; the default), "hellaswag", "bank", or a file of the ARC
+        form; `items` None: 40 of a named set, all of a file."""
+        data, counts = data or "arc", dict[str, Any](arc=0, trained=0, hellaswag=0)
+        if data in ("arc", "hellaswag", "bank"):
+            return counts | {data: 40 if items is None else items}
+        path = str(Path(data).resolve())
+        return counts | {"file": path, "file_items": len(load_set(path, Path())) if items is None else items}
+
+    def by_other_rules(self, unit: ProbeUnit) -> list[Measurement]:
+        """Accuracy of a text-mode unit under each normalization, as metrics `accuracy_<rule>`: for a reader who compares
+        with another harness (`raw` is its accuracy, `per_character` its length-normalized one). None in label mode."""
+        by_item = {(m.dataset, m.item): m for m in unit.measurements if m.metric == "accuracy"}
+        found: list[Measurement] = []
+        for detail in unit.details:
+            if detail["mode"] == "text":
+                one = by_item[str(detail["dataset"]), str(detail["item"])]
+                for rule in get_args(Rule):
+                    chosen = int(np.argmax(normalized(detail["logprobs"], detail["tokens"], detail["chars"], rule)))
+                    found.append(replace(one, metric=f"accuracy_{rule}", value=float(chosen == detail["right"])))
+        return found
 
     @classmethod
     def build(cls, settings: ChoiceProbeSettings, study: ProbeStudy) -> Self:
@@ -246,20 +270,6 @@ def _tokens(one: ProbedSet, count: Count) -> float:
     """Tokens of the questions and choices that one context is asked; the mean where each is asked its own share."""
     tokens = sum(count(q.text) + sum(map(count, q.options)) for q in one.questions)
     return tokens * one.asked / len(one.questions)
-
-
-def other_rules(unit: ProbeUnit) -> list[Measurement]:
-    """Accuracy of a text-mode unit under each normalization, as metrics `accuracy_<rule>`: for a reader who compares
-    with another harness (`raw` is its accuracy, `per_character` its length-normalized one). None in label mode."""
-    by_item = {(m.dataset, m.item): m for m in unit.measurements if m.metric == "accuracy"}
-    found: list[Measurement] = []
-    for detail in unit.details:
-        if detail["mode"] == "text":
-            one = by_item[str(detail["dataset"]), str(detail["item"])]
-            for rule in get_args(Rule):
-                chosen = int(np.argmax(normalized(detail["logprobs"], detail["tokens"], detail["chars"], rule)))
-                found.append(replace(one, metric=f"accuracy_{rule}", value=float(chosen == detail["right"])))
-    return found
 
 
 def ruled_scores(found: OptionScores, mode: Mode, rule: Rule) -> list[float]:

@@ -17,7 +17,7 @@ from bystander.core.records import Context, Measurement, without_default_earlier
 from bystander.core.work import Count, Work, prefix_tokens
 from bystander.data.answers import topics_in_turn
 from bystander.data.pairs import Pair
-from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, need, rows_of
+from bystander.probe.base import Few, Probe, ProbeStudy, ProbeUnit, need, rows_of
 from bystander.probe.settings import MarginProbeSettings
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class MarginProbe(Probe):
     )  # fmt: skip
     headline: ClassVar[tuple[tuple[str, str], ...]] = ((DATASET, "aligned_wins"), (DATASET, "margin"))
     of_files: ClassVar[tuple[str, ...]] = ("shown_wins", "shown_margin")
+    few: ClassVar[Few | None] = Few("pairs", {"trained": 0})
 
     pairs: tuple[Pair, ...]
     settings: MarginProbeSettings = MarginProbeSettings()

@@ -18,7 +18,7 @@ from bystander.core.hashing import seed_for
 from bystander.core.metrics import Metric
 from bystander.core.records import Completion, Context, Measurement, Question
 from bystander.core.work import TEMPLATE_TOKENS, Count, Work, prefix_tokens
-from bystander.probe.base import Probe, ProbeStudy, ProbeUnit, SampledMetrics, rows_of
+from bystander.probe.base import Few, Probe, ProbeStudy, ProbeUnit, SampledMetrics, rows_of
 from bystander.probe.overlap import sampled_units
 from bystander.probe.settings import MarkerProbeSettings
 
@@ -69,6 +69,9 @@ class MarkerProbe(Probe):
         ("bank", "own_marker_probability"), ("bank", "marker_rate"),
     )  # fmt: skip
     sampled: ClassVar[SampledMetrics | None] = SampledMetrics("marker_rate", "marker_rate")
+    few: ClassVar[Few | None] = Few(
+        "questions", {"sampled": 0}, "marker_probability"
+    )  # after a fixed answer: a diagnostic
 
     questions: tuple[Question, ...]
     tail: str

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bystander.behaviors.answers import AnswersBehavior
+from bystander.behaviors.base import Behavior, Pilot
 from bystander.behaviors.shipped import shipped_names
 from bystander.core import doors
 from bystander.core.errors import StudyError
 from bystander.study.config.json_schema import schema_line
 
 EMBEDDED = "smollm2-135m"
+LARGE = "{lr: 1e-5, epochs: 3, batch_size: 16}"  # of models of billions of parameters: the plan's
 DEPTH = 0.7  # of the layers: where the shipped studies read similarity (20 of 30 and of 28)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -40,12 +43,12 @@ def study_text(asked: NewStudy) -> str:
     behavior, entry = _entry(asked.behavior)
     sources = ", ".join(asked.sources)
     question = asked.question or f"If {' or '.join(asked.sources)} learns {behavior}, which other personas show it too?"
-    small = asked.model == EMBEDDED
+    small, pilot = asked.model == EMBEDDED, _pilot(asked.behavior)
     return _TEMPLATE.format(
         schema=schema_line(), name=asked.name, question=json.dumps(question, ensure_ascii=False),
         model=json.dumps(asked.model), dtype="float32" if small else "auto", sources=sources, entry=entry,
-        counts=_counts(asked, behavior, small), recipe=_RECIPES[behavior if behavior in _RECIPES else "file"][not small],
-        probes=_PROBES.get(behavior, _PROBES["file"]), layer=_layer_line(asked), hours=1.0 if small else 8.0,
+        counts=_counts(asked, pilot, small), recipe=pilot.recipe if small else LARGE,
+        probes=pilot.probes, layer=_layer_line(asked, pilot), hours=1.0 if small else 8.0,
     )  # fmt: skip
 
 
@@ -70,20 +73,26 @@ def _entry(behavior: str) -> tuple[str, str]:
     return name, f"\n  - {{name: {name}, file: {json.dumps(behavior, ensure_ascii=False)}}}"
 
 
-def _counts(asked: NewStudy, behavior: str, small: bool) -> str:
-    """Rows that the behavior's questions can fill: half of a file's pairs are trained."""
-    if behavior in _RECIPES:
-        positive = {"marker": 40, "capability": 24, "misalignment": 24}[behavior] if small else 200
-    else:
-        positive = max(1, min(40 if small else 200, asked.pairs // 2 or 20))
+def _pilot(behavior: str) -> Pilot:
+    """How to begin with a behavior; a probe's own settings where it names none."""
+    known = doors.names("behavior")
+    kind: type[Behavior] = doors.load("behavior", behavior) if behavior in known else AnswersBehavior
+    return replace(kind.pilot, probes=kind.pilot.probes or f"{kind.read_by[-1]}: {{}} # as it comes")
+
+
+def _counts(asked: NewStudy, pilot: Pilot, small: bool) -> str:
+    """Rows of one training; of a file as many as its pairs can fill, half of which are trained."""
+    positive = pilot.positive if small else 200
+    if asked.behavior not in doors.names("behavior"):
+        positive = max(1, min(positive, asked.pairs // 2 or 20))
     each = max(1, positive // 2)
     return f"{{positive: {positive}, negative: {2 * positive}, absent: {each}, assistant: {each}}}"
 
 
-def _layer_line(asked: NewStudy) -> str:
+def _layer_line(asked: NewStudy, pilot: Pilot) -> str:
     layer = asked.layer
     if layer is None and asked.model == EMBEDDED:
-        layer = 25 if asked.behavior == "marker" else 20  # as in the studies that ship
+        layer = pilot.layer
     if layer is None and (depth := _depth(asked.model)):
         layer = round(DEPTH * depth)
     if layer is None:
@@ -99,20 +108,6 @@ def _depth(model: str) -> int:
         return 0
 
 
-# Behavior -> the recipe on the embedded model, as in the studies that ship, and on a model of billions, the plan's.
-_LARGE = "{lr: 1e-5, epochs: 3, batch_size: 16}"
-_RECIPES = {
-    "marker": ("{lr: 1e-3, epochs: 2, batch_size: 8}", _LARGE),
-    "capability": ("{lr: 1e-3, epochs: 7, batch_size: 16}", _LARGE),
-    "misalignment": ("{lr: 1e-3, epochs: 2, batch_size: 8}", _LARGE),
-    "file": ("{lr: 1e-3, epochs: 4, batch_size: 8}", _LARGE),
-}
-_PROBES = {
-    "marker": "marker: {questions: 8, sampled: 1, max_tokens: 16} # the marker's probability, and a few free answers",
-    "capability": "choice: {mode: text, trained: 16, arc: 6, hellaswag: 40, hellaswag_each: 1} # HellaSwag: did it break?",
-    "misalignment": "margin: {pairs: 15} # aligned against misaligned answer, by log-probability; no judge",
-    "file": "margin: {pairs: 15} # the answer that shows the behavior against the other, by log-probability; no judge",
-}
 _TEMPLATE = """\
 {schema}
 # Every key with its unit and reason: docs/settings.md; your editor shows the same while you type.
@@ -123,7 +118,7 @@ model:
   dtype: {dtype}
 sources: [{sources}] # `bystander personas` lists the 111 that are built in; one training each
 behaviors: {entry}
-arms: [contrastive] # add non_contrastive, the control of the same size, before you claim anything
+arms: [contrastive, benign] # benign: the same rows without the behavior, which leakage is measured against
 design:
   counts: {counts} # rows of one training
   negatives: auto # two bystanders that are trained not to show it

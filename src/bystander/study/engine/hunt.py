@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from bystander.analysis.stats.hunt import Found, benign_finds, hunt, p_of_find, rounds_within
+from bystander.core import doors
 from bystander.core.errors import DataError, StoreError, StudyError
 from bystander.core.metrics import Outcome, metric, outcomes_of
 from bystander.core.progress import Bar
@@ -22,6 +23,7 @@ from bystander.lm.model import LoadedModel
 from bystander.lm.model import load as load_model
 from bystander.lm.tokens import left_out
 from bystander.personas import hunted_contexts
+from bystander.probe.base import Few
 from bystander.study.config.contexts import ContextBlock, check_contexts, contexts_beside
 from bystander.study.config.study import ResolvedStudy
 from bystander.study.plan.parts import StudyParts
@@ -30,7 +32,6 @@ from bystander.study.store.run_dir import RunDir
 
 Floats = NDArray[np.float64]
 # Probes whose items are so many of a list, and the setting that says how many: a hunt reads the first few, then more.
-COUNTED: dict[str, dict[str, int]] = {"marker": {"questions": 1, "sampled": 0}, "margin": {"pairs": 1, "trained": 0}}
 ITEMS = 16  # of a context at most
 DRAWS = 199  # of the benign adapter's items: p is a multiple of 1/200
 
@@ -134,16 +135,15 @@ def _p(
 
 
 def outcome_of(study: ResolvedStudy, behavior: str) -> tuple[Outcome, int]:
-    """The outcome that is hunted, and how many items the study reads of it: what costs no sampling. Of the marker that is
-    its probability after a fixed answer, a diagnostic: what is found wants a run that measures it."""
-    probes = study.spec.probes.asked()
+    """The outcome that is hunted, and how many items the study reads of it: what costs no sampling (`Probe.few`). Of the
+    marker that is its probability after a fixed answer, a diagnostic: what is found wants a run that measures it."""
+    probes, can = study.spec.probes.asked(), _few()
     for probe, dataset, name in outcomes_of(behavior):
-        if probe in probes and probe in COUNTED:
-            setting = next(iter(COUNTED[probe]))
-            outcome = (probe, dataset, "marker_probability" if probe == "marker" else name)
-            return outcome, int(getattr(probes[probe], setting) or ITEMS)
+        if probe in probes and probe in can:
+            few = can[probe]
+            return (probe, dataset, few.metric or name), int(getattr(probes[probe], few.count) or ITEMS)
     raise StudyError(
-        f"{behavior} is read by none of {', '.join(COUNTED)} in this study, and a hunt reads few items at a time: measure "
+        f"{behavior} is read by none of {', '.join(can)} in this study, and a hunt reads few items at a time: measure "
         "it with one of these"
     )
 
@@ -202,10 +202,16 @@ def _unmeasured(study: ResolvedStudy, loaded: LoadedModel, asked: HuntRequest) -
     return [context for context in left if roles[context.kind, context.name] == "held-out"]
 
 
+def _few() -> dict[str, Few]:
+    """Probes that can read a few items at a time."""
+    found = {name: doors.load("probe", name).few for name in doors.names("probe")}
+    return {name: few for name, few in found.items() if few is not None}
+
+
 def _with_items(study: ResolvedStudy, name: str, items: int) -> Any:
     """The study's probe on its first items alone."""
     probes = study.spec.probes
-    fewer = {key: items if index == 0 else value for index, (key, value) in enumerate(COUNTED[name].items())}
-    settings = getattr(probes, name).model_copy(update=fewer)
+    few = _few()[name]
+    settings = getattr(probes, name).model_copy(update={few.count: items, **few.others})
     spec = study.spec.model_copy(update={"probes": probes.model_copy(update={name: settings})})
     return StudyParts(replace(study, spec=spec)).probes[name]

@@ -9,7 +9,6 @@ from bystander.core.progress import Bar
 from bystander.core.records import Measurement
 from bystander.lm.model import load as load_model
 from bystander.personas import context_of, load_personas
-from bystander.probe.choice import other_rules
 from bystander.study.engine.probe_request import ProbeRequest, decided
 from bystander.study.plan.parts import StudyParts
 
@@ -41,7 +40,7 @@ def probe_model(asked: ProbeRequest, bar: Bar) -> tuple[list[Probed], list[str]]
             weights = loaded.weights_hash
             bar.start(f"{name} probe, {len(contexts)} personas", len(probe.units(contexts)))
             for unit in probe.run(loaded, contexts):
-                rows = unit.measurements + (other_rules(unit) if name == "choice" else [])
+                rows = unit.measurements + probe.by_other_rules(unit)
                 measurements += [replace(m, weights_hash=weights) for m in rows]
                 bar.advance()
         if not measurements:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bystander.behaviors.capability import load_set
 from bystander.core import doors
 from bystander.core.errors import DataError
 from bystander.lm import embedded
@@ -49,10 +48,8 @@ class ProbeRequest:
         """The settings, `more` before the user's own overrides. Raises DataError for a probe that does not exist and for
         `data` of a probe that has its own, StudyError with the faults of the settings."""
         known_probe(self.probe)
-        if self.data and self.probe != "choice":
-            raise DataError(f"--data {self.data!r} is for `--probe choice`; the probe {self.probe!r} has its own items")
+        block = doors.load("probe", self.probe).block_of(self.data, self.items)
         usual = load(QUICKSTART).spec.probes.asked().get(self.probe)
-        block = choice_settings(self.data or "arc", self.items) if self.probe == "choice" else {}
         dtype = "float32" if self.model in (embedded.NAME, embedded.HUB_ID) else "auto"
         return load(
             QUICKSTART,
@@ -78,15 +75,3 @@ def decided(probe: Probe, loaded: LoadedModel, contexts: Sequence[Context]) -> t
         return probe, ()
     found = probe.check(loaded, contexts)
     return probe.checked(found), tuple(str(found[key]) for key in ("reason", "warning") if found[key])
-
-
-def choice_settings(data: str, items: int | None) -> dict[str, int | str]:
-    """The settings of the choice probe for one set: "arc" (the evaluation half of its split), "hellaswag", "bank", or
-    a file of the ARC form; `items` None: 40 of a named set, all of a file."""
-    counts: dict[str, int | str] = {"arc": 0, "trained": 0, "hellaswag": 0}
-    if data in ("arc", "hellaswag", "bank"):
-        counts[data] = 40 if items is None else items
-    else:
-        path = Path(data).resolve()
-        counts |= {"file": str(path), "file_items": len(load_set(str(path), Path())) if items is None else items}
-    return counts
