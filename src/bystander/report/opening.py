@@ -120,12 +120,12 @@ def _captured_of(numbers: QuotedNumbers, row: dict[str, Any], *, several: bool) 
     names = [readable(name) for name in str(row["names"] or "").split(", ") if name]
     named = Markup(": {}").format(prose(_few(names))) if names else Markup("")
     of = Markup(" (of {})").format(prose(readable(str(row["source"])))) if several else Markup("")
-    return Markup("{} of {} held-out personas were captured{}{}").format(
-        numbers.number(str(row["record"]), "captured", "count"),
-        numbers.number(str(row["record"]), "n", "count"),
-        of,
-        named,
-    )
+    record = str(row["record"])
+    interval = numbers.interval(record, "low", "high", "count")
+    return Markup("{}{} of {} held-out personas were captured{}{}").format(
+        numbers.number(record, "captured", "count"), Markup(" {}").format(interval) if interval else "",
+        numbers.number(record, "n", "count"), of, named,
+    )  # fmt: skip
 
 
 def _few(names: Sequence[str]) -> str:
