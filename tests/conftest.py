@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ def tiny_run(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_study(load(str(write_study(folder / "study", make_model(folder / "model")))), folder / "run")
     Results.open(folder / "run").report()
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Bits are compared, between processes too: none of them may split a sum in another way."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -12,14 +12,12 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import torch
 import zstandard
 from starlette.responses import JSONResponse, Response
 
@@ -51,6 +49,8 @@ probes:
 geometry: {{layer: 1, questions: 2}}
 budget: {{gpu_hours: 1.0, dollars: 1.0}}
 """
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def study_file(folder: Path, model: Path, judge: str) -> Path:
@@ -116,15 +116,6 @@ class Server:
 def text_of(path: Path) -> bytes:
     data = path.read_bytes()
     return zstandard.ZstdDecompressor().decompress(data) if path.suffix == ".zst" else data
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Bits are compared with another process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,9 @@ def test_other_rules_agree_with_probes_of_those_rules(loaded):
     unit = next(iter(text.run(loaded, CONTEXTS[:1])))
     for rule in ("raw", "per_token", "per_character"):
         own = values(list(probe("text", rule=rule).run(loaded, CONTEXTS[:1])), "accuracy")
-        assert {(m.persona, m.item): m.value for m in text.by_other_rules(unit) if m.metric == f"accuracy_{rule}"} == own
+        assert {
+            (m.persona, m.item): m.value for m in text.by_other_rules(unit) if m.metric == f"accuracy_{rule}"
+        } == own
     assert probe("label").by_other_rules(next(iter(probe("label").run(loaded, CONTEXTS[:1])))) == []
 
 

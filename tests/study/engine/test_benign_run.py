@@ -4,15 +4,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
 
 from bystander.core.files import read_json
 from bystander.study.config.study import load
 from bystander.study.engine.run import RunSummary, run_study
 from bystander.study.forecast.plan_report import plan_report
 from bystander.study.plan.cells import plan_cells
-from tests.support.study_tiny import make_model, write_study
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAIRED = (
     "behavior",
     "source",
@@ -29,19 +28,6 @@ PAIRED = (
     "role",
 )
 WITH_BENIGN = "arms=[contrastive, benign]"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def study_file(tmp_path_factory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), make_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
 
 from bystander.core.records import StepLog
 from bystander.study.config.blocks import TrainTo
@@ -17,26 +16,13 @@ from bystander.study.plan.cells import plan_cells
 from bystander.study.results.dose_notes import dose_notes
 from bystander.study.store.records import DoseReached
 from bystander.study.store.run_dir import RunDir
-from tests.support.study_tiny import make_model, write_study
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 METRIC = "marker/bank/marker_logprob"
 MORE = (
     "sweep=null", "gate=null", "arms=[contrastive, benign]", "sources=[villain]", "recipe.epochs=6",
     f"train_to={{metric: {METRIC}, band: [1.0, 100.0], every: 2}}",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def study_file(tmp_path_factory) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), make_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")

@@ -32,28 +32,10 @@ from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
 from tests.support.cut_off import CutOff, Killed
 from tests.support.small_disk import enlarge, small_disk
-from tests.support.study_tiny import make_model, write_study
+from tests.support.study_tiny import write_study
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TABLES = ("measurements.parquet", "similarities.parquet", "personas.parquet")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Bits are compared between processes: none of them may split a sum in another way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def study_file(tmp_path_factory, model: Path) -> Path:
-    return write_study(tmp_path_factory.mktemp("study"), model)
 
 
 @pytest.fixture(scope="module")

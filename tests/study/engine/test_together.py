@@ -20,25 +20,17 @@ from bystander.study.engine.worker import Worker
 from bystander.study.store.cell_dir import CellDir
 from bystander.study.store.run_dir import RunDir
 from tests.support.cut_off import CutOff, Killed
-from tests.support.study_tiny import make_model, write_study
+from tests.support.study_tiny import write_study
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 APART = 1e-5  # nats: float32 on a CPU
 PHASE_2 = 4  # two sources, two seeds
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def study_file(tmp_path_factory) -> Path:
+def study_file(tmp_path_factory, model: Path) -> Path:
     """At a rate that people use: AdamW's first steps have the size of the rate whatever the gradient's, so that a large
     one makes much of rounding."""
-    model = make_model(tmp_path_factory.mktemp("model"))
     path = write_study(tmp_path_factory.mktemp("study"), model, more="seeds: [0, 1]\n")
     path.write_text(path.read_text().replace("{lr: 1e-2, epochs: 2}", "{lr: 2e-3, epochs: 2}"))
     return path
