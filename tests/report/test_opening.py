@@ -14,6 +14,7 @@ from bystander.report.headline import headline_outcomes
 from bystander.report.next_steps import next_steps
 from bystander.report.numbers import QuotedNumbers
 from bystander.report.opening import _bare, openings
+from bystander.report.sections import _first_names
 from tests.support.report_page import SMALL
 from tests.support.report_synthetic import synthetic
 
@@ -65,3 +66,12 @@ def test_answers_refused_before_training_are_no_failed_measurement(source: str) 
     )
     said = " ".join(next_steps(replace(analysis, checks=checks), inputs))
     assert ("of the untrained model" in said, "probe those again" in said) == (not source, bool(source))
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, ""), (2, "nice 0, nice 1"), (13, "nice 12"), (94, "nice 11 and 82 others")]
+)
+def test_a_cell_names_the_first_of_many_who_were_captured(count: int, said: str) -> None:
+    cell = _first_names(", ".join(f"nice_{index}" for index in range(count)))
+    assert cell.endswith(said)
+    assert cell.count("nice") == (count if count <= 13 else 12)

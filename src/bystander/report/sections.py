@@ -15,7 +15,7 @@ from bystander.core.columns import CellValue
 from bystander.report.figures import frames
 from bystander.report.headline import HeadlineOutcome
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import predictor_name
+from bystander.report.labels import predictor_name, readable
 from bystander.report.tables import Column, Table, outcome_column, table
 
 COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of the row's outcome
@@ -65,6 +65,7 @@ COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of t
 ENDS = {"low": "high", "corrected_low": "corrected_high", "source_low": "source_high", "bystander_low": "bystander_high",
         "ratio_low": "ratio_high", "slope_low": "slope_high", "auc_low": "auc_high", "half_low": "half_high",
         "share_low": "share_high", "slope_baseline_low": "slope_baseline_high"}  # fmt: skip
+NAMED = 12  # captured personas that a cell names
 DESIGN = ("behavior", "arm", "config", "seed")  # left out where they are the same throughout
 OF_RHO = (
     "similarity_correlation",
@@ -169,8 +170,15 @@ def captured_over_sources(analysis: Analysis, headlines: Sequence[HeadlineOutcom
 
 
 def _readable(frame: pl.DataFrame) -> pl.DataFrame:
+    """Names as words, the first of them where they are many: who else it is the table of leakage says."""
     names = [name for name in ("names", "confirmed", "bare") if name in frame.columns]
-    return frame.with_columns(pl.col(name).str.replace_all("_", " ", literal=True) for name in names)
+    return frame.with_columns(pl.col(name).map_elements(_first_names, pl.String) for name in names)
+
+
+def _first_names(names: str) -> str:
+    every = readable(names).split(", ")
+    more = len(every) - NAMED
+    return ", ".join(every[:NAMED]) + (f" and {more} others" if more > 1 else f", {every[-1]}" if more == 1 else "")
 
 
 def equivalence(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
