@@ -1,5 +1,8 @@
 """Similarities against hand-made geometry and brute-force references."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +90,9 @@ def test_personas_probed_in_training_spread_over_the_ranking():
     assert found == ["villain", "p20", "p13", "p07", "p00"]
     assert spread_over_ranking(ranking, "villain", 1) == ["villain"]
     assert len(spread_over_ranking(ranking, "villain", 100)) == 22
+
+
+def test_a_plan_reads_predictors_without_torch():
+    code = "import sys, bystander.geometry.predictors, bystander.study.forecast.workload; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bystander.core.records import NOTHING_EARLIER, Context, Earlier, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor  # plans read what a predictor needs, and do without torch
 
 Floats = NDArray[np.float64]
 # What a predictor reads: centroids of hidden states at the prompt's end or over the model's own answers, the distribution

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bystander.core.hashing import generator
 from bystander.core.records import Context
 from bystander.geometry.base import Floats
 from bystander.geometry.similarity import cosine
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def whitened_cosine(states: Floats) -> Floats:
@@ -59,6 +61,8 @@ def jensen_shannon_similarity(source: Tensor, other: Tensor) -> float:
     Both float64 [questions, vocabulary] probabilities of the first answer token, on one device: 24 questions over
     150,000 words take numpy a third of a second a pair, and there are 555 pairs in a study of five sources.
     """
+    import torch  # here: plans read the predictors and do without it
+
     entropy = torch.special.entr  # -p ln p; the divergence is the mixture's entropy less the mean of the two
     own = (entropy(source).sum(-1) + entropy(other).sum(-1)) / 2
     divergence = entropy((source + other) / 2).sum(-1) - own

@@ -4,10 +4,9 @@ carries leakage."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from bystander.geometry.base import Floats, Need, Predictor, Seen
 from bystander.geometry.measures import (
@@ -19,6 +18,9 @@ from bystander.geometry.measures import (
     whitened_cosine,
 )
 from bystander.geometry.similarity import centered_cosine, cosine
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class CenteredCosine(Predictor):
