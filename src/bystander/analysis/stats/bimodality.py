@@ -20,7 +20,7 @@ from bystander.core.hashing import generator
 
 Floats = NDArray[np.float64]
 MIN_PERSONAS = 4
-DRAWS = 499
+DRAWS = 1999  # 499 of them put the 5 % point a fifth too low for 107 values: 8 % of even spreads were called two groups
 
 
 @dataclass(frozen=True, slots=True)
