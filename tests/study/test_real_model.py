@@ -114,9 +114,8 @@ def whole(run: Path, behavior: str) -> None:
     after = results.measurements.filter(pl.col("checkpoint") == 1.0)
     assert set(after["behavior"]) == {behavior}
     assert set(after["persona"]) == {*PERSONAS, *(BARE if behavior == "marker" else ["default"])}
-    own = (pl.col("metric") == "marker_rate") | pl.col("metric").str.starts_with(
-        "own_"
-    )  # four tokens: some are cut off
+    # Of answers of four tokens some are cut off.
+    own = (pl.col("metric") == "marker_rate") | pl.col("metric").str.starts_with("own_")
     assert set(after.filter(~own)["status"]) == {"ok"}
     assert set(after.filter(own)["status"]) <= {"ok", "truncated"}
     assert set(after["probe"]) == probes.keys() - {"judged"}, "without a judge, answers are kept and not scored"

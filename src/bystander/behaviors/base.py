@@ -33,7 +33,7 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class Pilot:
     """How a first study of a behavior on the embedded model begins, in the words of a study file: rows that show it, the
-    recipe, the block `probes:` ("": every probe that reads it, as it comes) and the layer that the claim rests on."""
+    recipe, the block `probes:` ("": the last of `read_by`, as it comes) and the layer that the claim rests on."""
 
     positive: int = 40
     recipe: str = "{lr: 1e-3, epochs: 4, batch_size: 8}"

@@ -86,9 +86,8 @@ def report(
         check_page("--out", out)
     elif RunDir(run).is_run:
         check_folder("RUN", run)
-    if (
-        RunDir(run).is_run and os.access(run, os.W_OK) and not holder(RunDir(run))
-    ):  # a process that runs makes them itself
+    # A process that runs makes them itself.
+    if RunDir(run).is_run and os.access(run, os.W_OK) and not holder(RunDir(run)):
         bring_up_to_date(RunDir(run))
     results = Results.open(run)
     page = results.report(out)

@@ -69,9 +69,8 @@ class MarkerProbe(Probe):
         ("bank", "own_marker_probability"), ("bank", "marker_rate"),
     )  # fmt: skip
     sampled: ClassVar[SampledMetrics | None] = SampledMetrics("marker_rate", "marker_rate")
-    few: ClassVar[Few | None] = Few(
-        "questions", {"sampled": 0}, "marker_probability"
-    )  # after a fixed answer: a diagnostic
+    # After a fixed answer: a diagnostic.
+    few: ClassVar[Few | None] = Few("questions", {"sampled": 0}, "marker_probability")
 
     questions: tuple[Question, ...]
     tail: str

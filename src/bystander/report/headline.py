@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import polars as pl
 
@@ -84,3 +84,9 @@ def _predictor(analysis: Analysis, tests: pl.DataFrame) -> tuple[str, int]:
     rows = own if own.height else tests
     layer = analysis.settings.get("layer")
     return rows.select("method", "layer").row(0) if rows.height else (method, -1 if layer is None else int(layer))
+
+
+def level_at_start(rows: pl.DataFrame) -> Literal["before", "benign"]:
+    """The column in which levels of the leakage table begin: the untrained model's, or, where no row has one since its
+    answers were cut off, the benign arm's."""
+    return "benign" if rows["before"].is_null().all() and rows["benign"].is_not_null().any() else "before"

@@ -10,7 +10,7 @@ import polars as pl
 from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
-from bystander.report.headline import HeadlineOutcome
+from bystander.report.headline import HeadlineOutcome, level_at_start
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
@@ -71,10 +71,8 @@ def _lead(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome)
     """The source's level untrained and trained, and how many held-out personas were captured. Where the untrained answers
     have no level (cut off before they ended), the benign arm's stands for it."""
     own = headline.rows(analysis.leakage).filter((pl.col("role") == "source") & pl.col("after").is_not_null())
-    start = next((one for one in ("before", "benign") if own[one].is_not_null().any()), "")
-    rows = (
-        own.filter(pl.col(start).is_not_null()).sort("leakage", "record", nulls_last=True).to_dicts() if start else []
-    )
+    start = level_at_start(own)
+    rows = own.filter(pl.col(start).is_not_null()).sort("leakage", "record", nulls_last=True).to_dicts()
     if not rows:
         return None
     form = unit_of(headline.probe, headline.metric)

@@ -75,15 +75,11 @@ def train(
     total = recipe.steps(len(rows))
     probe_at = checkpoint_steps(checkpoints, total)
     per_epoch = total // recipe.epochs
-    first = 0
     if state is not None:
-        first = state.step
         restore(state, trained, optimizer)
 
-    for step in range(first, total):
-        epoch, place = divmod(step, per_epoch)
-        order = generator(seed, "epoch", epoch).permutation(len(rows))
-        batch = [rows[i] for i in order[place * recipe.batch_size : (place + 1) * recipe.batch_size]]
+    for step in range(state.step if state else 0, total):
+        batch = _batch(rows, recipe.batch_size, seed, *divmod(step, per_epoch))
         loss_tokens = sum(sum(row.loss) for row in batch)
         rate = recipe.rate(step, total)
         for group in optimizer.param_groups:
@@ -108,6 +104,12 @@ def train(
             loaded.close_sampler()  # a probe may have opened it; training needs the memory
         if done < total and (done % recipe.save_every == 0 or stopping()):
             yield TrainState(done, _snapshot(trained, optimizer))
+
+
+def _batch(rows: Sequence[RenderedRow], size: int, seed: int, epoch: int, place: int) -> list[RenderedRow]:
+    """The batch at a place of an epoch, whose order is drawn at random from the seed and the epoch."""
+    order = generator(seed, "epoch", epoch).permutation(len(rows))
+    return [rows[i] for i in order[place * size : (place + 1) * size]]
 
 
 def micro_tokens_of(loaded: LoadedModel) -> int:

@@ -9,7 +9,7 @@ from typing import cast
 import polars as pl
 
 from bystander.analysis.results import Analysis
-from bystander.report.headline import HeadlineOutcome
+from bystander.report.headline import HeadlineOutcome, level_at_start
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, predictor_name, readable
 from bystander.report.text import visible
@@ -138,8 +138,8 @@ def contexts(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]
 def from_to(rows: pl.DataFrame) -> pl.DataFrame:
     """What a figure of levels draws. A line begins at the level untrained; where no unit has one, since answers
     of the untrained model were cut off, at the benign arm's."""
-    nothing = rows["before"].null_count() == rows.height and rows["benign"].null_count() < rows.height
-    start, since = ("benign", "benign arm") if nothing else ("before", "untrained")
+    start = level_at_start(rows)
+    since = {"before": "untrained", "benign": "benign arm"}[start]
     columns = ["record", "source", "arm", "persona", "context", "role", "trained", "start", "since", "after", "leakage",
                "low", "high"]  # fmt: skip
     return rows.with_columns(pl.col(start).alias("start"), pl.lit(since).alias("since")).select(columns)

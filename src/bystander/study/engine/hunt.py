@@ -211,7 +211,7 @@ def _few() -> dict[str, Few]:
 def _with_items(study: ResolvedStudy, name: str, items: int) -> Any:
     """The study's probe on its first items alone."""
     probes = study.spec.probes
-    few = _few()[name]
+    few: Few = doors.load("probe", name).few  # `outcome_of` names no other probes
     settings = getattr(probes, name).model_copy(update={few.count: items, **few.others})
     spec = study.spec.model_copy(update={"probes": probes.model_copy(update={name: settings})})
     return StudyParts(replace(study, spec=spec)).probes[name]
