@@ -66,9 +66,9 @@ def tiny_checkpoint(embedded: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def tiny_run(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with its report, of the study file `study/tiny.yaml` beside it. Who changes something copies it."""
+    from bystander.engine.run import run_study
+    from bystander.results.results import Results
     from bystander.study.config.study import load
-    from bystander.study.engine.run import run_study
-    from bystander.study.results.results import Results
     from tests.support.study_tiny import make_model, write_study
 
     folder = tmp_path_factory.mktemp("tiny_run")

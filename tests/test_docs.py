@@ -46,7 +46,7 @@ sys.path.insert(0, str(plugin))
 import bystander_shouting
 from bystander.core.errors import DesignError, StudyError
 from bystander.design.audit import refuse
-from bystander.study.api import Study
+from bystander.api import Study
 
 study = str(plugin / "study.yaml")
 refuse(Study.load(study).audit())
@@ -106,7 +106,7 @@ def test_pages_name_files_that_exist():
 
 def test_the_notebook_runs(tmp_path, embedded):
     """The example notebook, executed as a script on a small finished run."""
-    from bystander.study.api import Study
+    from bystander.api import Study
     from tests.support.study_tiny import make_model, write_study
 
     pytest.importorskip("marimo", reason="marimo is an extra: pip install 'bystander[notebook]'")

@@ -13,10 +13,10 @@ from bystander.core.metrics import Metric
 from bystander.core.settings import Settings
 from bystander.core.work import Work, prefix_tokens
 from bystander.data import load_bank
+from bystander.engine.executor_local import LocalExecutor
 from bystander.geometry.base import Predictor
 from bystander.probe.base import Probe, ProbeUnit, rows_of
 from bystander.study.config.blocks import ExecutorSettings
-from bystander.study.engine.executor_local import LocalExecutor
 
 
 class ShoutingSettings(Settings):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bystander.analysis import Analysis, analyze, analyze_table
+    from bystander.api import Study
     from bystander.core.errors import (
         BystanderError,
         DataError,
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
         StoreError,
         StudyError,
     )
-    from bystander.study.api import Study
-    from bystander.study.results.results import Results
+    from bystander.results.results import Results
 
 # The whole public surface; a test holds it exactly. Names are imported when they are used: `import bystander` is cheap.
 _HOME = {
@@ -33,9 +33,9 @@ _HOME = {
     "DesignError": "bystander.core.errors",
     "JudgeError": "bystander.core.errors",
     "ModelError": "bystander.core.errors",
-    "Results": "bystander.study.results.results",
+    "Results": "bystander.results.results",
     "StoreError": "bystander.core.errors",
-    "Study": "bystander.study.api",
+    "Study": "bystander.api",
     "StudyError": "bystander.core.errors",
 }
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bystander.cli import main as cli
+from bystander.engine.run import run_study
+from bystander.results.results import Results
 from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
-from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
 from tests.support.probed import NEGATIVES, ODD, SETTINGS, both, command
 from tests.support.study_tiny import make_model, write_study

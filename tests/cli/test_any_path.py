@@ -17,8 +17,8 @@ from bystander.core.errors import DataError, StoreError
 from bystander.core.faults import RowFaults
 from bystander.core.files import write_bytes, write_json
 from bystander.core.record_files import read_records
+from bystander.results.results import Results
 from bystander.study.forecast.prior_results import gradients, import_results
-from bystander.study.results.results import Results
 from bystander.study.store.cell_dir import CELLS_KEPT, CellDir
 from bystander.study.store.kept_files import kept_copy, kept_files
 from bystander.study.store.records import CellManifest

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bystander.engine.run import run_study
+from bystander.results.results import Results
 from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
-from bystander.study.results.results import Results
 from tests.support.command import call
 from tests.support.report_page import Elements
 from tests.support.study_tiny import make_model, write_study

@@ -230,7 +230,7 @@ def test_another_judge_afterwards_samples_nothing_and_pays_once(
 
 
 def test_a_run_without_a_judge_is_judged_later_and_its_report_shows_it(place: Path, tokenizer: Any) -> None:
-    from bystander.study.results.results import Results
+    from bystander.results.results import Results
 
     study = study_file(place / "later", place / "model", "null")
     bystander(place / "cache2", "run", str(study), "--out", str(place / "unjudged"))

@@ -188,7 +188,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path):
         (["plan", "quickstart"], "bystander.study.forecast.plan_report", "nothing else was kept"),
         (
             ["run", "quickstart", "--out", "mine"],
-            "bystander.study.engine.run",
+            "bystander.engine.run",
             "what was complete is kept in mine; run the same command again",
         ),
     ):

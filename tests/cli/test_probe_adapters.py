@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from bystander.study.results.results import Results
-from bystander.study.results.status import status
+from bystander.results.results import Results
+from bystander.results.status import status
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
 from tests.support.probed import NEGATIVES, ODD, adapters, both, command

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from bystander.study.engine.published_adapters import adapter_places
+from bystander.engine.published_adapters import adapter_places
 from bystander.study.store.run_dir import RunDir
 from tests.support.probed import adapters, command
 
@@ -135,7 +135,7 @@ def test_a_folder_is_never_looked_for_on_the_hub(tmp_path: Path, monkeypatch: py
 
 def test_offline_it_says_what_to_do(tmp_path: Path):
     code = (
-        "from bystander.study.engine.published_adapters import adapter_places\n"
+        "from bystander.engine.published_adapters import adapter_places\n"
         "from bystander.core.errors import ModelError\n"
         "try: adapter_places(['owner/tiny'])\nexcept ModelError as error: print(error)\n"
     )

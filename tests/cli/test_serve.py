@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bystander.core.files import write_json
+from bystander.engine.run import run_study
+from bystander.results.live import MOST_POINTS, Live
 from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
-from bystander.study.results.live import MOST_POINTS, Live
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
 from tests.support.study_tiny import make_model, write_study
@@ -167,7 +167,7 @@ def test_a_run_that_is_damaged_while_it_is_looked_at_is_told_and_looked_at_again
 @pytest.mark.parametrize("source", ["villain", "comedian"])
 def test_the_scatter_is_that_of_the_tables(finished: Path, source: str):
     """Of the picked configuration, that is: on the questions that it was not picked on."""
-    from bystander.study.results.results import Results
+    from bystander.results.results import Results
 
     drawn = {one["name"]: one for one in Live(RunDir(finished)).scatter()}
     one = drawn[f"marker, {source}, contrastive, lr=0.0004,epochs=2, seed 0"]
@@ -191,7 +191,7 @@ def test_the_scatter_is_that_of_the_tables(finished: Path, source: str):
 
 def test_long_curves_are_thinned_and_keep_their_end(finished: Path, monkeypatch: pytest.MonkeyPatch):
     rows = [{"step": step, "loss": 1.0 / step} for step in range(1, 5001)]
-    monkeypatch.setattr("bystander.study.results.live.steps_of", lambda _: rows)
+    monkeypatch.setattr("bystander.results.live.steps_of", lambda _: rows)
     points = Live(RunDir(finished)).losses()[0]["points"]
     assert len(points) <= MOST_POINTS + 1
     assert points[-1] == [5000, 1.0 / 5000]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bystander.report.story import LINES
-from bystander.study.results.results import Results
+from bystander.results.results import Results
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
 

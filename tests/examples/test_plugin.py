@@ -19,11 +19,11 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from bystander.core.errors import StudyError
-from bystander.study.api import Study
+from bystander.api import Study
 from bystander.study.config.study import load
 from bystander.study.forecast.plan_report import plan_report
-from bystander.study.results.results import Results
-from bystander.study.engine.run import run_study
+from bystander.results.results import Results
+from bystander.engine.run import run_study
 
 file, out = sys.argv[1], Path(sys.argv[2])
 study = load(file, sys.argv[3:])

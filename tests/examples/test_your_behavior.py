@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
+from bystander.api import Study
 from bystander.design.audit import refuse
-from bystander.study.api import Study
+from bystander.results.results import Results
 from bystander.study.config.study import load
-from bystander.study.results.results import Results
 from tests.support.study_tiny import PERSONAS
 
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ import torch
 from bystander.core.hashing import seed_for
 from bystander.core.progress import Silent
 from bystander.core.records import Context
+from bystander.engine.worker import Worker
 from bystander.geometry import measure
 from bystander.geometry.base import Predictor, Predictors, Seen, Turn
 from bystander.geometry.measure import NO_LAYER, Geometry, see, similarities
@@ -21,7 +22,6 @@ from bystander.geometry.trained import AnswerCosine, AnswerDivergence, GradientC
 from bystander.lm.model import LoadedModel, load
 from bystander.lm.sample import SampleRequest
 from bystander.study.config.study import load as load_study
-from bystander.study.engine.worker import Worker
 from bystander.study.forecast.workload import Counter, Workload
 from bystander.study.plan.cells import plan_cells
 from bystander.study.store.run_dir import RunDir

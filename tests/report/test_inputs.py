@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bystander.engine.run import run_study
 from bystander.report.inputs import ReportInput
+from bystander.results.results import Results
 from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
-from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
 from tests.support.study_tiny import make_model, write_study
 

@@ -9,17 +9,17 @@ from typing import Any
 import polars as pl
 import pytest
 
+from bystander.api import Study
 from bystander.core.errors import DesignError
 from bystander.core.files import read_lines
 from bystander.design.audit import refuse
-from bystander.study.api import Study
+from bystander.engine.own_answers import write_answers
+from bystander.engine.run import run_study
+from bystander.results.results import Results
 from bystander.study.config.study import as_yaml, load
-from bystander.study.engine.own_answers import write_answers
-from bystander.study.engine.run import run_study
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import Plan, plan_cells
 from bystander.study.plan.preregistration import hypotheses_of
-from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
 from tests.support.answer_study import NOUNS, rows, study_in, write
 from tests.support.judge_wire import completion, serve

@@ -9,7 +9,7 @@ import pytest
 
 from bystander import Results, Study, StudyError
 from bystander.core.errors import DataError
-from bystander.study.engine.worker import Worker
+from bystander.engine.worker import Worker
 from tests.support.study_tiny import make_model, write_study
 
 

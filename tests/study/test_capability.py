@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from bystander.core.errors import DesignError, StudyError
+from bystander.engine.run import run_study
+from bystander.results.results import Results
 from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
 from bystander.study.plan.cells import plan_cells
-from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
 
 PERSONAS = ("villain", "comedian", "librarian", "pirate", "police_officer", "medical_doctor", "french_person")

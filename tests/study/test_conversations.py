@@ -12,14 +12,14 @@ import pytest
 from bystander.core.errors import StudyError
 from bystander.core.files import read_json
 from bystander.core.records import Context, Earlier
+from bystander.engine.own_answers import write_answers
+from bystander.engine.run import run_study
 from bystander.lm.tokens import context_hash, encode, render_text
 from bystander.personas import bare_context
+from bystander.results.results import Results
 from bystander.study.config.study import load
-from bystander.study.engine.own_answers import write_answers
-from bystander.study.engine.run import run_study
 from bystander.study.plan.audit import audit_study
 from bystander.study.plan.cells import plan_cells
-from bystander.study.results.results import Results
 from bystander.study.store.run_dir import RunDir
 from tests.support.answer_study import NOUNS, study_in, write
 from tests.support.judge_wire import completion, serve

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from bystander.core.hashing import generator
+from bystander.engine.gate import measured_outcome, reading
 from bystander.study.config.study import ResolvedStudy, load
-from bystander.study.engine.gate import measured_outcome, reading
 from bystander.study.plan.picked_items import (
     LEFT,
     PICKED_ON,

@@ -1,7 +1,7 @@
 """A study of 169 cells that was run on Qwen2.5-Coder-1.5B up to its gate: four H200s, eight processes, 2026-11-27.
 
 `recorded_study.json` has its cells in the plan's order: what each needs (by number), how much work it is by
-`study.forecast.workload` with the model's own tokenizer, and what it took where it was done. `tests/study/engine/
+`study.forecast.workload` with the model's own tokenizer, and what it took where it was done. `tests/engine/
 test_recorded_study.py` holds needs and work to the plan of the study's file where that is at hand.
 """
 

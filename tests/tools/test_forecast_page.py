@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bystander.analysis.leakage_fit import fit_leakage
-from bystander.study.results.fit_sources import shipped, shipped_fits
+from bystander.results.fit_sources import shipped, shipped_fits
 
 ROOT = Path(__file__).parents[2]
 

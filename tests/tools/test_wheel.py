@@ -33,7 +33,7 @@ def without_a_model(*arguments):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, embedded):
     """A finished run of the small study, left with one in the name of a second study."""
-    from bystander.study.api import Study
+    from bystander.api import Study
     from tests.support.study_tiny import make_model, write_study
 
     folder = tmp_path_factory.mktemp("light")

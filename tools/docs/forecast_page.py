@@ -28,7 +28,7 @@ from bystander.analysis.stats.leakage_model import fit, left_out
 from bystander.analysis.stats.ranks import spearman
 from bystander.analysis.stats.skill import Skill
 from bystander.core.hashing import file_sha256
-from bystander.study.results.fit_sources import SHIPPED, study_tables
+from bystander.results.fit_sources import SHIPPED, study_tables
 
 Floats = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,10 +16,10 @@ from bystander.bench.random_models import shaped_model
 from bystander.core.errors import BystanderError
 from bystander.core.files import write_bytes, write_parquet
 from bystander.core.progress import Bar
+from bystander.engine.base_cells import similarity_table
+from bystander.engine.run import run_study
 from bystander.personas import load_personas
 from bystander.study.config.study import ResolvedStudy, load
-from bystander.study.engine.base_cells import similarity_table
-from bystander.study.engine.run import run_study
 from bystander.study.plan.cells import Plan
 from bystander.study.store.records import CellManifest, Event
 from bystander.study.store.run_dir import RunDir

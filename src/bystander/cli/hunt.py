@@ -13,7 +13,7 @@ from bystander.cli.console import console, print_json, screen_for
 from bystander.cli.progress import terminal_bar
 
 if TYPE_CHECKING:
-    from bystander.study.engine.hunt import HuntResult
+    from bystander.engine.hunt import HuntResult
 
 SHOWN = 10
 
@@ -33,8 +33,8 @@ def hunt(
     as_json: JsonOption = False,
 ) -> None:
     """Search contexts that were not measured for those that leak most: tags, formats, wraps, a file of yours."""
-    from bystander.study.engine.hunt import HuntRequest, hunt_run
-    from bystander.study.results.results import Results
+    from bystander.engine.hunt import HuntRequest, hunt_run
+    from bystander.results.results import Results
 
     results = Results.open(run)
     spec = results.study.spec

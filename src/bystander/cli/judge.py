@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bystander.judge.answer_store import Ledger
     from bystander.judge.cost import CostEstimate
     from bystander.judge.settings import Price
-    from bystander.study.results.rejudge import Judging
-    from bystander.study.results.results import Results
+    from bystander.results.rejudge import Judging
+    from bystander.results.results import Results
 
 WHICH = "openai/..., anthropic/..., or openai-api/NAME/MODEL for a server at --base-url."
 AskedOption = Annotated[str, typer.Option("--model", help=WHICH)]
@@ -58,8 +58,8 @@ def judge(
     from bystander.cli.result_tables import judged_means
     from bystander.judge.settings import JudgeSettings
     from bystander.lm.embedded import cache_dir
-    from bystander.study.results.rejudge import judge_run
-    from bystander.study.results.results import Results
+    from bystander.results.rejudge import judge_run
+    from bystander.results.results import Results
 
     if model is None and not reparse:
         raise DataError("say which model judges (--model PROVIDER/NAME), or --reparse for answers that are kept")
@@ -92,7 +92,7 @@ def _reparse(results: Results, model: str | None, questions: Path | None, as_jso
     """Read kept answers again, and say what it changed."""
     from bystander.cli.result_tables import judged_means, judged_table
     from bystander.lm.embedded import cache_dir
-    from bystander.study.results.reparse import reparse_run
+    from bystander.results.reparse import reparse_run
 
     found = reparse_run(results.run, results.study, model, cache_dir() / "judge.sqlite", questions=questions)
     if as_json:

@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from bystander.cli.console import Grid, interval, number
+from bystander.results.event_words import in_words
+from bystander.results.status import STATES, RunStatus
 from bystander.study.forecast.forecast import PhaseCost
 from bystander.study.forecast.plan_report import PlanReport
 from bystander.study.forecast.power import describe_odds
 from bystander.study.plan.cells import HASH_CHARACTERS
-from bystander.study.results.event_words import in_words
-from bystander.study.results.status import STATES, RunStatus
 
 if TYPE_CHECKING:
-    from bystander.study.engine.preflight import Check  # with a model's libraries, which a status does without
-    from bystander.study.engine.slurm_jobs import SlurmJob
+    from bystander.engine.preflight import Check  # with a model's libraries, which a status does without
+    from bystander.engine.slurm_jobs import SlurmJob
 
 MARKS = {True: "[green]ok    [/]", False: "[red]failed[/]", None: "[yellow]?     [/]"}  # of a check; None: not made
 COLORS = {"RUN": "green", "MODIFY": "yellow", "STOP": "red"}

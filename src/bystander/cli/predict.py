@@ -38,7 +38,7 @@ def predict(
     from bystander.study.config.study import load
 
     loaded = load(study, overrides)
-    from bystander.study.results.leakage_forecast import predict_leakage
+    from bystander.results.leakage_forecast import predict_leakage
     from bystander.study.store.run_dir import RunDir
 
     folder = run_folder(loaded.spec.name, out)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bystander.analysis import Analysis
-    from bystander.study.engine.probe_request import ProbeRequest
-    from bystander.study.engine.probe_roles import Trained
+    from bystander.engine.probe_request import ProbeRequest
+    from bystander.engine.probe_roles import Trained
     from bystander.study.store.run_dir import RunDir
 
 ENDINGS = (".parquet", ".csv")
@@ -70,9 +70,9 @@ def probe(
         raise DataError("--negatives and --behavior are roles in a training: say its --source too")
     if out is not None:
         _check_out(out, compared=bool(sources))
-    from bystander.study.engine.probe_request import ProbeRequest
-    from bystander.study.engine.probe_roles import told
-    from bystander.study.engine.published_adapters import adapter_places
+    from bystander.engine.probe_request import ProbeRequest
+    from bystander.engine.probe_roles import told
+    from bystander.engine.published_adapters import adapter_places
 
     places = adapter_places(adapters)
     asked = ProbeRequest(
@@ -102,7 +102,7 @@ def _measure(asked: ProbeRequest, out: Path | None, as_json: bool) -> None:
 
     from bystander.core.files import write_bytes, write_parquet
     from bystander.core.records import as_dict
-    from bystander.study.engine.probe_model import probe_model
+    from bystander.engine.probe_model import probe_model
 
     screen = screen_for(as_json)
     with interruptible("nothing is kept; a probe is written when all of it is measured"), terminal_bar(screen) as bar:
@@ -138,9 +138,9 @@ def _compare(
     verbose: bool,
 ) -> None:  # fmt: skip
     """Untrained against trained, as at the end of a run."""
-    from bystander.study.engine.probe_adapters import probe_adapters
-    from bystander.study.engine.probe_roles import probe_name
-    from bystander.study.results.results import Results
+    from bystander.engine.probe_adapters import probe_adapters
+    from bystander.engine.probe_roles import probe_name
+    from bystander.results.results import Results
 
     folder = run_folder(probe_name(trained), out)
     check_folder("--out", folder)

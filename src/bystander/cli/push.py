@@ -18,8 +18,8 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="New repositories are private otherwise.")] = False,
 ) -> None:
     """A run's adapters (with cards), tables and report on the Hugging Face Hub."""
-    from bystander.study.results.push import push as send
-    from bystander.study.results.push import repositories
+    from bystander.results.push import push as send
+    from bystander.results.push import repositories
 
     repos = repositories(run, to)
     for repo in repos:

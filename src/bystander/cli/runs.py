@@ -35,8 +35,8 @@ def status(
 ) -> None:
     """Phases, cells, spend against forecast, time left and the last events of a run; also while it runs."""
     from bystander.cli.plan_text import print_jobs, print_status
-    from bystander.study.engine.slurm_jobs import jobs_of
-    from bystander.study.results.status import status as status_of
+    from bystander.engine.slurm_jobs import jobs_of
+    from bystander.results.status import status as status_of
     from bystander.study.store.run_dir import RunDir
 
     if page:
@@ -77,8 +77,8 @@ def report(
 ) -> None:
     """Make a run's report again from its records, and its tables where a stop left them behind."""
     from bystander.cli.story import print_story
-    from bystander.study.engine.collect import bring_up_to_date
-    from bystander.study.results.results import Results
+    from bystander.engine.collect import bring_up_to_date
+    from bystander.results.results import Results
     from bystander.study.store.lock import holder
     from bystander.study.store.run_dir import RunDir
 
@@ -104,7 +104,7 @@ def export(
     run: RunArg, folder: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the tables go.")]
 ) -> None:
     """Every table of a run as CSV and Parquet, with a data dictionary."""
-    from bystander.study.results.many_runs import export as export_tables
+    from bystander.results.many_runs import export as export_tables
 
     check_folder("--to", folder)
     written = export_tables(run, folder)
@@ -115,7 +115,7 @@ def export(
 @app.command()
 def archive(run: RunArg) -> None:
     """Mark a run as archived: it moves to the board's last column, and nothing else changes."""
-    from bystander.study.results.status import status as status_of
+    from bystander.results.status import status as status_of
     from bystander.study.store.events import Events
     from bystander.study.store.run_dir import RunDir
 
@@ -133,7 +133,7 @@ def board(
     out: PageOption = Path("board.html"),
 ) -> None:
     """One page over many studies: a column per state, a card each, the timeline of each."""
-    from bystander.study.results.many_runs import board as write_board
+    from bystander.results.many_runs import board as write_board
 
     check_page("--out", out)
     _wrote("board", write_board(places, out))
@@ -146,7 +146,7 @@ def compare(
     style: Annotated[str, typer.Option(help="screen, or paper for a column's width.")] = "screen",
 ) -> None:
     """Studies side by side: a forest plot of gradients with intervals, and what differs in their settings."""
-    from bystander.study.results.many_runs import compare as write_comparison
+    from bystander.results.many_runs import compare as write_comparison
 
     if style not in ("screen", "paper"):
         raise DataError(f"--style is {style!r}; use screen or paper")
@@ -190,7 +190,7 @@ def analyze(
 
 def _analyze_run(run: Path, *, verbose: bool, as_json: bool) -> None:
     from bystander.cli.story import print_story
-    from bystander.study.results.results import Results
+    from bystander.results.results import Results
 
     results = Results.open(run)
     found = results.analyze()

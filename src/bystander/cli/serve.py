@@ -32,7 +32,7 @@ def live_app(run: Path, host: str = LOOPBACK) -> Starlette:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from bystander.study.results.live import Live
+    from bystander.results.live import Live
     from bystander.study.store.run_dir import RunDir
 
     live, templates = Live(RunDir(run)), resources.files("bystander.report") / "templates"

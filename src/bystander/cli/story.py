@@ -11,7 +11,7 @@ from bystander.report.story import HEAD
 
 if TYPE_CHECKING:
     from bystander.analysis import Analysis
-    from bystander.study.results.results import Results
+    from bystander.results.results import Results
 
 
 def print_story(results: Results, page: Path | None, *, verbose: bool) -> None:

@@ -27,7 +27,7 @@ from bystander.cli.progress import terminal_bar
 
 if TYPE_CHECKING:
     from bystander.analysis import Analysis
-    from bystander.study.engine.run import RunSummary
+    from bystander.engine.run import RunSummary
 
 
 @app.command()
@@ -46,8 +46,8 @@ def run(
     from bystander.study.config.study import load
 
     loaded = load(study, overrides)  # a faulty file is told before anything heavy is imported
-    from bystander.study.engine.run import RunOptions, run_study
-    from bystander.study.results.run_report import report_run
+    from bystander.engine.run import RunOptions, run_study
+    from bystander.results.run_report import report_run
 
     folder = run_folder(loaded.spec.name, out)
     screen = screen_for(as_json)
@@ -96,7 +96,7 @@ def _print_ran(ran: RunSummary, page: Path | None, verbose: bool) -> None:
         console.print(line, soft_wrap=True)
     if page:
         from bystander.cli.story import print_story
-        from bystander.study.results.results import Results
+        from bystander.results.results import Results
 
         print_story(Results.open(ran.folder), page, verbose=verbose)
 
@@ -145,9 +145,9 @@ def preflight(
     """Check all that would stop a run, from disk to template; what is not checked is said. Exit code 2 if one fails."""
     from bystander.cli.plan_text import print_checks
     from bystander.core.errors import BystanderError
+    from bystander.engine.preflight import Check, passed
+    from bystander.engine.preflight import preflight as check_all
     from bystander.study.config.study import load
-    from bystander.study.engine.preflight import Check, passed
-    from bystander.study.engine.preflight import preflight as check_all
     from bystander.study.forecast.assess import forecast_of
     from bystander.study.plan.cells import plan_cells
     from bystander.study.store.run_dir import RunDir

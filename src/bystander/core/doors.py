@@ -44,10 +44,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "prompt_length": "bystander.geometry.predictors:PromptLength",
     },
     "executor": {
-        "local": "bystander.study.engine.executor_local:LocalExecutor",
-        "processes": "bystander.study.engine.executor_processes:ProcessExecutor",
-        "ray": "bystander.study.engine.executor_ray:RayExecutor",
-        "slurm": "bystander.study.engine.executor_slurm:SlurmExecutor",
+        "local": "bystander.engine.executor_local:LocalExecutor",
+        "processes": "bystander.engine.executor_processes:ProcessExecutor",
+        "ray": "bystander.engine.executor_ray:RayExecutor",
+        "slurm": "bystander.engine.executor_slurm:SlurmExecutor",
     },
 }
 

@@ -1,1 +1,1 @@
-"""The study: the one caller of all stages, and the only writer."""
+"""What a study is before it runs: its settings, its run directory, its cells, what can be foretold."""

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from bystander.cli.plan_text import print_plan
 from bystander.core.errors import DataError, StoreError, StudyError
+from bystander.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.config.blocks import Budget, ModelSettings
 from bystander.study.config.study import load
-from bystander.study.engine.budget import BudgetTracker, approve, unpaid
 from bystander.study.forecast.open_settings import open_settings, refuse_open
 from bystander.study.forecast.order import makespan
 from bystander.study.forecast.plan_report import plan_report

@@ -7,11 +7,11 @@ import heapq
 import pytest
 
 from bystander.core.work import Work
+from bystander.results.status import time_left
 from bystander.study.forecast.forecast import seconds_of
 from bystander.study.forecast.learn import learned
 from bystander.study.forecast.order import priorities
 from bystander.study.forecast.throughput import SHAPES, Rates, published
-from bystander.study.results.status import time_left
 from bystander.study.store.records import PlannedCell, SavedPlan
 from tests.support.recorded_study import FIRST, GATE, WORKERS, Recorded, recorded, warm
 

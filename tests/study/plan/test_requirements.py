@@ -13,8 +13,8 @@ import pytest
 from bystander.behaviors.marker import MarkerBehavior
 from bystander.cli import main as cli
 from bystander.core.errors import StoreError
+from bystander.engine.run import run_study
 from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
 from tests.support.small_tokenizer import CHATML
 from tests.support.study_tiny import PERSONAS, make_model, write_study
 
@@ -111,7 +111,7 @@ def test_other_machines_are_not_called_checked(both: Commands):
 
 
 def test_a_model_whose_size_is_not_known_is_not_called_checked(both: Commands, model: Path, monkeypatch):
-    monkeypatch.setattr("bystander.study.engine.preflight.known_shape", lambda _: False)
+    monkeypatch.setattr("bystander.engine.preflight.known_shape", lambda _: False)
     assert both()[3]["memory"][1].startswith("not checked: the model's size is not known here")
 
 

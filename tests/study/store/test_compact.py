@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from bystander.core.records import Measurement, as_dict
+from bystander.engine.collect import ROWS_AT_ONCE, write_tables
 from bystander.probe.base import ProbeUnit
-from bystander.study.engine.collect import ROWS_AT_ONCE, write_tables
 from bystander.study.store.cell_dir import MEASUREMENT_SCHEMA, CellDir
 from bystander.study.store.records import CellManifest
 
@@ -61,7 +61,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import polars as pl
-from bystander.study.engine.collect import write_tables
+from bystander.engine.collect import write_tables
 one = pl.read_parquet(sys.argv[1])
 def cells():
     for number in range(int(sys.argv[2])):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bystander.core.errors import BystanderError
+from bystander.engine.run import run_study
+from bystander.results.results import Results
 from bystander.study.config.study import load
-from bystander.study.engine.run import run_study
-from bystander.study.results.results import Results
 
 AGAIN = "remove it and run again"
 ADVICE = {
