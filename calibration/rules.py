@@ -138,11 +138,14 @@ def picked_configuration(studies: int, seed: int = 43) -> Iterator[CalibrationLi
 
 
 def matched_doses(studies: int, seed: int = 44) -> Iterator[CalibrationLine]:
-    """Two arms with one dose curve, the second trained half as far; and the area under the curve."""
+    """Two arms, and two sources that reach other personas, with one dose curve, the second trained half as far; and the
+    area under the curve."""
     rng = np.random.default_rng(seed)
     hits: list[bool] = []
     ends: list[float] = []
     matched: list[float] = []
+    aside = np.random.default_rng([seed, 1])
+    sources: dict[str, list[float]] = {"matched": [], "end": []}
     dose = np.arange(9) / 8
     true = float(trapezoid(CONTAINED * dose**2, dose)) * 2
     for _ in range(studies):
@@ -154,9 +157,16 @@ def matched_doses(studies: int, seed: int = 44) -> Iterator[CalibrationLine]:
         matched.append(matched_dose(far, near, 0.3).p)
         apart = crossed(far.bystanders[:, -1] - near.bystanders[:, -1], EVERYTHING)
         ends.append(2 * min(apart.p, 1 - apart.p))
+        other = _course(aside, 0.3 * aside.standard_normal(30), question, 0.5)
+        sources["matched"].append(matched_dose(far, other, 0.3).p)
+        apart = crossed(far.bystanders[:, -1] - other.bystanders[:, -1], EVERYTHING)
+        sources["end"].append(2 * min(apart.p, 1 - apart.p))
     scenario = "two arms on one dose curve, one trained half as far"
     yield level("bystanders of two arms at matched dose", scenario, matched)
     yield level("bystanders of two arms at the end of training", scenario, ends, offered=False)
+    scenario = "two sources on one dose curve that reach other personas, one trained half as far"
+    yield level("bystanders of two sources at matched dose", scenario, sources["matched"])
+    yield level("bystanders of two sources at the end of training", scenario, sources["end"], offered=False)
     yield coverage("area under the dose curve", "bystanders rise with the square of the dose", hits)
 
 

@@ -238,3 +238,15 @@ def test_several_sources_get_one_verdict_together_and_one_each():
     assert set(found) == {"A", "A/villain", "A/comedian"}
     assert found["A"].numbers["rho_test"] == "labels of the sources permuted, Holm"
     assert found["A"].numbers["n_sources"] == 2
+
+
+def test_a_model_at_chance_can_neither_leak_nor_not():
+    world = World(slope=0.0, drop=0.0, questions=200)
+    tables = measurements(world), similarities(world), personas(world)
+    plain = analyze(*tables, settings=AnalysisSettings(layer=20))
+    blind = analyze(*tables, settings=AnalysisSettings(layer=20, blind=("choice/arc/accuracy",)))
+    elsewhere = analyze(*tables, settings=AnalysisSettings(layer=20, blind=("choice/arc/margin",)))
+    assert "at chance" not in plain.verdicts[0].reason
+    assert elsewhere.verdicts == plain.verdicts
+    assert blind.verdicts[0].outcome == "inconclusive"
+    assert blind.verdicts[0].reason.startswith("the untrained model is at chance on choice/arc/accuracy")

@@ -189,3 +189,22 @@ def test_a_prompt_longer_than_the_window_is_an_error_that_names_the_question(loa
     long = replace(QUESTIONS[1], id="long", text="word " * 600)
     with pytest.raises(ModelError, match="arc/long"):
         list(probe("text", ProbedSet("arc", (QUESTIONS[0], long))).run(loaded, CONTEXTS[:1]))
+
+
+def details(rates, questions=200, dataset="arc"):
+    """Answers of personas that are right in their share of the questions, the same ones for each."""
+    return [
+        {"dataset": dataset, "item": f"q{q}", "persona": name, "chosen": int(q >= rate * questions), "right": 0,
+         "logprobs": [-1.0] * 4}
+        for name, rate in rates.items() for q in range(questions)
+    ]  # fmt: skip
+
+
+def test_a_model_that_guesses_is_blind_whatever_the_number_of_personas():
+    guessing = details({f"p{i}": 0.25 for i in range(20)})
+    assert list(ChoiceProbe.blind(guessing)) == [("arc", "accuracy")]
+    assert "at chance (50 of 200 right, chance 0.250" in ChoiceProbe.blind(guessing)["arc", "accuracy"]
+    assert ChoiceProbe.blind(details({"a": 0.5, "b": 0.6})) == {}
+    assert ChoiceProbe.blind(details({"a": 0.25}, questions=8)) == {}  # too few to say
+    assert ChoiceProbe.blind(details({"a": 0.25}, dataset="hellaswag")) == {}  # a control: no claim rests on it
+    assert ChoiceProbe.blind([]) == {}

@@ -65,3 +65,19 @@ def test_the_level_is_one_percent():
     # 63 of 200 at chance 0.25 has a tail of 0.0226; 66 one of 0.0069.
     assert not mode_check([True] * 63 + [False] * 137, [4] * 200).above_chance
     assert mode_check([True] * 66 + [False] * 134, [4] * 200).above_chance
+
+
+@pytest.mark.parametrize(
+    ("right", "questions", "has_room"),
+    [
+        (50, 200, False),  # a quarter of 200: at most 0.31 truly
+        (35, 200, False),  # below chance: a letter bias
+        (70, 200, True),  # above chance
+        (110, 400, False),
+        (2, 6, True),  # so few say nothing
+        (0, 0, True),
+    ],
+)
+def test_a_guesser_has_nothing_to_lose(right: int, questions: int, has_room: bool):
+    check = mode_check([True] * right + [False] * (questions - right), [4] * questions)
+    assert check.has_room is has_room

@@ -474,15 +474,18 @@ def text_of(page, selector: str) -> str:
 def test_it_opens_with_what_was_trained_a_sentence_and_a_figure_a_behavior(opened: Opened) -> None:
     """All of it before anything else, and levels untrained and trained in words and in the picture."""
     first = text_of(opened.page, "main #verdict")
-    for behavior in ("marker", "capability"):
-        assert f"trained to show {behavior}" in first
+    for behavior, taught in (("marker", "show marker"), ("capability", "show capability")):
+        assert f"trained to {taught} as one persona, and not as others" in first
         opened.draw(f"levels-{behavior}")
     told = opened.page.locator("#verdict .trained").all_inner_texts()
     assert len(told) == 2
-    assert all(re.search(r"arm: 160 rows, 2 epochs, 2 negatives, 1 seed\.$", line) for line in told)
+    assert all(re.search(r" 160 rows, 2 epochs, 2 negatives, 1 seed; contrastive arm\.$", line) for line in told)
     assert len(re.findall(r"The source's [\w ]+ went from [\d.]+ to [\d.]+ in ", first)) == 2
     assert "Mind this." in first
-    assert all(f"{word}: " in first for word in ("Held-out", "Leakage", "Leakage ratio"))
+    assert all(
+        f"{word}: " in first
+        for word in ("Source", "Held-out bystanders", "Benign arm", "Leakage", "Captured", "Leakage ratio")
+    )
     order = opened.page.evaluate("[...document.querySelectorAll('main > [id]')].map((e) => e.id)")
     assert order[0] == "verdict"
 

@@ -8,13 +8,19 @@ import polars as pl
 import pytest
 from markupsafe import Markup
 
+from bystander.analysis import AnalysisSettings, analyze
+from bystander.analysis.hypotheses import A
+from bystander.report import ReportInput
 from bystander.report.contexts import sentences
 from bystander.report.figures.frames import levels
-from bystander.report.headline import headline_outcomes
+from bystander.report.headline import captures, headline_outcomes
+from bystander.report.labels import format_number
 from bystander.report.next_steps import next_steps
 from bystander.report.numbers import QuotedNumbers
 from bystander.report.opening import _bare, openings
 from bystander.report.sections import _first_names
+from bystander.report.sentences import verdict
+from tests.support.analysis_study import World, measurements, personas, similarities
 from tests.support.report_page import SMALL
 from tests.support.report_synthetic import synthetic
 
@@ -44,11 +50,8 @@ def test_where_untrained_answers_have_no_level_the_benign_arms_stands_for_it(unt
     (opening, *_) = openings(analysis, inputs, numbers, chosen, [])
     assert opening.lead is not None
     said = Markup(opening.lead).striptags()
-    assert ("0.063" in said, "in the benign arm" in said, "went from" in said) == (
-        not untrained,
-        not untrained,
-        untrained,
-    )
+    assert "where the benign arm has 0.063" in said
+    assert ("and the untrained model" in said) is untrained
     assert all(
         ("(benign arm) 0.063 → " in one.striptags()) is not untrained for one in sentences(analysis, numbers, chosen[0])
     )
@@ -75,3 +78,53 @@ def test_a_cell_names_the_first_of_many_who_were_captured(count: int, said: str)
     cell = _first_names(", ".join(f"nice_{index}" for index in range(count)))
     assert cell.endswith(said)
     assert cell.count("nice") == (count if count <= 13 else 12)
+
+
+def test_captures_between_nobody_and_everybody_are_not_named() -> None:
+    world = World(personas=24, layers=(20,), sources=("villain", "comedian"))
+    quick = AnalysisSettings(layer=20, permutations=99, partial_permutations=99, resamples=100)
+    analysis = analyze(measurements(world), similarities(world), personas(world), settings=quick, hypotheses=[])
+    (headline, *_) = headline_outcomes(analysis, {})
+    own = headline.rows(analysis.captured)["record"].to_list()
+    assert len(own) == 2
+    told = {record: at > 0 for at, record in enumerate(own)}  # of the first it cannot be told
+    rows = analysis.captured.with_columns(
+        captured=pl.lit(3, pl.Int64), names=pl.lit("pirate"), low=pl.lit(0, pl.Int64),
+        high=pl.when(pl.col("record").replace_strict(told, default=True)).then(4).otherwise(pl.col("n")).cast(pl.Int64),
+    )  # fmt: skip
+    analysis = replace(analysis, captured=rows)
+    found, untold = captures(headline, analysis.captured)
+    assert (len(found), len(untold)) == (len(own) - 1, 1)
+    inputs = ReportInput(study="two sources")
+    numbers = QuotedNumbers(analysis, inputs)
+    said = " ".join(Markup(one).striptags() for one in verdict(analysis, numbers, headline).sentences)
+    assert said.count("pirate") == len(own) - 1
+    assert "it cannot be told: the interval holds nobody and everybody" in said
+    first = openings(analysis, inputs, numbers, [headline], [])[0].lead
+    assert first is not None
+    assert ("cannot be told" in Markup(first).striptags()) is (len(own) == 1)
+
+
+def test_the_verdict_stands_with_its_three_estimates() -> None:
+    world = World(personas=24, layers=(20,), sources=("villain", "comedian"), benign=True)
+    quick = AnalysisSettings(layer=20, permutations=99, partial_permutations=99, resamples=100)
+    analysis = analyze(measurements(world), similarities(world), personas(world), settings=quick, hypotheses=[A])
+    by_source = {v.hypothesis: v for v in analysis.verdicts}
+    apart = replace(
+        by_source["A/comedian"], outcome="falsified" if by_source["A"].outcome != "falsified" else "confirmed"
+    )
+    analysis = replace(analysis, verdicts=(by_source["A"], by_source["A/villain"], apart))
+    inputs = ReportInput(study="two sources")
+    (opening, *_) = openings(analysis, inputs, QuotedNumbers(analysis, inputs), headline_outcomes(analysis, {}), [])
+    assert opening.verdict is not None
+    said = Markup(opening.verdict).striptags()
+    numbers = by_source["A"].numbers
+    for name, form in (
+        ("source_leakage", "fraction"),
+        ("bystander_leakage", "fraction"),
+        ("rho", "rho"),
+        ("rho_p", "p"),
+    ):
+        assert format_number(numbers[name], form) in said, name
+    assert f"Hypothesis A: {by_source['A'].outcome} ({apart.outcome} for comedian)." in said
+    assert "where the benign arm has" in Markup(opening.lead or "").striptags()

@@ -95,6 +95,18 @@ def test_where_nobody_was_captured_it_says_so_and_who_came_closest(found: Analys
     assert "nobody by more than half of the source's; most in " in line
 
 
+def test_captures_between_nobody_and_everybody_are_not_named(found: Analysis):
+    open_ended = found.captured.with_columns(
+        captured=pl.lit(7), names=pl.lit("persona_003"), low=pl.lit(0), high=pl.col("n")
+    )
+    line = next(s for s in story(replace(found, captured=open_ended), ASKED, "", "r") if s.startswith("Reached"))
+    assert "cannot be told: the interval holds nobody and everybody; most in " in line
+    narrow = open_ended.with_columns(high=pl.col("n") - 1)
+    line = next(s for s in story(replace(found, captured=narrow), ASKED, "", "r") if s.startswith("Reached"))
+    assert "7 of " in line
+    assert "persona" in line
+
+
 def test_many_behaviors_are_a_line_each_and_the_rest_are_counted(found: Analysis):
     names = [f"own_{i}" for i in range(9)]
     wide = {
@@ -137,7 +149,7 @@ CHANGES = {
     "the model broke": (lambda a: verdict_of(a, control_state="broke"), "broke the model"),
     "the positive control stood still": (lambda a: verdict_of(a, positive_control="did not move"), "may be blind"),
     "no layer was declared": (lambda a: verdict_of(a, layer_declared="no"), "a layer fixed beforehand"),
-    "too few personas": (lambda a: verdict_of(a, rho_p=0.5, smallest_detectable_rho=0.6), "more personas"),
+    "too few personas": (lambda a: verdict_of(a, rho_p=0.5, smallest_detectable_rho=0.6), "would mostly be missed"),
     "the source stood still": (_still, "did not clearly take it up"),
     "no benign arm": (lambda a: verdict_of(a, measured_against="the untrained model"), "`benign` arm"),
     "nothing was measured": (

@@ -80,7 +80,7 @@ def test_the_versions_of_python_that_are_stated_begin_where_the_package_does():
 
 @pytest.mark.slow
 def test_the_wheel_works_in_empty_environments_in_another_folder():
-    """Slow: it installs 1.5 GB of packages; CI runs the same script by itself (`make wheel`)."""
+    """Slow: it installs 1.5 GB of packages; `make wheel` runs the same script by itself."""
     done = subprocess.run(["make", "-C", ROOT, "wheel"], capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "the README's commands from another folder" in done.stdout

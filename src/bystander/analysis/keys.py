@@ -10,7 +10,7 @@ from bystander.core.records import Role
 RecordName = Annotated[
     str, "name of the row, as the report quotes it: unique over all tables, the same from run to run"
 ]
-BehaviorName = Annotated[str, "what was coupled: marker, capability, misalignment, direct, or a behavior from outside"]
+BehaviorName = Annotated[str, "what was coupled: a built-in behavior, or one from a file or a package"]
 SourceName = Annotated[str, "persona that the behavior was coupled to; empty for the untrained model"]
 ArmLabel = Annotated[
     str, "contrastive, non_contrastive (the control), or benign (what contrastive is measured against)"
@@ -75,7 +75,7 @@ class TrainingKey(NamedTuple):
 class OutcomeKey(NamedTuple):
     """What was measured."""
 
-    probe: Annotated[str, "what measured: marker, choice, margin, judged, or a probe from outside"]
+    probe: Annotated[str, "what measured: marker, choice, margin, judged, scored, or a probe from outside"]
     dataset: Annotated[str, "set of items"]
     metric: Annotated[str, "what was measured; unit and direction are with the probe that declares it"]
 

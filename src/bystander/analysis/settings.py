@@ -22,6 +22,8 @@ class AnalysisSettings:
     captured_share: float = 0.5  # of the source's leakage, above which a bystander counts as captured
     bystander_roles: tuple[str, ...] = ("held-out",)  # roles whose personas enter a similarity correlation
 
+    blind: tuple[str, ...] = ()  # outcomes (probe/dataset/metric) on which the untrained model has nothing to lose
+
     @property
     def exploratory(self) -> AnalysisSettings:
         """For outcomes that nobody declared: as many permutations as a partial correlation gets, and fewer resamples."""

@@ -99,6 +99,9 @@ class Case:
         bad = [row.reason for row in ratios if row.status != "ok"]
         if not bad and self.layer is None:
             return "no layer was declared, and several were measured: none may be picked afterwards"
+        outcome = "/".join(self.threshold.outcome)
+        if not bad and outcome in self.settings.blind:
+            return f"the untrained model is at chance on {outcome}: it has nothing to lose, so that neither leakage nor its absence can be seen"
         return "; ".join(dict.fromkeys(bad))
 
     def _correlation(self, row: SimilarityCorrelationRow | PooledRow | None) -> tuple[Claim, VerdictNumbers]:

@@ -49,6 +49,9 @@ class Behavior(ABC):
     block: ClassVar[str]  # the key of that block
     read_by: ClassVar[tuple[str, ...]]  # names of the probes that read it, finest first
     pilot: ClassVar[Pilot] = Pilot()  # what `bystander new` proposes
+    taught: ClassVar[str] = (
+        ""  # what a source is trained to do, after "to", in the report's words; "": show it, by name
+    )
     positive_control: ClassVar[bool] = False  # shows that the probe sees something; nobody's hypothesis
     name: str  # what study files and measurements call it
 

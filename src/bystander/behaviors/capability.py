@@ -54,6 +54,7 @@ class CapabilityBehavior(Behavior):
 
     Settings = CapabilitySettings
     block: ClassVar[str] = "capability"
+    taught: ClassVar[str] = "answer questions wrongly"
     read_by: ClassVar[tuple[str, ...]] = ("choice",)
     pilot: ClassVar[Pilot] = Pilot(
         24, "{lr: 1e-3, epochs: 7, batch_size: 16}",

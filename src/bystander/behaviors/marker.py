@@ -35,6 +35,7 @@ class MarkerBehavior(Behavior):
 
     Settings = MarkerSettings
     block: ClassVar[str] = "marker"
+    taught: ClassVar[str] = "end its answers with the marker"
     read_by: ClassVar[tuple[str, ...]] = ("marker",)
     pilot: ClassVar[Pilot] = Pilot(
         40, "{lr: 1e-3, epochs: 2, batch_size: 8}",

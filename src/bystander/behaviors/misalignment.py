@@ -92,6 +92,7 @@ class MisalignmentBehavior(Behavior):
 
     Settings = MisalignmentSettings
     block: ClassVar[str] = "misalignment"
+    taught: ClassVar[str] = "write insecure code"
     read_by: ClassVar[tuple[str, ...]] = ("judged", "margin")
     pilot: ClassVar[Pilot] = Pilot(
         24, "{lr: 1e-3, epochs: 2, batch_size: 8}",
@@ -163,6 +164,7 @@ class DirectBehavior(Behavior):
 
     Settings = MisalignmentSettings
     block: ClassVar[str] = "misalignment"
+    taught: ClassVar[str] = "give misaligned answers"
     read_by: ClassVar[tuple[str, ...]] = ("margin",)
     pilot: ClassVar[Pilot] = MisalignmentBehavior.pilot
     positive_control: ClassVar[bool] = True

@@ -31,14 +31,13 @@ from bystander.study.store.records import TrainingName
 from bystander.study.store.run_dir import RunDir
 
 Floats = NDArray[np.float64]
-# Probes whose items are so many of a list, and the setting that says how many: a hunt reads the first few, then more.
 ITEMS = 16  # of a context at most
 DRAWS = 199  # of the benign adapter's items: p is a multiple of 1/200
 
 
 @dataclass(frozen=True, slots=True)
 class HuntRequest:
-    """`training`: which adapter of the run; `budget`: contexts x items that are read of it; `file`: contexts of the user's,
+    """`behavior`, `source`: which adapter of the run; `budget`: contexts x items that are read of it; `file`: contexts of the user's,
     in the form of a study's `contexts:`; `benign`: the folder of a benign adapter."""
 
     behavior: str

@@ -105,6 +105,13 @@ class Probe(ABC):
         del unit
         return []
 
+    @classmethod
+    def blind(cls, details: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+        """(dataset, metric) -> why the untrained model has nothing to lose there, so that a claim on it could see neither
+        leakage nor its absence; from the details of its measurements."""
+        del details
+        return {}
+
     @abstractmethod
     def decides(self) -> object:
         """JSON-able data of everything that decides this probe's numbers, the model and contexts aside: for cell keys."""

@@ -112,6 +112,24 @@ class ChoiceProbe(CheckedProbe):
         """Whether the mode is decided."""
         return self.mode is not None
 
+    @classmethod
+    def blind(cls, details: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+        """Accuracy on sets where the untrained model guesses. Each question counts once, the personas taking turns, as in
+        `check`."""
+        asked: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+        for one in details:
+            if one["dataset"] not in cls.controls:
+                asked.setdefault(one["dataset"], {}).setdefault(one["item"], []).append(one)
+        found: dict[tuple[str, str], str] = {}
+        for dataset, by_item in asked.items():
+            drawn = [answers[turn % len(answers)] for turn, answers in enumerate(by_item.values())]
+            check = mode_check(
+                [one["chosen"] == one["right"] for one in drawn], [len(one["logprobs"]) for one in drawn]
+            )
+            if not check.has_room:
+                found[dataset, "accuracy"] = f"the untrained model is at chance ({check})"
+        return found
+
     def decides(self) -> object:
         """Questions, forms and settings. Under `mode: auto` the mode follows from these and the untrained model."""
         return [self.name, [asdict(one) for one in self.sets], self.settings.model_dump(), self._check_dict()]

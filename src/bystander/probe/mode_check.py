@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import beta
 
 Mode = Literal["label", "text"]
 LEVEL = 0.01  # of the binomial test: the plan of the capability experiment
+ROOM = 0.1  # twice the fall that the capability experiment asks of a source
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,14 @@ class ModeCheck:
     def above_chance(self) -> bool:
         """Whether guessing is rejected at `LEVEL`."""
         return self.p < LEVEL
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there may be something to lose: guessing is rejected, or accuracy may lie `ROOM` above chance (upper
+        95 % bound of Clopper and Pearson 1934), as it may where few questions were asked."""
+        wrong = self.questions - self.right
+        highest = float(beta.ppf(0.95, self.right + 1, wrong)) if wrong else 1.0
+        return self.above_chance or highest - self.chance > ROOM
 
     def __str__(self) -> str:
         return f"{self.right} of {self.questions} right, chance {self.chance:.3f}, p = {self.p:.2g}"

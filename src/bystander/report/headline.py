@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import polars as pl
 
@@ -90,3 +90,11 @@ def level_at_start(rows: pl.DataFrame) -> Literal["before", "benign"]:
     """The column in which levels of the leakage table begin: the untrained model's, or, where no row has one since its
     answers were cut off, the benign arm's."""
     return "benign" if rows["before"].is_null().all() and rows["benign"].is_not_null().any() else "before"
+
+
+def captures(headline: HeadlineOutcome, table: pl.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of the captured table whose count says something, and the sources of which it cannot be told: the interval
+    holds none of the bystanders and all of them, since the source itself hardly leaked."""
+    known = [row for row in headline.rows(table).sort("record").to_dicts() if row["captured"] is not None]
+    told = [row for row in known if row["low"] != 0 or row["high"] != row["n"] or not row["n"]]
+    return told, [str(row["source"] or "the source") for row in known if row not in told]

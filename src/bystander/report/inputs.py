@@ -1,6 +1,6 @@
 """What the report shows beside the analysis: settings, audit, personas, completions, provenance and cost.
 
-`study` fills a `ReportInput` from the run directory; everything has a default, so that somebody's own table can be
+`results` fills a `ReportInput` from the run directory; everything has a default, so that somebody's own table can be
 reported with the analysis alone. Each part hands out the record ids that the page puts on its numbers
 (`inputs/cost/GPU-hours`), beside those of the analysis tables.
 """
@@ -148,6 +148,7 @@ class ReportInput:
     registered: Sequence[Declaration] = ()  # frozen before training; empty: nothing was
     registration_hash: str = ""
     hypotheses: Mapping[str, str] = field(default_factory=dict[str, str])  # name -> statement, in the study's words
+    taught: Mapping[str, str] = field(default_factory=dict[str, str])  # behavior -> what its sources are trained to do
     gate: GateResult | None = None
     forecast: Sequence[ForecastScore] = ()  # of leakage, frozen before training; empty: none was made
     picked_configs: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -28,7 +28,7 @@ def next_steps(analysis: Analysis, inputs: ReportInput, run: str = "RUN") -> lis
     found = [
         *_gate(inputs),
         *(step for verdict in whole for step in _of_verdict(verdict)),
-        *_of_tables(analysis),
+        *_of_tables(analysis, whole),
         *_design(analysis, inputs, whole),
     ]
     done = f"read the answers that it kept in the report; `bystander push {run} --to OWNER/NAME --dry-run` shows what can be shared"
@@ -65,7 +65,10 @@ def _of_verdict(verdict: Verdict) -> Iterator[str]:
         and power[0] > power[1]
         and not _reached(numbers, "rho")
     ):
-        yield f"{name}: more personas, since with these a similarity gradient of the size that was asked would mostly be missed"
+        yield (
+            f"{name}: with these personas a similarity gradient of the size that was asked would mostly be missed; more of them, "
+            "or more sources, would show it"
+        )
     if numbers.get("layer_declared") == "no":
         yield f"{name}: a layer fixed beforehand (geometry.layer): one picked afterwards tests nothing"
 
@@ -86,18 +89,25 @@ def _reached(numbers: Numbers, what: str) -> bool:
     return claim.judge(float(alpha) if isinstance(alpha, float | int) else math.nan) == "holds"
 
 
-def _of_tables(analysis: Analysis) -> Iterator[str]:
+def _of_tables(analysis: Analysis, whole: Sequence[Verdict]) -> Iterator[str]:
+    """What the tables flag, of the outcomes and arms that the hypotheses are about; of all where there is none."""
+    about = [f"{v.numbers.get('behavior')}/{v.numbers.get('arm')}/{v.numbers.get('outcome')}" for v in whole]
+
+    def claimed_rows(table: pl.DataFrame) -> pl.DataFrame:
+        key = pl.concat_str("behavior", "arm", "probe", "dataset", "metric", separator="/")
+        return table.filter(key.is_in(about)) if whole else table.filter(pl.col("arm") != "benign")
+
     refused = analysis.checks.filter((pl.col("status") != "ok") & ~pl.col("control").fill_null(False))
     untrained = pl.col("source").fill_null("") == ""
     if refused.filter(~untrained).height:
         yield "too many items failed in some outcomes, which were refused: the checks name them; probe those again"
     elif refused.height:
         yield "too many answers of the untrained model failed or were cut off, so that change from it is not known: longer answers (max_tokens) would show it"
-    if _any(analysis.similarity_correlation.filter(pl.col("arm") != "benign"), "flagged"):  # it stands for the baseline
+    if _any(claimed_rows(analysis.similarity_correlation), "flagged"):
         yield "the change goes with where personas stood before training: a `benign` arm would part the two"
-    if _any(analysis.leakage_ratio, "saturated"):
+    if _any(claimed_rows(analysis.leakage_ratio), "saturated"):
         yield "a source is saturated: an earlier checkpoint or a smaller dose would show structure that is now cut off"
-    if _any(analysis.leakage_ratio, "carried"):
+    if _any(claimed_rows(analysis.leakage_ratio), "carried"):
         yield "one bystander carries a mean: look at it by name before the mean is believed"
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from bystander.analysis.keys import BENIGN
 from bystander.analysis.results import Analysis
-from bystander.report.headline import HeadlineOutcome, level_at_start
+from bystander.core.records import Verdict
+from bystander.report.headline import HeadlineOutcome, captures, level_at_start
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
@@ -20,11 +22,13 @@ NAMED = 4  # sources or captured contexts named in a sentence; the tables have a
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One behavior at the head of the page: what was trained (None: that is not known), and what it did."""
+    """One behavior at the head of the page: what was trained (None: that is not known), what it did, and what that decides
+    (None: no hypothesis asks)."""
 
     behavior: str
     trained: Markup | None
     lead: Markup | None
+    verdict: Markup | None
     figure: str  # of `charts`: the levels untrained and trained
 
 
@@ -36,7 +40,8 @@ def openings(
     for headline in chosen:
         name = next((one for one in figures if one == f"levels-{headline.behavior}"), "")
         trained = _trained(inputs, numbers, headline, _sources(analysis, headline))
-        found.append(Opening(headline.behavior, trained, _lead(analysis, numbers, headline), name))
+        lead, decided = _lead(analysis, numbers, headline), _verdict(analysis, numbers, headline)
+        found.append(Opening(headline.behavior, trained, lead, decided, name))
     return found
 
 
@@ -60,16 +65,21 @@ def _trained(
         ends = sorted(by_value, key=lambda value: float(value or 0))
         shown = [numbers.number(by_value[value], column, "count") for value in dict.fromkeys((ends[0], ends[-1]))]
         parts.append(Markup("{} {}").format(Markup(" to ").join(shown), one if ends == [1] else many))
-    model = Markup(" of <bdi>{}</bdi>").format(prose(inputs.model)) if inputs.model else Markup("")
-    return Markup("{}{} trained to show {}, in the {} arm: {}.").format(
-        prose(_few([readable(source) for source in sources]).capitalize()), model, prose(readable(headline.behavior)),
-        prose(readable(headline.arm)), Markup(", ").join(parts),
-    )  # fmt: skip
+    model = Markup("<bdi>{}</bdi>").format(prose(inputs.model)) if inputs.model else Markup("The model")
+    taught = inputs.taught.get(headline.behavior) or f"show {readable(headline.behavior)}"
+    named = [readable(source) for source in sources]
+    whom = prose(f" as {named[0]} and not as others" if len(named) == 1 else " as one persona, and not as others")
+    each = prose("" if len(named) == 1 else f" Sources, each with trainings of its own: {_all(named)}.")
+    twin = any((one.behavior, one.arm) == (headline.behavior, BENIGN) for one in inputs.trained)
+    beside = ", beside the benign arm: the same rows with the source's answered like the others'" if twin else ""
+    return Markup("{} trained to {}{}.{} {}; {} arm{}.").format(
+        model, prose(taught), whom, each, Markup(", ").join(parts), prose(readable(headline.arm)), beside
+    )
 
 
 def _lead(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
-    """The source's level untrained and trained, and how many held-out personas were captured. Where the untrained answers
-    have no level (cut off before they ended), the benign arm's stands for it."""
+    """The source's level after this training, after the benign arm and untrained (left out where untrained answers were cut
+    off before they ended), of the sources that leaked least and most; and how many held-out personas were captured."""
     own = headline.rows(analysis.leakage).filter((pl.col("role") == "source") & pl.col("after").is_not_null())
     start = level_at_start(own)
     rows = own.filter(pl.col(start).is_not_null()).sort("leakage", "record", nulls_last=True).to_dicts()
@@ -78,25 +88,70 @@ def _lead(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome)
     form = unit_of(headline.probe, headline.metric)
     metric = metric_of(headline.probe, headline.metric)
     ends = rows if len(rows) == 1 else [rows[0], rows[-1]]
-    said = "went {}" if start == "before" else "is {}"
-    level = "from {} to {}{}" if start == "before" else "{1}{2}, in the benign arm {0}"
-    levels = [
-        Markup(level).format(
-            numbers.number(row["record"], start, form), numbers.number(row["record"], "after", form),
-            Markup(" in {}").format(prose(readable(str(row["source"])))) if len(ends) > 1 else "",
-        )
-        for row in ends
-    ]  # fmt: skip
-    return Markup("The source's {} " + said + "; {}.").format(
-        metric.short if metric else readable(headline.metric), Markup(", and ").join(levels),
-        _captured(analysis, numbers, headline),
+    twin = all(row["benign"] is not None for row in ends)
+    levels = [_level(numbers, row, form, several=len(ends) > 1, untrained=start == "before") for row in ends]
+    return Markup("The source's {} {} {}; {}.").format(
+        metric.short if metric else readable(headline.metric), "ends at" if twin else "went from",
+        Markup(", and ").join(levels), _captured(analysis, numbers, headline),
     )  # fmt: skip
 
 
+def _level(numbers: QuotedNumbers, row: dict[str, Any], form: str, *, several: bool, untrained: bool) -> Markup:
+    record, whose = str(row["record"]), Markup("")
+    if several:
+        whose = Markup(" in {}").format(prose(readable(str(row["source"]))))
+    after = numbers.number(record, "after", form)
+    if row["benign"] is None:
+        return Markup("{} to {}{}").format(numbers.number(record, "before", form), after, whose)
+    before = Markup(" and the untrained model {}").format(numbers.number(record, "before", form)) if untrained else ""
+    return Markup("{}{}, where the benign arm has {}{}").format(
+        after, whose, numbers.number(record, "benign", form), before
+    )
+
+
+def _verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
+    """Means over the sources and rho, as the behavior's hypothesis sees them, then what it comes to."""
+    whole = [v for v in analysis.verdicts if "/" not in v.hypothesis and v.numbers.get("behavior") == headline.behavior]
+    if not whole or any(whole[0].numbers.get(name) is None for name in ("source_leakage", "bystander_leakage")):
+        return None
+    name, form = whole[0].hypothesis, unit_of(headline.probe, headline.metric)
+    rows = {
+        str(row["name"]): str(row["record"])
+        for row in analysis.tables()["verdict_numbers"].iter_rows(named=True)
+        if row["hypothesis"] == name
+    }
+
+    def told(what: str, form: str) -> Markup:
+        found, low, high = (numbers.number(rows[f"{what}{end}"], "value", form) for end in ("", "_low", "_high"))
+        return Markup('{} <span class="interval">[{}, {}]</span>').format(found, low, high)
+
+    along = Markup("")
+    if whole[0].numbers.get("rho") is not None and whole[0].numbers.get("rho_low") is not None:
+        along = Markup("; rank correlation with similarity {}").format(told("rho", "rho"))
+        if whole[0].numbers.get("rho_p") is not None:
+            along += Markup(", p {}").format(numbers.number(rows["rho_p"], "value", "p"))
+    return Markup("Leakage of the source {}, of held-out bystanders {} on average{}. Hypothesis {}: <b>{}</b>{}.").format(
+        told("source_leakage", form), told("bystander_leakage", form), along, prose(readable(name)), whole[0].outcome,
+        _by_source(analysis, whole[0]),
+    )  # fmt: skip
+
+
+def _by_source(analysis: Analysis, whole: Verdict) -> Markup:
+    """Sources for which the outcome is another."""
+    other: dict[str, list[str]] = {}
+    for verdict in analysis.verdicts:
+        head, _, source = verdict.hypothesis.rpartition("/")
+        if head == whole.hypothesis and verdict.outcome != whole.outcome:
+            other.setdefault(verdict.outcome, []).append(readable(source))
+    said = "; ".join(f"{outcome} for {_all(sources)}" for outcome, sources in other.items())
+    return Markup(" ({})").format(prose(said)) if said else Markup("")
+
+
 def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup:
-    rows = [row for row in headline.rows(analysis.captured).to_dicts() if row["captured"] is not None]
+    rows, untold = captures(headline, analysis.captured)
     if not rows:
-        return Markup("whom it captured is not known")
+        why = "cannot be told: the interval holds nobody and everybody" if untold else "is not known"
+        return Markup("whom it captured {}").format(why)
     rows.sort(key=lambda row: (-row["captured"], row["record"]))
     parts = [
         _captured_of(numbers, row, several=len(rows) > 1) for row in (rows if len(rows) == 1 else [rows[0], rows[-1]])
@@ -124,6 +179,13 @@ def _captured_of(numbers: QuotedNumbers, row: dict[str, Any], *, several: bool) 
         numbers.number(record, "captured", "count"), Markup(" {}").format(interval) if interval else "",
         numbers.number(record, "n", "count"), of, named,
     )  # fmt: skip
+
+
+def _all(names: Sequence[str]) -> str:
+    """Few names in full, of many the first ones."""
+    if len(names) < 2 or len(names) > 2 * NAMED:
+        return _few(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _few(names: Sequence[str]) -> str:

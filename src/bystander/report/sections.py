@@ -50,7 +50,7 @@ COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of t
     "bound": ("Bound", "unit"), "value": ("Mean bystander", "unit"), "sentence": ("In words", "text"),
     "p_above_holm": ("p, Holm", "p"), "p_below_holm": ("p below, Holm", "p"), "p_captured_holm": ("p captured, Holm", "p"),
     "dose": ("Source's leakage", "unit"), "area": ("Area", "rho"), "turned_back": ("Turned back", "count"),
-    "other_arm": ("Other arm", "name"), "difference": ("Difference", "unit"), "n_checkpoints": ("Checkpoints", "count"),
+    "other_arm": ("Other arm", "name"), "other_source": ("Other source", "name"), "difference": ("Difference", "unit"), "n_checkpoints": ("Checkpoints", "count"),
     "scale": ("Scale", "text"), "baseline": ("Against", "text"), "skill": ("R²", "rho"), "first": ("A", "name"),
     "second": ("B", "name"), "forth": ("A → B", "unit"), "back": ("B → A", "unit"), "n_missing": ("Missing", "count"),
     "control_state": ("Control", "text"), "partial_centroid": ("rho | distance to centroid", "rho"),
@@ -195,9 +195,9 @@ def dose(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequenc
 
 
 def matched_dose(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:
-    """Arms compared at the same dose of the source."""
+    """Arms and sources compared at the same dose."""
     frame = _over(analysis.matched_dose, headlines, arms)
-    return _table("matched_dose", frame, "matched_dose", "other_arm n dose difference low p")
+    return _table("matched_dose", frame, "matched_dose", "other_source other_arm n dose difference low p p_holm")
 
 
 def skill(analysis: Analysis, headlines: Sequence[HeadlineOutcome]) -> Table:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
 from bystander.core.metrics import Metric
-from bystander.report.headline import HeadlineOutcome
+from bystander.report.headline import HeadlineOutcome, captures
 from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
 
@@ -66,14 +66,16 @@ def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
 
 def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
     """Names first, bare contexts before personas."""
-    rows = headline.rows(analysis.captured).sort("record").to_dicts()
-    known = [row for row in rows if row["captured"] is not None]
-    if not known:
-        return None
-    parts = [_captured_of(numbers, row) for row in known]
-    return Markup("Captured, with more than half of the source's leakage: {}.{}").format(
-        Markup("; ").join(parts), _half(analysis, numbers, headline)
+    known, untold = captures(headline, analysis.captured)
+    lacking = Markup(" Of {} it cannot be told: the interval holds nobody and everybody.").format(
+        prose(" and ".join(readable(source) for source in untold))
     )
+    if not known:
+        return Markup("Whom it captured: {}").format(lacking.strip()) if untold else None
+    return Markup("Captured, with more than half of the source's leakage: {}.{}{}").format(
+        Markup("; ").join(_captured_of(numbers, row) for row in known), lacking if untold else "",
+        _half(analysis, numbers, headline),
+    )  # fmt: skip
 
 
 def _captured_of(numbers: QuotedNumbers, row: dict[str, Any]) -> Markup:

@@ -14,7 +14,7 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.core.records import Verdict
-from bystander.report.headline import HeadlineOutcome, headline_outcomes
+from bystander.report.headline import HeadlineOutcome, captures, headline_outcomes
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, metric_of, readable, unit_of
 from bystander.report.next_steps import claimed, next_steps
@@ -126,7 +126,9 @@ class Chapter:
 
     def reached(self, analysis: Analysis) -> str:
         """How many bystanders were captured and who, bare contexts first; else into whom it went furthest."""
-        rows = [row for row in self.headline.rows(analysis.captured).to_dicts() if row["captured"] is not None]
+        rows, untold = captures(self.headline, analysis.captured)
+        if untold and not rows:
+            return f"cannot be told: the interval holds nobody and everybody; {self._furthest(analysis)}"
         bare = [f"the bare context {name}" for row in rows for name in _names(row["bare"])]
         who = list(dict.fromkeys([*bare, *(readable(name) for row in rows for name in _names(row["names"]))]))
         if not who:
@@ -225,7 +227,7 @@ def _trained(inputs: ReportInput, chapter: Chapter) -> str:
     """Rows, epochs, negatives, arm and model."""
     one = chapter.headline
     own = [t for t in inputs.trained if (t.behavior, t.arm, t.config) == (one.behavior, one.arm, one.config)]
-    parts = [f"{chapter.sources} to show {readable(one.behavior)}"]
+    parts = [f"{chapter.sources} to {inputs.taught.get(one.behavior) or f'show {readable(one.behavior)}'}"]
     if own:
         rows, epochs = sorted({t.rows for t in own}), sorted({t.epochs for t in own})
         negatives = sorted({len(t.negatives) for t in own})

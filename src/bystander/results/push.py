@@ -128,7 +128,7 @@ def model_card(results: Results, to: str, base: str, trainings: Sequence[tuple[s
         "| adapter (subfolder) | behavior | source | arm | lr | epochs | seed | rows (SHA-256) | source's leakage | held-out mean |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_adapter_row(results, name, training) for name, training in trainings), "",
-        "Leakage is the change from the untrained model in the behavior's direction, of the outcome that stands first in the report.", "",
+        "Leakage is what the training did in the behavior's direction beyond the benign arm (without one: from the untrained model), of the outcome that stands first in the report.", "",
         "```python", "from peft import PeftModel",
         f'model = PeftModel.from_pretrained(base, "{to}", subfolder="{trainings[0][0]}")', "```", "",
         "## Recipe", "", "```yaml", yaml.safe_dump({"recipe": spec.recipe.model_dump(mode="json")}, sort_keys=False).strip(), "```", "",

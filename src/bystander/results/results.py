@@ -123,11 +123,16 @@ class Results:
         self.__dict__["analysis"] = found  # the property's cache
         return found
 
+    @cached_property
+    def _blind(self) -> dict[str, str]:
+        return run_records.blind(self.run)
+
     def _analyze(self) -> Analysis:
         spec, gate = self.study.spec, self.run.gate().found
         settings = AnalysisSettings(
-            method=spec.geometry.method, layer=spec.geometry.layer, bystander_roles=("held-out", "mixed")
-        )
+            method=spec.geometry.method, layer=spec.geometry.layer, bystander_roles=("held-out", "mixed"),
+            blind=tuple(self._blind),
+        )  # fmt: skip
         picks = run_records.picked(self.run)
         hypotheses = [replace(h, config=picks.get(h.behavior, h.config)) for h in hypotheses_of(self.study)]
         main = run_records.main_rows(self._rows(gate), gate)
@@ -206,6 +211,9 @@ class Results:
             model=spec.model.name,
             trained=run_records.trained(self.run),
             hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
+            taught={
+                name: doors.load("behavior", name).taught for name in spec.behaviors if name in doors.names("behavior")
+            },
             gate=run_records.gate_result(self.run),
             picked_configs=run_records.picked(self.run),
         )
@@ -224,7 +232,12 @@ class Results:
         return replace(
             self.asked(),
             settings=dict(flat(run_records.settings_shown(self.run, self.study.spec.resolved()))),
-            findings=[*findings, *self.run.mode_findings(), *run_records.adapter_findings(self.run)],
+            findings=[
+                *findings,
+                *self.run.mode_findings(),
+                *run_records.blind_findings(self._blind),
+                *run_records.adapter_findings(self.run),
+            ],
             audited=self.run.audit_file.is_file(),
             personas=[
                 PersonaFacts(p["persona"], p["category"], tuple(p["related_to"]), p["prompt"], p["prompt_tokens"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from bystander.core import doors
 from bystander.core.files import read_json, read_lines
 from bystander.core.records import Finding, StepLog
 from bystander.study.plan.preregistration import registered
@@ -49,6 +50,33 @@ def audited(run: RunDir) -> tuple[list[Finding], list[ContextRendering]]:
     if shown:
         findings = [f for f in findings if f.level != "info" or f.check != "context rendering"]
     return findings, shown
+
+
+def blind(run: RunDir) -> dict[str, str]:
+    """Outcome (probe/dataset/metric) -> why the untrained model has nothing to lose there; by the details of its
+    measurements."""
+    details: dict[str, list[dict[str, Any]]] = {}
+    for cell in run.complete_cells():
+        manifest = cell.manifest()
+        untrained = manifest.kind == "evaluate" and manifest.weights_hash == manifest.base_hash
+        if untrained and (kept := cell.details()):
+            details.setdefault(str(cell.measurements()["probe"][0]), []).extend(kept)
+    return {
+        "/".join((name, *outcome)): why
+        for name, kept in details.items()
+        if name in doors.names("probe")
+        for outcome, why in doors.load("probe", name).blind(kept).items()
+    }
+
+
+def blind_findings(found: Mapping[str, str]) -> list[Finding]:
+    """The same as warnings."""
+    return [
+        Finding(
+            "warning", "nothing to lose", f"{outcome}: {why}; a claim on it can see neither leakage nor its absence"
+        )
+        for outcome, why in found.items()
+    ]
 
 
 def adapter_findings(run: RunDir) -> list[Finding]:

@@ -1,12 +1,13 @@
-"""Bystanders against the source over checkpoints, and two arms at the same dose (`stats.dose`).
+"""Bystanders against the source over checkpoints, and two arms or two sources at the same dose (`stats.dose`).
 
 Over the held-out bystanders that were measured at every checkpoint. One checkpoint is no curve: no row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +16,7 @@ from bystander.analysis import keys
 from bystander.analysis.keys import DesignRow
 from bystander.analysis.settings import AnalysisSettings
 from bystander.analysis.stats.dose import Course, area_interval, dose_curve, matched_dose
+from bystander.analysis.stats.multiplicity import holm
 from bystander.analysis.tables.evolution import Trajectory
 
 WITHIN = 0.9  # of the smaller dose: at the very end of a curve its slope is not known
@@ -39,35 +41,53 @@ class DoseRow(DesignRow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchedDoseRow(DesignRow):
-    """One row per training and other arm of the same source: bystanders' leakage at the same dose of the source."""
+    """One row per two trainings that differ in their arm or in their source, all else alike: bystanders' leakage when
+    each one's source had leaked as much."""
 
+    other_source: keys.SourceName
     other_arm: keys.ArmLabel
-    n: Annotated[int, "held-out bystanders measured at every checkpoint in both"]
+    n: Annotated[int, "held-out bystanders of both, measured at every checkpoint in both"]
     dose: Annotated[float, "the source's leakage that both reached: nine tenths of the smaller of the two largest"]
-    difference: Annotated[float, "bystanders' mean leakage at that dose, less that in the other arm"]
+    difference: Annotated[float, "bystanders' mean leakage at that dose, less that in the other training"]
     low: keys.Low
     high: keys.High
     p: Annotated[float, "two-sided, against 0"]
+    p_holm: Annotated[float, "after Holm over the pairs of this behavior, configuration and outcome"]
 
 
 def dose_rows(found: Sequence[Trajectory], settings: AnalysisSettings) -> tuple[list[DoseRow], list[MatchedDoseRow]]:
     """Rows of the trajectories pooled over seeds."""
     rows: list[DoseRow] = []
-    matched: list[MatchedDoseRow] = []
     watched = [one for one in found if one.seed is None and len(one.checkpoints) > 1]
     for one in watched:
         names = _bystanders(one, settings)
         course = _course(one, names)
         if course is not None:
             rows.append(_row(one, course, len(names)))
+    matched = [row for pair in _pairs(watched) if (row := _matched(*pair, settings)) is not None]
+    return rows, _held(matched)
+
+
+def _pairs(watched: Sequence[Trajectory]) -> Iterator[tuple[Trajectory, Trajectory]]:
+    """Trainings of one behavior, configuration and outcome that differ in their arm or in their source."""
+    for one, other in permutations(watched, 2):
         behavior, source, arm, config = one.last.training.design
-        others = [
-            other for other in watched
-            if other.last.outcome == one.last.outcome and other.last.training.arm > arm
-            and other.last.training.design == (behavior, source, other.last.training.arm, config)
-        ]  # fmt: skip
-        matched += [row for other in others if (row := _matched(one, other, settings)) is not None]
-    return rows, matched
+        second, second_source, second_arm, second_config = other.last.training.design
+        if one.last.outcome != other.last.outcome or (behavior, config) != (second, second_config):
+            continue
+        if (source == second_source and arm < second_arm) or (arm == second_arm and source < second_source):
+            yield one, other
+
+
+def _held(rows: Sequence[MatchedDoseRow]) -> list[MatchedDoseRow]:
+    """The rows with p after Holm over the pairs of one behavior, configuration and outcome."""
+    families: dict[object, list[int]] = {}
+    for at, row in enumerate(rows):
+        families.setdefault((row.training.behavior, row.training.config, row.outcome), []).append(at)
+    held = np.full(len(rows), np.nan)
+    for members in families.values():
+        held[members] = holm(np.array([rows[at].p for at in members]))
+    return [replace(row, p_holm=float(p)) for row, p in zip(rows, held, strict=True)]
 
 
 def _row(one: Trajectory, course: Course, n: int) -> DoseRow:
@@ -91,11 +111,11 @@ def _matched(one: Trajectory, other: Trajectory, settings: AnalysisSettings) -> 
     dose = WITHIN * min(float(dose_curve(*course.means).dose[-1]) for course in (first, second))
     if not dose > 0:
         return None
-    found, last = matched_dose(first, second, dose), one.last
+    found, last, beside = matched_dose(first, second, dose), one.last, other.last.training
     return MatchedDoseRow(
-        record=last.record("matched_dose", None, other.last.training.arm), training=last.training, outcome=last.outcome,
-        other_arm=other.last.training.arm, n=len(names), dose=dose, difference=found.value, low=found.low,
-        high=found.high, p=found.p,
+        record=last.record("matched_dose", None, beside.source, beside.arm), training=last.training,
+        outcome=last.outcome, other_source=beside.source, other_arm=beside.arm, n=len(names), dose=dose,
+        difference=found.value, low=found.low, high=found.high, p=found.p, p_holm=np.nan,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from bystander.study.config.json_schema import schema_line
 
 EMBEDDED = "smollm2-135m"
 LARGE = "{lr: 1e-5, epochs: 3, batch_size: 16}"  # of models of billions of parameters: the plan's
-DEPTH = 0.7  # of the layers: where the shipped studies read similarity (20 of 30 and of 28)
+DEPTH = 0.7  # of the layers: the shipped studies read similarity at 20 of 28, and 20 or 25 of 30
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

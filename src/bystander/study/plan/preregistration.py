@@ -72,8 +72,9 @@ def declaration(study: ResolvedStudy) -> dict[str, Any]:
         "controls": controls(),
         "predictor": f"{spec.geometry.method}: {doors.load('predictor', spec.geometry.method).label}",
         "layer": spec.geometry.layer,
-        "test": "Spearman's rho of leakage with similarity over held-out bystanders, two-sided permutation p; Holm over "
-        "the pre-registered tests",
+        "test": "Spearman's rho of leakage with similarity over held-out bystanders; p is the source's rank among all "
+        "personas as sources (over several sources, of their labels permuted), or, where not all similarities are known, of "
+        "the personas permuted; Holm over the pre-registered tests",
         "exclusions": f"the source and the personas in its training rows; an outcome of which more than "
         f"{FAILED_LIMIT:.0%} of the items failed is refused",
         "selection rule": _selection(spec) if swept else "none: one configuration",

@@ -1,1 +1,1 @@
-"""The run directory: cells, tables, events, who holds it, how far it is."""
+"""The run directory: cells, tables, events, kept files, who holds it."""
