@@ -42,6 +42,23 @@ if __name__ == "__main__":  # a process that is spawned imports this file again
     assert bool(killed) == (sys.argv[3] == "kill")
 """
 PLAIN = ["sweep=null", "gate=null"]
+BARS = """
+from tqdm import tqdm
+from bystander.engine.executor import Attempt
+from bystander.engine.executor_processes import ProcessExecutor, ProcessSettings
+
+class Runner:
+    seconds_loading = 0.0
+    def run_key(self, key, shrink=0):
+        for _ in tqdm([1]): pass
+
+if __name__ == "__main__":
+    executor = ProcessExecutor(ProcessSettings(workers=1), Runner)
+    executor.submit(Attempt("key", "cell"))
+    (outcome,) = executor.wait(120)
+    assert outcome.failure is None, outcome.failure
+    executor.close()
+"""
 
 
 def run(script_args: list[str]) -> None:
@@ -80,6 +97,16 @@ def test_two_ray_workers_one_of_them_killed_measure_what_one_process_measures(st
 def test_two_processes_measure_what_one_measures(study: Path, local: Path, tmp_path: Path):
     run([str(study), str(tmp_path / "two"), "no", "executor.kind=processes", "executor.workers=2", *PLAIN])
     assert_equal(tmp_path / "two", local)
+
+
+def test_processes_that_are_ended_leave_no_semaphore_behind(tmp_path: Path):
+    """A bar in a worker makes a lock, and workers are killed at the end."""
+    script = tmp_path / "bars.py"
+    script.write_text(BARS)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "1/1" in done.stderr
+    assert "leaked semaphore" not in done.stderr
 
 
 def test_processes_take_the_gpus_in_turn():

@@ -149,6 +149,12 @@ CHANGES = {
     "the model broke": (lambda a: verdict_of(a, control_state="broke"), "broke the model"),
     "the positive control stood still": (lambda a: verdict_of(a, positive_control="did not move"), "may be blind"),
     "no layer was declared": (lambda a: verdict_of(a, layer_declared="no"), "a layer fixed beforehand"),
+    "a model at chance": (
+        lambda a: replace(
+            a, verdicts=(replace(a.verdicts[0], reason="the untrained model is at chance on choice/arc/accuracy"),)
+        ),
+        "a form of the questions that it can answer",
+    ),
     "too few personas": (lambda a: verdict_of(a, rho_p=0.5, smallest_detectable_rho=0.6), "would mostly be missed"),
     "the source stood still": (_still, "did not clearly take it up"),
     "no benign arm": (lambda a: verdict_of(a, measured_against="the untrained model"), "`benign` arm"),

@@ -10,12 +10,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from tqdm import tqdm
 
 from bystander.engine.executor import Attempt, CellRunner, Executor, LazyRunner, Outcome
 from bystander.engine.retry_policy import cell_failure
@@ -43,6 +45,8 @@ def devices(workers: int, visible: str | None, count: int) -> list[str]:
 def _begin(make: Callable[[], CellRunner], gpus: Any) -> None:
     global _runner  # noqa: PLW0603 (a pool's initializer has no other place)
     _runner = LazyRunner(make)
+    # A bar of a library would make a lock of its own, a system's semaphore that a killed process leaves behind.
+    tqdm.set_lock(threading.RLock())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group: the run's own process tells us
     if gpus is not None:  # before this process first asks CUDA for anything
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()

@@ -50,6 +50,8 @@ def _of_verdict(verdict: Verdict) -> Iterator[str]:
     if "source_low" not in numbers and "n_seeds" not in numbers:  # there was nothing to judge
         yield f"{name}: {verdict.reason}; measure it, and the hypothesis can be judged"
         return
+    if verdict.reason.startswith("the untrained model is at chance"):
+        yield f"{name}: the untrained model is at chance, so that it has nothing to lose: a form of the questions that it can answer, or a larger model"
     if numbers.get("control_state") == "broke" or verdict.reason.startswith("the model broke"):
         yield f"{name}: the training broke the model: a lower recipe.lr or fewer epochs"
     if not _reached(numbers, "source"):

@@ -90,10 +90,13 @@ def _lead(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome)
     ends = rows if len(rows) == 1 else [rows[0], rows[-1]]
     twin = all(row["benign"] is not None for row in ends)
     levels = [_level(numbers, row, form, several=len(ends) > 1, untrained=start == "before") for row in ends]
-    return Markup("The source's {} {} {}; {}.").format(
-        metric.short if metric else readable(headline.metric), "ends at" if twin else "went from",
-        Markup(", and ").join(levels), _captured(analysis, numbers, headline),
-    )  # fmt: skip
+    name = metric.short if metric else readable(headline.metric)
+    head = (
+        Markup("{} of the source: ").format(name[:1].upper() + name[1:])
+        if twin
+        else Markup("The source's {} went from ").format(name)
+    )
+    return Markup("{}{}; {}.").format(head, Markup(", and ").join(levels), _captured(analysis, numbers, headline))  # fmt: skip
 
 
 def _level(numbers: QuotedNumbers, row: dict[str, Any], form: str, *, several: bool, untrained: bool) -> Markup:
@@ -129,7 +132,8 @@ def _verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutco
     if whole[0].numbers.get("rho") is not None and whole[0].numbers.get("rho_low") is not None:
         along = Markup("; rank correlation with similarity {}").format(told("rho", "rho"))
         if whole[0].numbers.get("rho_p") is not None:
-            along += Markup(", p {}").format(numbers.number(rows["rho_p"], "value", "p"))
+            adjusted = " after Holm" if str(whole[0].numbers.get("rho_test")).endswith(", Holm") else ""
+            along += Markup(", p {}{}").format(numbers.number(rows["rho_p"], "value", "p"), adjusted)
     return Markup("Leakage of the source {}, of held-out bystanders {} on average{}. Hypothesis {}: <b>{}</b>{}.").format(
         told("source_leakage", form), told("bystander_leakage", form), along, prose(readable(name)), whole[0].outcome,
         _by_source(analysis, whole[0]),

@@ -208,7 +208,7 @@ class Results:
         return ReportInput(
             study=spec.name,
             question=spec.question,
-            model=spec.model.name,
+            model=_named(spec.model.name),
             trained=run_records.trained(self.run),
             hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
             taught={
@@ -278,6 +278,11 @@ class Results:
         columns = [*STAMPED, "probe", "context", "persona", "item", "metric", "value"]
         # Of several scorers of one answer the first, which is the behavior's own.
         return {tuple(row[:-1]): row[-1] for row in reversed(rows.select(columns).rows())}
+
+
+def _named(model: str) -> str:
+    """A model's name without the folders of this machine."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _settings(path: Path) -> StudySettings:
