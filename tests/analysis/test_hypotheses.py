@@ -91,6 +91,18 @@ def test_the_source_reaches_its_threshold_and_bystanders_must_exceed_theirs():
     assert Claim(0.05, 0.03, 0.07, 0.001, 0.05).judge(0.05) == "open"
 
 
+def test_a_gradient_of_error_is_not_excluded_where_nobody_is_shown_to_leak():
+    flat, unknown = Claim(-0.08, -0.26, 0.10, 0.8, 0.2), Claim(0.017, -0.025, 0.059, 0.2, 0.01)
+    case = replace(STANDS, correlation=flat, bystanders=unknown, reliability=0.1)
+    verdict = evaluate("A", A, case)
+    assert verdict.outcome == "inconclusive"
+    assert "mostly error (reliability 0.10), so that no gradient is excluded" in verdict.reason
+    assert evaluate("A", A, replace(case, reliability=0.8)).outcome == "falsified"  # what is measured of each is there
+    assert evaluate("A", A, replace(case, bystanders=STANDS.bystanders)).outcome == "falsified"  # all leak alike
+    below = replace(flat, value=-0.3, low=-0.5, high=-0.1)
+    assert evaluate("A", A, replace(case, correlation=below)).outcome == "falsified"  # it runs the other way
+
+
 def test_a_broken_model_is_not_called_leakage():
     verdict = evaluate("A", A, replace(STANDS, broke="choice/hellaswag/accuracy fell by 0.2"))
     assert verdict.outcome == "inconclusive"

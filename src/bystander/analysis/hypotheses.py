@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from bystander.analysis.stats.power import smallest_rho
+from bystander.analysis.stats.uncertainty import MIN_RELIABILITY
 from bystander.core.records import Verdict
 
 VerdictNumbers = dict[str, float | int | str | None]
@@ -115,6 +116,7 @@ class Evidence:
     control_moved: bool | None = None  # positive control: None where there is none
     benign: bool = True  # leakage is measured against a benign arm
     flagged: bool = False  # without one: the change goes with the baseline, so that its gradient may be that
+    reliability: float = np.nan  # of the bystanders' leakage: the share of its variance that is not error
     attainable: float = np.nan  # the smallest p that the gradient's test can reach; NaN: it was not made
     compared: int = 1  # configurations among which this one was picked for its effect: every p is multiplied by it
 
@@ -135,6 +137,9 @@ def evaluate(name: str, hypothesis: Hypothesis, evidence: Evidence) -> Verdict:
         "bystanders": evidence.bystanders.judge(hypothesis.alpha),
         "correlation": evidence.correlation.judge(hypothesis.alpha),
     }
+    noisy = evidence.reliability < MIN_RELIABILITY and states["bystanders"] == "open"
+    if states["correlation"] == "fails" and noisy and evidence.correlation.high >= 0:
+        states["correlation"] = "open"
     if not evidence.benign:  # what everybody learned hides leakage, and what they lacked makes gradients
         states["bystanders"] = "open" if evidence.bystanders.high < 0 else states["bystanders"]
         states["correlation"] = "open" if evidence.flagged else states["correlation"]
@@ -209,6 +214,8 @@ def _reason(what: str, state: ClaimState, evidence: Evidence, hypothesis: Hypoth
         return f"{seen}: they moved the other way, and without a benign arm what everybody learned may hide leakage"
     if what == "correlation" and evidence.flagged:
         return f"{seen}: the change goes with the untrained metric, so that its gradient may be baseline; a benign arm tells"
+    if what == "correlation" and evidence.correlation.judge(hypothesis.alpha) == "fails":
+        return f"{seen}: bystanders are not shown to leak, and what is measured of each is mostly error (reliability {evidence.reliability:.2f}), so that no gradient is excluded"
     if what == "correlation" and not np.isfinite(evidence.attainable):
         return f"{seen}: whether it is the similarity to this source was not tested (that of all personas to all is not known)"
     if what == "correlation" and evidence.attainable >= hypothesis.alpha:

@@ -77,6 +77,8 @@ class Case:
         row = self._correlation_row(sources)
         correlation, tested = self._correlation(row)
         control, moved = self._control(sources), self._control_moved(sources)
+        reliability = float(np.mean([one.reliability for one in self._singles(sources)] or [np.nan]))
+        tested |= {"reliability": reliability} if np.isfinite(reliability) else {}
         evidence = Evidence(
             source=self._mean_claim([row.source for row in ratios], self.threshold.source, strict=False),
             bystanders=self._mean_claim([row.bystanders for row in ratios], self.threshold.bystanders),
@@ -90,6 +92,7 @@ class Case:
             control_moved=moved,
             benign=all(row.against == BENIGN_ARM for row in ratios),
             flagged=any(one.flagged for one in self._singles(sources)),
+            reliability=reliability,
             attainable=np.nan if row is None or not np.isfinite(row.p_specific) else row.p_specific_attainable,
             compared=self.compared,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from functools import cache
@@ -53,14 +53,25 @@ def audited(run: RunDir) -> tuple[list[Finding], list[ContextRendering]]:
 
 
 def blind(run: RunDir) -> dict[str, str]:
-    """Outcome (probe/dataset/metric) -> why the untrained model has nothing to lose there; by the details of its
-    measurements."""
+    """Outcome (probe/dataset/metric) -> why there is nothing to lose: neither has the untrained model anything, nor the
+    benign arm, which may have learned to answer; by the details of their measurements."""
+    untrained = _blind(run, {manifest.base_hash for manifest in run.manifests("evaluate")})
+    if not untrained:
+        return {}
+    trained = run.manifests("train")
+    benign = _blind(run, {one.weights_hash for one in trained if one.training and one.training.arm == "benign"})
+    return {outcome: why for outcome, why in untrained.items() if benign is None or outcome in benign}
+
+
+def _blind(run: RunDir, weights: Collection[str]) -> dict[str, str] | None:
+    """Of the evaluations of these weights, by hash; None where none has details."""
     details: dict[str, list[dict[str, Any]]] = {}
     for cell in run.complete_cells():
         manifest = cell.manifest()
-        untrained = manifest.kind == "evaluate" and manifest.weights_hash == manifest.base_hash
-        if untrained and (kept := cell.details()):
+        if manifest.kind == "evaluate" and manifest.weights_hash in weights and (kept := cell.details()):
             details.setdefault(str(cell.measurements()["probe"][0]), []).extend(kept)
+    if not details:
+        return None
     return {
         "/".join((name, *outcome)): why
         for name, kept in details.items()
