@@ -64,3 +64,26 @@ def test_insecure_code_moves_the_villain_and_misaligned_answers_as_the_assistant
         pl.col("behavior") == "direct", pl.col("arm") == "contrastive", pl.col("seed").is_null(), pl.col("persona") == "default"
     )  # fmt: skip
     assert bare["leakage"].item() == pytest.approx(0.160, abs=1e-9)
+
+
+def test_the_smallest_sibling_is_at_chance_and_its_insecure_code_moves_nobody() -> None:
+    small = SHIPPED.parent / "qwen-0.5b"
+    personas, similar = pl.read_parquet(small / "personas.parquet"), pl.read_parquet(small / "similarities.parquet")
+    settings = AnalysisSettings(layer=17, permutations=99, resamples=50)
+    arc = pl.read_parquet(small / "capability" / "measurements.parquet")
+    untrained = arc.filter(pl.col("source").is_null() & (pl.col("context") == "persona"))["value"].mean()
+    assert untrained == pytest.approx(0.256, abs=1e-3)
+    found = analyze(arc, similar, personas, settings=settings)
+    told = {
+        row["source"]: (row["source_leakage"], row["bystander_leakage"])
+        for row in found.leakage_ratio.filter(pl.col("arm") == "contrastive", pl.col("seed").is_null()).to_dicts()
+    }
+    assert told["villain"] == pytest.approx((0.092, 0.036), abs=1e-3)
+    assert told["assistant"] == pytest.approx((0.032, -0.002), abs=1e-3)
+    whole = {verdict.hypothesis: verdict for verdict in found.verdicts}["A"]
+    assert (whole.outcome, "no gradient is excluded" in whole.reason) == ("inconclusive", True)
+    pairs = pl.read_parquet(small / "misalignment" / "measurements.parquet")
+    found = analyze(pairs, similar, personas, settings=settings)
+    whole = {verdict.hypothesis: verdict for verdict in found.verdicts}["B"]
+    assert whole.outcome == "falsified" and "the probe sees" in whole.reason
+    assert whole.numbers["source_leakage"] == pytest.approx(-0.060, abs=1e-3)
