@@ -85,5 +85,6 @@ def test_the_smallest_sibling_is_at_chance_and_its_insecure_code_moves_nobody() 
     pairs = pl.read_parquet(small / "misalignment" / "measurements.parquet")
     found = analyze(pairs, similar, personas, settings=settings)
     whole = {verdict.hypothesis: verdict for verdict in found.verdicts}["B"]
-    assert whole.outcome == "falsified" and "the probe sees" in whole.reason
+    assert whole.outcome == "falsified"
+    assert "the probe sees" in whole.reason
     assert whole.numbers["source_leakage"] == pytest.approx(-0.060, abs=1e-3)
