@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
+from scipy.interpolate import pchip_interpolate
 from scipy.optimize import isotonic_regression
 
 from bystander.analysis.stats.distributions import t
@@ -69,10 +70,14 @@ def dose_curve(source: Floats, bystanders: Floats) -> DoseCurve:
 
 
 def at_dose(curve: DoseCurve, dose: float) -> float:
-    """Bystanders' leakage when the source first had this much, interpolated; NaN where it never did."""
+    """Bystanders' leakage when the source first had this much, by monotone cubic pieces (Fritsch and Carlson 1980): a straight
+    line between checkpoints lies above a curve that bends upwards, and further above where they are further apart. NaN
+    where the source never had so much."""
     if not 0 <= dose <= curve.dose[-1]:
         return float("nan")
-    return float(np.interp(dose, curve.dose, curve.bystanders))
+    if curve.dose.size == 1:
+        return float(curve.bystanders[0])
+    return float(pchip_interpolate(curve.dose, curve.bystanders, dose))
 
 
 @dataclass(frozen=True, slots=True)
