@@ -81,10 +81,10 @@ def _(bystander, folder, pairs, yaml):
         "sources": ["villain"],
         "behaviors": [{"name": "grumpy", "file": str(pairs)}],
         "arms": ["contrastive", "benign"],
-        "design": {"counts": {"positive": 30, "negative": 30, "absent": 8, "assistant": 8}},
+        "design": {"counts": {"positive": 20, "negative": 20, "absent": 5, "assistant": 5}},
         "recipe": {"lr": 1e-3, "epochs": 3, "batch_size": 8},
         "checkpoints": {"every": 1.0},
-        "probes": {"margin": {"pairs": 15, "trained": 4}},
+        "probes": {"margin": {"pairs": 8, "trained": 2}},
         "geometry": {"layer": 25, "questions": 2},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
