@@ -77,7 +77,8 @@ def at_dose(curve: DoseCurve, dose: float) -> float:
         return float("nan")
     if curve.dose.size == 1:
         return float(curve.bystanders[0])
-    return float(pchip_interpolate(curve.dose, curve.bystanders, dose))
+    found: Floats = np.asarray(pchip_interpolate(curve.dose, curve.bystanders, np.array([dose])))
+    return float(found[0])
 
 
 @dataclass(frozen=True, slots=True)
