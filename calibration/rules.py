@@ -142,10 +142,9 @@ def matched_doses(studies: int, seed: int = 44) -> Iterator[CalibrationLine]:
     area under the curve."""
     rng = np.random.default_rng(seed)
     hits: list[bool] = []
-    ends: list[float] = []
-    matched: list[float] = []
+    ends: dict[str, list[float]] = {"arms": [], "sources": []}
+    matched: dict[str, list[float]] = {"arms": [], "sources": []}
     aside = np.random.default_rng([seed, 1])
-    sources: dict[str, list[float]] = {"matched": [], "end": []}
     dose = np.arange(9) / 8
     true = float(trapezoid(CONTAINED * dose**2, dose)) * 2
     for _ in range(studies):
@@ -154,19 +153,15 @@ def matched_doses(studies: int, seed: int = 44) -> Iterator[CalibrationLine]:
         far, near = (_course(rng, persona, question, most) for most in (1.0, 0.5))
         found = area_interval(far)
         hits.append(found.low <= true <= found.high)
-        matched.append(matched_dose(far, near, 0.3).p)
-        apart = crossed(far.bystanders[:, -1] - near.bystanders[:, -1], EVERYTHING)
-        ends.append(2 * min(apart.p, 1 - apart.p))
         other = _course(aside, 0.3 * aside.standard_normal(30), question, 0.5)
-        sources["matched"].append(matched_dose(far, other, 0.3).p)
-        apart = crossed(far.bystanders[:, -1] - other.bystanders[:, -1], EVERYTHING)
-        sources["end"].append(2 * min(apart.p, 1 - apart.p))
-    scenario = "two arms on one dose curve, one trained half as far"
-    yield level("bystanders of two arms at matched dose", scenario, matched)
-    yield level("bystanders of two arms at the end of training", scenario, ends, offered=False)
-    scenario = "two sources on one dose curve that reach other personas, one trained half as far"
-    yield level("bystanders of two sources at matched dose", scenario, sources["matched"])
-    yield level("bystanders of two sources at the end of training", scenario, sources["end"], offered=False)
+        for what, second in (("arms", near), ("sources", other)):
+            apart = crossed(far.bystanders[:, -1] - second.bystanders[:, -1], EVERYTHING)
+            matched[what].append(matched_dose(far, second, 0.3).p)
+            ends[what].append(2 * min(apart.p, 1 - apart.p))
+    for what, those in (("arms", ""), ("sources", " that reach other personas")):
+        scenario = f"two {what} on one dose curve{those}, one trained half as far"
+        yield level(f"bystanders of two {what} at matched dose", scenario, matched[what])
+        yield level(f"bystanders of two {what} at the end of training", scenario, ends[what], offered=False)
     yield coverage("area under the dose curve", "bystanders rise with the square of the dose", hits)
 
 

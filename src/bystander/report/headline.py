@@ -92,6 +92,9 @@ def level_at_start(rows: pl.DataFrame) -> Literal["before", "benign"]:
     return "benign" if rows["before"].is_null().all() and rows["benign"].is_not_null().any() else "before"
 
 
+UNTOLD = "cannot be told: the interval holds nobody and everybody"  # of whom a training captured
+
+
 def captures(headline: HeadlineOutcome, table: pl.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of the captured table whose count says something, and the sources of which it cannot be told: the interval
     holds none of the bystanders and all of them, since the source itself hardly leaked."""

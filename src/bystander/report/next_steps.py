@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import polars as pl
 
 from bystander.analysis.hypotheses import Claim
+from bystander.analysis.keys import BENIGN
 from bystander.analysis.results import Analysis
 from bystander.core.columns import CellValue
 from bystander.core.records import Verdict
@@ -93,11 +94,15 @@ def _reached(numbers: Numbers, what: str) -> bool:
 
 def _of_tables(analysis: Analysis, whole: Sequence[Verdict]) -> Iterator[str]:
     """What the tables flag, of the outcomes and arms that the hypotheses are about; of all where there is none."""
-    about = [f"{v.numbers.get('behavior')}/{v.numbers.get('arm')}/{v.numbers.get('outcome')}" for v in whole]
+    about = [
+        f"{v.numbers.get('behavior')}/{v.numbers.get('arm')}/{v.numbers.get('outcome')}"
+        for v in whole
+        if "outcome" in v.numbers
+    ]
 
     def claimed_rows(table: pl.DataFrame) -> pl.DataFrame:
         key = pl.concat_str("behavior", "arm", "probe", "dataset", "metric", separator="/")
-        return table.filter(key.is_in(about)) if whole else table.filter(pl.col("arm") != "benign")
+        return table.filter(key.is_in(about)) if about else table.filter(pl.col("arm") != BENIGN)
 
     refused = analysis.checks.filter((pl.col("status") != "ok") & ~pl.col("control").fill_null(False))
     untrained = pl.col("source").fill_null("") == ""

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from bystander.analysis.keys import BENIGN
 from bystander.analysis.results import Analysis
 from bystander.core.records import Verdict
-from bystander.report.headline import HeadlineOutcome, captures, level_at_start
+from bystander.report.headline import UNTOLD, HeadlineOutcome, captures, level_at_start
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
@@ -154,7 +154,7 @@ def _by_source(analysis: Analysis, whole: Verdict) -> Markup:
 def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup:
     rows, untold = captures(headline, analysis.captured)
     if not rows:
-        why = "cannot be told: the interval holds nobody and everybody" if untold else "is not known"
+        why = UNTOLD if untold else "is not known"
         return Markup("whom it captured {}").format(why)
     rows.sort(key=lambda row: (-row["captured"], row["record"]))
     parts = [

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
 from bystander.core.metrics import Metric
-from bystander.report.headline import HeadlineOutcome, captures
+from bystander.report.headline import UNTOLD, HeadlineOutcome, captures
 from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
 
@@ -67,9 +67,7 @@ def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
 def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
     """Names first, bare contexts before personas."""
     known, untold = captures(headline, analysis.captured)
-    lacking = Markup(" Of {} it cannot be told: the interval holds nobody and everybody.").format(
-        prose(" and ".join(readable(source) for source in untold))
-    )
+    lacking = Markup(" Of {} it {}.").format(prose(" and ".join(readable(source) for source in untold)), UNTOLD)
     if not known:
         return Markup("Whom it captured: {}").format(lacking.strip()) if untold else None
     return Markup("Captured, with more than half of the source's leakage: {}.{}{}").format(

@@ -14,7 +14,7 @@ import polars as pl
 
 from bystander.analysis.results import Analysis
 from bystander.core.records import Verdict
-from bystander.report.headline import HeadlineOutcome, captures, headline_outcomes
+from bystander.report.headline import UNTOLD, HeadlineOutcome, captures, headline_outcomes
 from bystander.report.inputs import ReportInput
 from bystander.report.labels import format_number, metric_of, readable, unit_of
 from bystander.report.next_steps import claimed, next_steps
@@ -128,7 +128,7 @@ class Chapter:
         """How many bystanders were captured and who, bare contexts first; else into whom it went furthest."""
         rows, untold = captures(self.headline, analysis.captured)
         if untold and not rows:
-            return f"cannot be told: the interval holds nobody and everybody; {self._furthest(analysis)}"
+            return f"{UNTOLD}; {self._furthest(analysis)}"
         bare = [f"the bare context {name}" for row in rows for name in _names(row["bare"])]
         who = list(dict.fromkeys([*bare, *(readable(name) for row in rows for name in _names(row["names"]))]))
         if not who:

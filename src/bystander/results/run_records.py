@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from bystander.analysis.keys import BENIGN
 from bystander.core import doors
 from bystander.core.files import read_json, read_lines
 from bystander.core.records import Finding, StepLog
@@ -59,7 +60,7 @@ def blind(run: RunDir) -> dict[str, str]:
     if not untrained:
         return {}
     trained = run.manifests("train")
-    benign = _blind(run, {one.weights_hash for one in trained if one.training and one.training.arm == "benign"})
+    benign = _blind(run, {one.weights_hash for one in trained if one.training and one.training.arm == BENIGN})
     return {outcome: why for outcome, why in untrained.items() if benign is None or outcome in benign}
 
 
