@@ -479,6 +479,9 @@ def test_it_opens_with_what_was_trained_a_sentence_and_a_figure_a_behavior(opene
         opened.draw(f"levels-{behavior}")
     told = opened.page.locator("#verdict .trained").all_inner_texts()
     assert len(told) == 2
+    heads = opened.page.locator("#verdict .told dt").all_inner_texts()
+    assert heads == ["Trained", "The source", "Whom it reached", "How sure"] * 2
+    assert "Asked in this run." in text_of(opened.page, "main > .asked-here")
     assert all(re.search(r" 160 rows, 2 epochs, 2 negatives, 1 seed; contrastive arm\.$", line) for line in told)
     assert len(re.findall(r"The source's [\w ]+ went from [\d.]+ to [\d.]+ in ", first)) == 2
     assert "Mind this." in first

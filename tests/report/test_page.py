@@ -128,6 +128,24 @@ def test_numbers_as_text(value, form, text) -> None:
     assert format_number(value, form) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("at chance on choice/arc/accuracy: larger", "at chance on accuracy, arc: larger"),
+        ("villain, software_engineer", "villain, software engineer"),
+        ("contrastive, non_contrastive", "contrastive, non-contrastive"),
+        (
+            "recipe.max_steps, max_steps=3, own_rows.jsonl, `to_do`",
+            "recipe.max_steps, max_steps=3, own_rows.jsonl, `to_do`",
+        ),
+        ("my/own/thing", "my/own/thing"),
+    ],
+)
+def test_identifiers_in_words(text: str, words: str) -> None:
+    assert format_number(text, "words") == words
+    assert format_number(text, "text") == text
+
+
 def test_the_preregistered_outcome_leads_over_the_primary_one() -> None:
     analysis, _ = synthetic(replace(SMALL, behaviors=("capability",)))
     other = analysis.leakage.with_columns(pl.lit("margin").alias("metric"))
@@ -209,7 +227,7 @@ def test_the_verdict_says_of_which_arm_it_is_and_what_the_other_did() -> None:
         replace(SMALL, sources=("villain", "comedian"), arms=("contrastive", "non_contrastive"))
     )
     text = render(analysis, inputs, {})
-    said = re.search(r"All this is of the contrastive arm; in the non contrastive arm (.*?)</p>", text)[1]
+    said = re.search(r"All this is of the contrastive arm; in the non-contrastive arm (.*?)</p>", text)[1]
     quoted = {a["data-record"]: shown for a, shown in Elements(said).quoted if a["data-column"] == "bystander_leakage"}
     assert set(quoted) == {
         f"leakage_ratio/{s}/marker/non_contrastive/marker_probability" for s in ("villain", "comedian")

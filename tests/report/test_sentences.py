@@ -68,7 +68,7 @@ def test_sources_that_move_apart_have_a_verb_each():
 
 def test_other_arms_too():
     text = said(analysis(replace(AWAY, arms=("contrastive", "non_contrastive"))))
-    changed = "in the non contrastive arm bystanders changed from the untrained model, on average, by"
+    changed = "in the non-contrastive arm bystanders changed from the untrained model, on average, by"
     assert re.search(rf"{changed} −0\.\d+ against the behavior", text)
 
 

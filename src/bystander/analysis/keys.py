@@ -45,6 +45,10 @@ Leakage = Annotated[
 ]
 Low = Annotated[float, "lower end of the 95 % interval"]
 High = Annotated[float, "upper end of the 95 % interval"]
+HalfBeyond = Annotated[
+    bool | None, "it lies beyond the similarities that were seen, so that it is the curve's, and no persona's"
+]
+EndBeyond = Annotated[bool | None, "that end of its interval lies beyond the similarities that were seen"]
 Preregistered = Annotated[bool, "declared before the data: predictor, layer, outcome, arm and configuration"]
 PHolm = Annotated[float, "p after Holm, over the pre-registered tests; empty for the others"]
 PBh = Annotated[float, "p after Benjamini and Hochberg, over the exploratory tests; empty for the others"]

@@ -16,7 +16,7 @@ from bystander.analysis.stats.equivalence import equivalence
 from bystander.analysis.stats.intervals import Estimate
 from bystander.analysis.tables.control import NO_CONTROL, ControlChange, control_of, over_trainings
 from bystander.analysis.tables.equivalence import mean_estimate
-from bystander.analysis.tables.leakage_ratio import LeakageRatioRow
+from bystander.analysis.tables.leakage_ratio import NOT_DEFINED, LeakageRatioRow
 from bystander.analysis.tables.pooled import PooledRow
 from bystander.analysis.tables.similarity_correlation import SimilarityCorrelationRow
 from bystander.core.records import Verdict
@@ -195,7 +195,6 @@ class Case:
     def _numbers(
         self, sources: Sequence[str], rows: Sequence[LeakageRatioRow], control: ControlChange, moved: bool | None
     ) -> VerdictNumbers:
-        ratios = [row.ratio for row in rows]
         mean = mean_estimate([row.bystanders for row in rows])
         above, excluded = mean.p_above(self.threshold.bystanders), equivalence(mean, self.threshold.bystanders)
         numbers: VerdictNumbers = {
@@ -207,7 +206,7 @@ class Case:
             "predictor": self.settings.method,
             "layer": self.layer,
             "layer_declared": "yes" if self.settings.layer is not None else "no",
-            "leakage_ratio": float(np.mean(ratios)) if ratios and np.isfinite(ratios).all() else None,
+            "leakage_ratio": _ratio(rows),
             "measured_against": " and ".join(sorted({row.against for row in rows})),
             "configurations_compared": self.compared,
             "bystander_leakage_p_above_threshold": above if np.isfinite(above) else None,
@@ -220,6 +219,14 @@ class Case:
         if self.hypothesis.positive_control:
             numbers["positive_control"] = "not run" if moved is None else "moved" if moved else "did not move"
         return numbers | self._captured(sources)
+
+
+def _ratio(rows: Sequence[LeakageRatioRow]) -> float | str | None:
+    """The mean of the sources' ratios; in words where one of them did not move, since its ratio is noise over noise."""
+    if any(row.unmoved for row in rows):
+        return NOT_DEFINED if len(rows) == 1 else "not defined: a source did not move"
+    ratios = [row.ratio for row in rows]
+    return float(np.mean(ratios)) if ratios and np.isfinite(ratios).all() else None
 
 
 def _layer(rows: Sequence[SimilarityCorrelationRow], settings: AnalysisSettings) -> int | None:

@@ -9,6 +9,7 @@ import polars as pl
 
 from bystander.analysis import Analysis
 from bystander.cli.console import Grid, interval, number
+from bystander.report.labels import readable
 
 TRAINING = ("behavior", "source", "arm", "config", "probe", "dataset", "metric")
 
@@ -48,10 +49,11 @@ def control_lines(analysis: Analysis) -> list[str]:
     lines: list[str] = []
     for row in rows:
         if row["control"] and row["after"] is not None:
-            whose = f", {row['source']} {row['behavior']} {row['arm']} {row['config']}".rstrip() if several else ""
+            named = " ".join(readable(row[name]) for name in ("source", "behavior", "arm") if row[name])
+            whose = f", {named} {row['config']}".rstrip() if several else ""
             change = f"{row['change']:+z.3f} [{number(row['low'], 2)}, {number(row['high'], 2)}]"
             lines.append(
-                f"control {row['dataset']} {row['metric']}{whose}: {number(row['before'])} before, {number(row['after'])} "
+                f"control {row['dataset']} {readable(row['metric'])}{whose}: {number(row['before'])} before, {number(row['after'])} "
                 f"after, {change} over all personas"
             )
     return lines

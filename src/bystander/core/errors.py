@@ -37,7 +37,8 @@ class StoreError(BystanderError):
     """A run directory cannot be read or written as asked."""
 
 
-def few_names(names: list[str], most: int = 8) -> str:
-    """Names for a sentence: the first `most` of them, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def few_names(names: list[str], most: int = 8, uncounted: int = 0) -> str:
+    """Names for a sentence: the first `most` of them, and how many more there are, `uncounted` ones that `names` lacks
+    among them."""
+    left = max(len(names) - most, 0) + uncounted
+    return ", ".join(names[:most]) + (f" and {left} more" if left else "")

@@ -1,5 +1,5 @@
-"""What a model does without a persona, before and after: the first thing below the verdict. Sentences and a table, from
-the records of the contexts beside the personas."""
+"""What a model does without a persona, before and after: the first thing below the verdict. A sentence and a table, from the
+records of the contexts beside the personas."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 from markupsafe import Markup
 
+from bystander.analysis.grid import BENIGN_ARM
 from bystander.analysis.results import Analysis
 from bystander.core.records import BARE
 from bystander.report.figures import frames
@@ -17,26 +18,36 @@ from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
 from bystander.report.tables import Column, Table, outcome_column, table
 
-SOURCES = 5  # that get a sentence each; the table has all
-MEANS = {
-    "default": "with no persona at all, as the model's template has it",
+LEVEL = 0.05  # p below which a sentence says that a context leaked; the p is after Holm over a training's bare contexts
+WITH = {
+    "default": "with the template's default",
     "absent": "with no system turn",
     "empty": "with an empty system turn",
-    "assistant": "as a helpful assistant",
+    "assistant": "as “a helpful assistant”",
 }
 TRAINED = {"source": "as the source", "negative": "as a negative", "mixed": "as a mixed one"}
+NAMED = 3  # contexts that the sentence names; the table has all
 
 
-def sentences(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> list[Markup]:
-    """One sentence a source on the bare contexts that were measured; [] where none was."""
-    rows = headline.rows(analysis.leakage).filter(pl.col("context").is_in(BARE) & pl.col("leakage").is_not_null())
-    found: list[Markup] = []
-    for source in rows["source"].unique(maintain_order=True).to_list()[:SOURCES]:
-        by_kind = {str(row["context"]): row for row in rows.filter(source=source).to_dicts()}
-        parts = [_part(numbers, headline, by_kind[kind]) for kind in MEANS if kind in by_kind]
-        whose = prose(readable(str(source or "the source")))
-        found.append(Markup("After training on {}, {}: {}.").format(whose, _what(headline), Markup("; ").join(parts)))
-    return found
+def sentence(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
+    """Which of the bare contexts that no row was trained on leaked, the most leaked first; where none is shown to, which came
+    closest. None where none was measured."""
+    rows = headline.rows(analysis.leakage).filter(
+        pl.col("context").is_in(BARE) & ~pl.col("role").is_in(list(TRAINED)) & pl.col("leakage").is_not_null()
+    )
+    rows = rows.sort("leakage", "record", descending=[True, False])
+    if not rows.height:
+        return None
+    shown = rows.filter((pl.col("p_above_holm") < LEVEL) & (pl.col("leakage") > 0)).head(NAMED).to_dicts()
+    several = rows["source"].n_unique() > 1
+    what = _what(headline)
+    leaks = "leak" if set(rows["against"]) == {BENIGN_ARM} else "change towards the behavior"
+    if not shown:
+        most = _part(numbers, headline, rows.row(0, named=True), several=several)
+        return Markup("Without a persona the model is not shown to {}; the most, in {}: {}.").format(leaks, what, most)
+    parts = Markup("; ").join(_part(numbers, headline, row, several=several) for row in shown)
+    only = " In no other context without a persona is it shown to." if NAMED > len(shown) < rows.height else ""
+    return Markup("Without a persona the model is shown to {} too, in {}: {}.{}").format(leaks, what, parts, only)
 
 
 def _what(headline: HeadlineOutcome) -> str:
@@ -44,18 +55,17 @@ def _what(headline: HeadlineOutcome) -> str:
     return metric.short if metric else readable(headline.metric)
 
 
-def _part(numbers: QuotedNumbers, headline: HeadlineOutcome, row: Mapping[str, object]) -> Markup:
+def _part(numbers: QuotedNumbers, headline: HeadlineOutcome, row: Mapping[str, object], *, several: bool) -> Markup:
     form, record = unit_of(headline.probe, headline.metric), str(row["record"])
-    trained = TRAINED.get(str(row["role"]), "")
     start = "before" if row["before"] is not None or row["benign"] is None else "benign"
-    return Markup("{} {}{} → {} (leakage {} {}{})").format(
-        MEANS[str(row["context"])],
+    return Markup("{}{} {}{} → {} (leakage {} {})").format(
+        prose(f"after training on {readable(str(row['source']))}, " if several else ""),
+        WITH[str(row["context"])],
         "(benign arm) " if start == "benign" else "",
         numbers.number(record, start, form),
         numbers.number(record, "after", form),
         numbers.number(record, "leakage", form),
         numbers.interval(record, "low", "high", form),
-        f", trained on {trained}" if trained else "",
     )
 
 

@@ -148,6 +148,7 @@ class ReportInput:
     registered: Sequence[Declaration] = ()  # frozen before training; empty: nothing was
     registration_hash: str = ""
     hypotheses: Mapping[str, str] = field(default_factory=dict[str, str])  # name -> statement, in the study's words
+    behaviors: Sequence[str] = ()  # that this run's settings couple; a study's question may name more
     taught: Mapping[str, str] = field(default_factory=dict[str, str])  # behavior -> what its sources are trained to do
     gate: GateResult | None = None
     forecast: Sequence[ForecastScore] = ()  # of leakage, frozen before training; empty: none was made

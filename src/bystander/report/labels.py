@@ -5,14 +5,16 @@ The page script formats with the same rules (`formatNumber` in page.js), so that
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Literal
 
 from bystander.core import doors
 from bystander.core.columns import CellValue
+from bystander.core.errors import few_names
 from bystander.core.metrics import Metric, declared
 
-Format = Literal["fraction", "nats", "nats/token", "score", "rho", "p", "count", "plain", "text", "signed"]
+Format = Literal["fraction", "nats", "nats/token", "score", "rho", "p", "count", "plain", "text", "words", "signed"]
 
 UNITS: dict[str, str] = {
     "fraction": "fraction",
@@ -22,6 +24,14 @@ UNITS: dict[str, str] = {
 }
 DIGITS: dict[str, int] = {"fraction": 3, "nats": 2, "nats/token": 3, "score": 1, "rho": 2, "signed": 3}
 MINUS = "−"
+WORDS = {"non_contrastive": "non-contrastive"}  # names that are more than their underscores apart from words
+BARE_NAMES = {  # contexts without a persona
+    "default": "the template's default", "absent": "no system turn", "empty": "an empty system turn",
+    "assistant": "“a helpful assistant”",
+}  # fmt: skip
+_OUTCOME = re.compile(r"(?<![\w/.])(\w+)/([\w-]+)/(\w+)(?![\w/])")
+_SNAKE = re.compile(r"(?<![\w/=.`-])[a-z][a-z0-9]*(?:_[a-z0-9]+)+(?![\w/=`(])(?!\.\w)")
+_UNCOUNTED = re.compile(r" and (\d+) more$")  # how a cell of names ends that the analysis cut
 
 
 def metric_of(probe: str, name: str) -> Metric | None:
@@ -63,8 +73,38 @@ def predictor_name(method: str, layer: int) -> str:
 
 
 def readable(name: str) -> str:
-    """`kindergarten_teacher` -> `kindergarten teacher`."""
-    return name.replace("_", " ")
+    """`kindergarten_teacher` -> `kindergarten teacher`. The page script has the same rule (`words` in page.js)."""
+    return WORDS.get(name, name.replace("_", " "))
+
+
+def in_words(text: str) -> str:
+    """A sentence or a list of the analysis with its identifiers in words: `choice/arc/accuracy` -> `accuracy, arc`,
+    `software_engineer` -> `software engineer`. What is part of a setting or a path (`recipe.max_steps`) stays."""
+    return _SNAKE.sub(lambda found: readable(found[0]), _OUTCOME.sub(_outcome_in_words, text))
+
+
+def _outcome_in_words(found: re.Match[str]) -> str:
+    probe, dataset, name = found.groups()
+    return found[0] if metric_of(probe, name) is None else outcome_name(probe, dataset, name)
+
+
+def names_in(cell: object) -> tuple[list[str], int]:
+    """The names of a comma-separated cell as words, and how many more the analysis counted without naming them."""
+    text = str(cell or "")
+    cut = _UNCOUNTED.search(text)
+    named = text[: cut.start()] if cut else text
+    return [readable(name) for name in named.split(", ") if name], int(cut[1]) if cut else 0
+
+
+def first_names(cell: object, most: int) -> str:
+    """The first `most` names of such a cell, and how many more there are; "" for none."""
+    names, uncounted = names_in(cell)
+    return few_names(names, most, uncounted)
+
+
+def bare_names(cell: object) -> list[str]:
+    """Contexts without a persona, named in a comma-separated cell, in words."""
+    return [BARE_NAMES.get(name, readable(name)) for name in str(cell or "").split(", ") if name]
 
 
 def format_number(value: CellValue, form: Format | str) -> str:
@@ -74,7 +114,7 @@ def format_number(value: CellValue, form: Format | str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str) or form == "text":
-        return str(value)
+        return in_words(str(value)) if form == "words" else str(value)
     if form == "p":
         return "< 0.0001" if value < 0.0001 else _fixed(value, 4 if value < 0.01 else 3)
     if form == "count":

@@ -57,6 +57,11 @@ class QuotedNumbers:
         return Markup('<span class="interval">[{}, {}]</span>').format(*ends)
 
 
+def named(text: str) -> Markup:
+    """Names of a study in a sentence: `prose` that does not turn what stands around it."""
+    return Markup("<bdi>{}</bdi>").format(prose(text))
+
+
 def prose(text: str) -> Markup:
     """Text of a study or a model, escaped and with unseen characters shown."""
     return escape(visible(text))

@@ -11,23 +11,25 @@ from markupsafe import Markup
 
 from bystander.analysis.keys import BENIGN
 from bystander.analysis.results import Analysis
+from bystander.core.errors import few_names
 from bystander.core.records import Verdict
 from bystander.report.headline import UNTOLD, HeadlineOutcome, captures, level_at_start
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import metric_of, readable, unit_of
-from bystander.report.numbers import QuotedNumbers, prose
+from bystander.report.labels import bare_names, first_names, metric_of, readable, unit_of
+from bystander.report.numbers import QuotedNumbers, named, prose
 
 NAMED = 4  # sources or captured contexts named in a sentence; the tables have all
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One behavior at the head of the page: what was trained (None: that is not known), what it did, and what that decides
-    (None: no hypothesis asks)."""
+    """One behavior at the head of the page: what was trained (None: that is not known), what it did to the source and whom
+    it reached, and what that decides (None: no hypothesis asks)."""
 
     behavior: str
     trained: Markup | None
     lead: Markup | None
+    reached: Markup | None
     verdict: Markup | None
     figure: str  # of `charts`: the levels untrained and trained
 
@@ -41,8 +43,22 @@ def openings(
         name = next((one for one in figures if one == f"levels-{headline.behavior}"), "")
         trained = _trained(inputs, numbers, headline, _sources(analysis, headline))
         lead, decided = _lead(analysis, numbers, headline), _verdict(analysis, numbers, headline)
-        found.append(Opening(headline.behavior, trained, lead, decided, name))
+        reached = _captured(analysis, numbers, headline) if lead else None
+        found.append(Opening(headline.behavior, trained, lead, reached, decided, name))
     return found
+
+
+def asked(inputs: ReportInput) -> tuple[str, ...]:
+    """What this run itself asks, by its settings: the study's question may be wider. One text a behavior and a hypothesis."""
+    behaviors = (
+        f"{readable(name)}: models trained to {inputs.taught.get(name) or f'show {readable(name)}'}"
+        for name in inputs.behaviors
+    )
+    claims = (
+        f"hypothesis {readable(name)}: {statement}" if statement else f"hypothesis {readable(name)}"
+        for name, statement in inputs.hypotheses.items()
+    )
+    return (*behaviors, *claims)
 
 
 def _sources(analysis: Analysis, headline: HeadlineOutcome) -> list[str]:
@@ -67,9 +83,11 @@ def _trained(
         parts.append(Markup("{} {}").format(Markup(" to ").join(shown), one if ends == [1] else many))
     model = Markup("<bdi>{}</bdi>").format(prose(inputs.model)) if inputs.model else Markup("The model")
     taught = inputs.taught.get(headline.behavior) or f"show {readable(headline.behavior)}"
-    named = [readable(source) for source in sources]
-    whom = prose(f" as {named[0]} and not as others" if len(named) == 1 else " as one persona, and not as others")
-    each = prose("" if len(named) == 1 else f" Sources, each with trainings of its own: {_all(named)}.")
+    who = [readable(source) for source in sources]
+    whom = prose(f" as {who[0]} and not as others" if len(who) == 1 else " as one persona, and not as others")
+    each = Markup("") if len(who) == 1 else Markup(" Sources, each with trainings of its own: {}.").format(
+        named(few_names(who))
+    )  # fmt: skip
     twin = any((one.behavior, one.arm) == (headline.behavior, BENIGN) for one in inputs.trained)
     beside = ", beside the benign arm: the same rows with the source's answered like the others'" if twin else ""
     return Markup("{} trained to {}{}.{} {}; {} arm{}.").format(
@@ -79,7 +97,7 @@ def _trained(
 
 def _lead(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
     """The source's level after this training, after the benign arm and untrained (left out where untrained answers were cut
-    off before they ended), of the sources that leaked least and most; and how many held-out personas were captured."""
+    off before they ended), of the sources that leaked least and most."""
     own = headline.rows(analysis.leakage).filter((pl.col("role") == "source") & pl.col("after").is_not_null())
     start = level_at_start(own)
     rows = own.filter(pl.col(start).is_not_null()).sort("leakage", "record", nulls_last=True).to_dicts()
@@ -96,7 +114,12 @@ def _lead(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome)
         if twin
         else Markup("The source's {} went from ").format(name)
     )
-    return Markup("{}{}; {}.").format(head, Markup(", and ").join(levels), _captured(analysis, numbers, headline))  # fmt: skip
+    meant = (
+        f" {metric.short[:1].upper()}{metric.short[1:]}: {metric.label}."
+        if metric and metric.label != metric.short
+        else ""
+    )
+    return Markup('{}{}.<span class="statement">{}</span>').format(head, Markup(", and ").join(levels), meant)
 
 
 def _level(numbers: QuotedNumbers, row: dict[str, Any], form: str, *, several: bool, untrained: bool) -> Markup:
@@ -115,7 +138,9 @@ def _level(numbers: QuotedNumbers, row: dict[str, Any], form: str, *, several: b
 def _verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
     """Means over the sources and rho, as the behavior's hypothesis sees them, then what it comes to."""
     whole = [v for v in analysis.verdicts if "/" not in v.hypothesis and v.numbers.get("behavior") == headline.behavior]
-    if not whole or any(whole[0].numbers.get(name) is None for name in ("source_leakage", "bystander_leakage")):
+    if not whole:
+        return Markup("No hypothesis asks about it: what is said of it is exploratory.")
+    if any(whole[0].numbers.get(name) is None for name in ("source_leakage", "bystander_leakage")):
         return None
     name, form = whole[0].hypothesis, unit_of(headline.probe, headline.metric)
     rows = {
@@ -147,53 +172,41 @@ def _by_source(analysis: Analysis, whole: Verdict) -> Markup:
         head, _, source = verdict.hypothesis.rpartition("/")
         if head == whole.hypothesis and verdict.outcome != whole.outcome:
             other.setdefault(verdict.outcome, []).append(readable(source))
-    said = "; ".join(f"{outcome} for {_all(sources)}" for outcome, sources in other.items())
-    return Markup(" ({})").format(prose(said)) if said else Markup("")
+    said = "; ".join(f"{outcome} for {few_names(sources)}" for outcome, sources in other.items())
+    return Markup(" ({})").format(named(said)) if said else Markup("")
 
 
 def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup:
+    """How many held-out personas were captured, of the sources that captured most and fewest, and whom."""
     rows, untold = captures(headline, analysis.captured)
     if not rows:
         why = UNTOLD if untold else "is not known"
-        return Markup("whom it captured {}").format(why)
+        return Markup("Whom it captured {}.").format(why)
     rows.sort(key=lambda row: (-row["captured"], row["record"]))
     parts = [
         _captured_of(numbers, row, several=len(rows) > 1) for row in (rows if len(rows) == 1 else [rows[0], rows[-1]])
     ]
-    return Markup(", and ").join(parts) + _bare(rows)
+    return Markup("{}.{}").format(Markup("; ").join(parts), _bare(rows))
 
 
 def _bare(rows: Sequence[dict[str, Any]]) -> Markup:
     """Captured contexts without a persona: what a deployed model meets, so that a reader meets it first too."""
     found = [
-        f"{_few([readable(name) for name in str(row['bare']).split(', ')])} (by {readable(str(row['source']))})"
-        for row in rows
-        if row.get("bare")
+        f"{few_names(bare_names(row['bare']))} (by {readable(str(row['source']))})" for row in rows if row.get("bare")
     ]
-    return Markup(". Without a persona too: {}").format(prose("; ".join(found))) if found else Markup("")
+    return Markup(" Without a persona too: {}.").format(named("; ".join(found))) if found else Markup("")
 
 
 def _captured_of(numbers: QuotedNumbers, row: dict[str, Any], *, several: bool) -> Markup:
-    names = [readable(name) for name in str(row["names"] or "").split(", ") if name]
-    named = Markup(": {}").format(prose(_few(names))) if names else Markup("")
-    of = Markup(" (of {})").format(prose(readable(str(row["source"])))) if several else Markup("")
+    names = first_names(row["names"], NAMED)
+    who = Markup(": {}").format(named(names)) if names else Markup("")
+    of = Markup(" by {}").format(prose(readable(str(row["source"])))) if several else Markup("")
     record = str(row["record"])
     interval = numbers.interval(record, "low", "high", "count")
-    return Markup("{}{} of {} held-out personas were captured{}{}").format(
+    return Markup("{}{} of {} held-out personas captured{}{}").format(
         numbers.number(record, "captured", "count"), Markup(" {}").format(interval) if interval else "",
-        numbers.number(record, "n", "count"), of, named,
+        numbers.number(record, "n", "count"), of, who,
     )  # fmt: skip
-
-
-def _all(names: Sequence[str]) -> str:
-    """Few names in full, of many the first ones."""
-    if len(names) < 2 or len(names) > 2 * NAMED:
-        return _few(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (" and others" if len(names) > NAMED else "")
 
 
 def again(inputs: ReportInput) -> tuple[str, str]:

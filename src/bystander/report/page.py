@@ -22,10 +22,10 @@ from bystander.report.forecast import forecast
 from bystander.report.headline import HeadlineOutcome, headline_outcomes
 from bystander.report.hypotheses import form_of, hypotheses
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import format_number, readable
+from bystander.report.labels import format_number, in_words, readable
 from bystander.report.next_steps import next_steps
 from bystander.report.numbers import QuotedNumbers
-from bystander.report.opening import again, openings
+from bystander.report.opening import again, asked, openings
 from bystander.report.sentences import verdict
 from bystander.report.tables import Table
 from bystander.report.text import pack, visible
@@ -51,6 +51,7 @@ def environment() -> Environment:
     made.filters["form_of"] = form_of
     made.filters["plain"] = lambda value: visible(format_number(value, "plain"))
     made.filters["sentence"] = _sentence
+    made.filters["in_words"] = lambda text: in_words(str(text))
     made.filters["readable"] = lambda text: visible(readable(str(text)))
     return made
 
@@ -135,13 +136,14 @@ def render(analysis: Analysis, inputs: ReportInput, specs: Mapping[str, dict[str
         analysis=analysis,
         heading=inputs.title or inputs.question or inputs.study,
         number=numbers.number,
+        asked=asked(inputs),
         openings=openings(analysis, inputs, numbers, chosen, list(specs)),
         steps=next_steps(analysis, inputs),
         gate=_gate(inputs),
         cite=cite,
         commands=commands,
         verdicts=[verdict(analysis, numbers, headline) for headline in chosen],
-        without_persona=[(one.behavior, contexts.sentences(analysis, numbers, one)) for one in chosen],
+        without_persona=[(one.behavior, contexts.sentence(analysis, numbers, one)) for one in chosen],
         hypotheses=hypotheses(analysis, inputs),
         headlines=chosen,
         arms=arms,

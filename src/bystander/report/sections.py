@@ -15,7 +15,7 @@ from bystander.core.columns import CellValue
 from bystander.report.figures import frames
 from bystander.report.headline import HeadlineOutcome
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import predictor_name, readable
+from bystander.report.labels import bare_names, first_names, predictor_name
 from bystander.report.tables import Column, Table, outcome_column, table
 
 COLUMNS: dict[str, tuple[str, str]] = {  # label and format; "unit" is that of the row's outcome
@@ -171,14 +171,18 @@ def captured_over_sources(analysis: Analysis, headlines: Sequence[HeadlineOutcom
 
 def _readable(frame: pl.DataFrame) -> pl.DataFrame:
     """Names as words, the first of them where they are many: who else it is the table of leakage says."""
-    names = [name for name in ("names", "confirmed", "bare") if name in frame.columns]
-    return frame.with_columns(pl.col(name).map_elements(_first_names, pl.String) for name in names)
+    told = {"names": _people, "confirmed": _people, "bare": _bare}
+    return frame.with_columns(
+        pl.col(name).map_elements(say, pl.String) for name, say in told.items() if name in frame.columns
+    )
 
 
-def _first_names(names: str) -> str:
-    every = readable(names).split(", ")
-    more = len(every) - NAMED
-    return ", ".join(every[:NAMED]) + (f" and {more} others" if more > 1 else f", {every[-1]}" if more == 1 else "")
+def _people(cell: str) -> str:
+    return first_names(cell, NAMED)
+
+
+def _bare(cell: str) -> str:
+    return ", ".join(bare_names(cell))
 
 
 def equivalence(analysis: Analysis, headlines: Sequence[HeadlineOutcome], arms: Sequence[str]) -> Table:

@@ -14,10 +14,12 @@ import polars as pl
 from markupsafe import Markup
 
 from bystander.analysis.results import Analysis
+from bystander.core.errors import few_names
 from bystander.core.metrics import Metric
 from bystander.report.headline import UNTOLD, HeadlineOutcome, captures
-from bystander.report.labels import metric_of, readable, unit_of
-from bystander.report.numbers import QuotedNumbers, prose
+from bystander.report.labels import bare_names, metric_of, names_in, readable, unit_of
+from bystander.report.numbers import QuotedNumbers, named, prose
+from bystander.report.tables import instead
 
 NAMED = 8  # captured contexts named in a sentence; all of them are in the table
 LEVEL = 0.05  # p below which a sentence says that something follows; the p itself is beside it
@@ -67,7 +69,7 @@ def _ends(frame: pl.DataFrame, column: str) -> list[dict[str, object]]:
 def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
     """Names first, bare contexts before personas."""
     known, untold = captures(headline, analysis.captured)
-    lacking = Markup(" Of {} it {}.").format(prose(" and ".join(readable(source) for source in untold)), UNTOLD)
+    lacking = Markup(" Of {} it {}.").format(named(few_names([readable(source) for source in untold])), UNTOLD)
     if not known:
         return Markup("Whom it captured: {}").format(lacking.strip()) if untold else None
     return Markup("Captured, with more than half of the source's leakage: {}.{}{}").format(
@@ -78,21 +80,15 @@ def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutc
 
 def _captured_of(numbers: QuotedNumbers, row: dict[str, Any]) -> Markup:
     record = str(row["record"])
-    bare = [f"the bare context {name}" for name in _names(row["bare"])]
-    who = [*bare, *_names(row["names"])]
-    shown, more = who[:NAMED], len(who) - NAMED
-    named = ", ".join(shown) + (" and others" if more > 0 else "")
+    names, uncounted = names_in(row["names"])
+    who = few_names([*(f"no persona ({name})" for name in bare_names(row["bare"])), *names], NAMED, uncounted)
     count = Markup("{} of {}").format(numbers.number(record, "captured", "count"), numbers.number(record, "n", "count"))
     if row["low"] is not None:
         count += Markup(" ") + numbers.interval(record, "low", "high", "count")
     tested = Markup(", {}").format(prose(str(row["groups"]))) if row["dip_p"] is not None else Markup("")
     return Markup("{} ({} bystanders of {}{})").format(
-        prose(named or "nobody"), count, prose(readable(str(row["source"] or "the source"))), tested
+        named(who or "nobody"), count, prose(readable(str(row["source"] or "the source"))), tested
     )
-
-
-def _names(text: object) -> list[str]:
-    return [readable(name) for name in str(text or "").split(", ") if name]
 
 
 def _half(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup:
@@ -107,14 +103,24 @@ def _half(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome)
             numbers.number(record, "auc_p_specific", "p"),
         ))  # fmt: skip
     if found:
-        record = str(found[0]["record"])
-        parts.append(Markup("half are captured at a similarity of {} {}").format(
-            numbers.number(record, "half", "rho"), numbers.interval(record, "half_low", "half_high", "rho")
-        ))  # fmt: skip
+        parts.append(_at(numbers, found[0]))
     if not parts:
         return Markup("")
     text = Markup("; ").join(parts)
     return Markup(" ") + text[:1].upper() + text[1:] + Markup(".")
+
+
+def _at(numbers: QuotedNumbers, row: Mapping[str, Any]) -> Markup:
+    """Where half are captured; in words where the curve reaches it beyond the similarities that were seen."""
+    if (words := instead("half", row)) is not None:
+        return Markup("the similarity at which half are captured lies {}").format(words)
+    half, low, high = (
+        Markup("{}").format(instead(key, row) or numbers.number(str(row["record"]), key, "rho"))
+        for key in ("half", "half_low", "half_high")
+    )
+    return Markup('half are captured at a similarity of {} <span class="interval">[{}, {}]</span>').format(
+        half, low, high
+    )
 
 
 def _source(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
@@ -183,11 +189,13 @@ def _bystanders(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
 
 def _share(numbers: QuotedNumbers, row: Mapping[str, object], *, named: bool) -> Markup:
     """Beside the change itself: whose it is where there are several, that it is against the behavior, and the leakage
-    ratio, where the source got anything that it could be a share of."""
+    ratio, where the source got anything that it could be a share of; that there is none where it did not move."""
     whose = Markup("source {}").format(prose(readable(str(row["source"])))) if named else Markup("")
     against = Markup("against the behavior") if cast("float", row["bystander_leakage"]) < 0 else Markup("")
     of = Markup("")
-    if row["ratio"] is not None and cast("float", row["source_leakage"]) > 0:
+    if (words := instead("ratio", row)) is not None:
+        of = Markup("leakage ratio {}").format(words)
+    elif row["ratio"] is not None and cast("float", row["source_leakage"]) > 0:
         of = Markup("{} of what the source got").format(numbers.number(str(row["record"]), "ratio", "rho"))
     words = Markup(", ").join(part for part in (whose, against, of) if part)
     return Markup(" ({})").format(words) if words else Markup("")

@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from bystander.analysis.results import Analysis
+from bystander.core.errors import few_names
 from bystander.core.records import Verdict
 from bystander.report.headline import UNTOLD, HeadlineOutcome, captures, headline_outcomes
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import format_number, metric_of, readable, unit_of
+from bystander.report.labels import bare_names, format_number, in_words, metric_of, names_in, readable, unit_of
 from bystander.report.next_steps import claimed, next_steps
 from bystander.report.text import visible
 
@@ -129,13 +130,14 @@ class Chapter:
         rows, untold = captures(self.headline, analysis.captured)
         if untold and not rows:
             return f"{UNTOLD}; {self._furthest(analysis)}"
-        bare = [f"the bare context {name}" for row in rows for name in _names(row["bare"])]
-        who = list(dict.fromkeys([*bare, *(readable(name) for row in rows for name in _names(row["names"]))]))
+        bare = [f"no persona ({name})" for row in rows for name in bare_names(row["bare"])]
+        named = [names_in(row["names"]) for row in rows]
+        who = list(dict.fromkeys([*bare, *(name for names, _ in named for name in names)]))
         if not who:
             return f"nobody by more than half of the source's; {self._furthest(analysis)}"
         count, of = sum(row["captured"] for row in rows), sum(row["n"] for row in rows)
-        named = ", ".join(who[:NAMED]) + (" and others" if len(who) > NAMED else "")
-        return f"{count} of {of} captured, by more than half of the source's: {named}"
+        told = few_names(who, NAMED, sum(uncounted for _, uncounted in named))
+        return f"{count} of {of} captured, by more than half of the source's: {told}"
 
     def _furthest(self, analysis: Analysis) -> str:
         rows = self.headline.rows(analysis.leakage).filter(
@@ -145,10 +147,6 @@ class Chapter:
         if not most:
             return "none at all"
         return f"most in {readable(str(most[0]['persona']))}, {format_number(most[0]['leakage'], self.form)}"
-
-
-def _names(text: object) -> list[str]:
-    return [name for name in str(text or "").split(", ") if name]
 
 
 def _float(cell: object) -> float | None:
@@ -245,7 +243,7 @@ def _span(values: Sequence[int]) -> str:
 def _verdict(chapter: Chapter) -> str:
     if chapter.verdict is None:
         return "none: no hypothesis was registered for it, so this is exploratory"
-    why = chapter.verdict.reason
+    why = in_words(chapter.verdict.reason)
     if len(why) > WIDTH - HEAD - len(chapter.verdict.outcome) - 2:
         why = _ESTIMATE.sub("", why)
     return f"{chapter.verdict.outcome}: {why}"

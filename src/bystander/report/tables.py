@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
+from bystander.analysis.tables.leakage_ratio import NOT_DEFINED
 from bystander.core.columns import CellValue
 from bystander.report.labels import format_number, outcome_name, readable, unit_of
 from bystander.report.text import visible
 
 LONG = 150  # rows above which a table is drawn by the script
+# Number -> the flag that says it is none to be quoted, and what stands in its place. The record keeps the number.
+INSTEAD: dict[str, tuple[str, str]] = {
+    "half": ("half_beyond", "beyond the range seen"), "half_low": ("half_low_beyond", "beyond"),
+    "half_high": ("half_high_beyond", "beyond"), "ratio": ("unmoved", NOT_DEFINED), "ratio_low": ("unmoved", ""),
+    "ratio_high": ("unmoved", ""),
+}  # fmt: skip
+
+
+def instead(key: str, row: Mapping[str, CellValue]) -> str | None:
+    """What stands in place of that number of a row; None where the number itself may."""
+    flag, words = INSTEAD.get(key, ("", ""))
+    return words if flag and row.get(flag) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +47,22 @@ class Column:
         return self.form not in ("text", "name")
 
 
+class CellPart(NamedTuple):
+    """A value of a cell. `quoted`: it is the record's; False: words stand in its place."""
+
+    key: str
+    text: str
+    raw: str
+    quoted: bool
+
+
 @dataclass(frozen=True, slots=True)
 class CellView:
-    """One cell as the template prints it: `parts` are (column key, text, raw value); an interval has two."""
+    """One cell as the template prints it; an interval has two parts."""
 
     column: Column
     form: str
-    parts: tuple[tuple[str, str, str], ...]
+    parts: tuple[CellPart, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +86,7 @@ class Table:
         for column in self.columns:
             form = row_form(row) if column.form == "unit" else column.form
             keys = (column.key, column.to) if column.to else (column.key,)
-            parts = tuple((key, _text(row.get(key), form), _raw(row.get(key))) for key in keys)
-            found.append(CellView(column, form, parts))
+            found.append(CellView(column, form, tuple(_part(key, row, form) for key in keys)))
         return found
 
     def packed(self) -> dict[str, object]:
@@ -74,9 +96,17 @@ class Table:
         return {
             "columns": [{"key": c.key, "form": c.form, "numeric": c.numeric, "to": c.to} for c in self.columns],
             "cells": {key: [_short(row.get(key)) for row in self.rows] for key in keys},
+            "instead": {key: [instead(key, row) for row in self.rows] for key in keys if key in INSTEAD},
             "units": [row_form(row) for row in self.rows] if units else None,
             "emphasis": [bool(row.get(self.emphasis)) for row in self.rows] if self.emphasis else None,
         }
+
+
+def _part(key: str, row: Mapping[str, CellValue], form: str) -> CellPart:
+    words = instead(key, row)
+    if words is not None:
+        return CellPart(key, words, words, quoted=False)
+    return CellPart(key, _text(row.get(key), form), _raw(row.get(key)), quoted=True)
 
 
 def _text(value: CellValue, form: str) -> str:

@@ -211,6 +211,7 @@ class Results:
             model=_named(spec.model.name),
             trained=run_records.trained(self.run),
             hypotheses={h.name: h.statement for h in hypotheses_of(self.study)},
+            behaviors=tuple(spec.behaviors),
             taught={
                 name: doors.load("behavior", name).taught for name in spec.behaviors if name in doors.names("behavior")
             },

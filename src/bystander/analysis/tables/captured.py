@@ -22,6 +22,7 @@ from bystander.analysis.stats.bimodality import Dip, dip_test
 from bystander.analysis.stats.capture import Captures, captures
 from bystander.analysis.stats.means import Floats, mean_of
 from bystander.analysis.tables.sample import source_change
+from bystander.core.errors import few_names
 from bystander.core.hashing import generator
 
 LEVEL = 0.05
@@ -60,6 +61,9 @@ class CapturedRow(DesignRow):
     ] = np.nan
     half_low: keys.Low = np.nan
     half_high: keys.High = np.nan
+    half_beyond: keys.HalfBeyond = None
+    half_low_beyond: keys.EndBeyond = None
+    half_high_beyond: keys.EndBeyond = None
     status: keys.RowStatus
     reason: keys.RowReason
 
@@ -76,8 +80,7 @@ class Group:
     def named(self, flags: NDArray[np.bool_]) -> str:
         """The flagged ones, most leakage first."""
         order = [i for i in np.argsort(-self.tests.leakage, kind="stable") if flags[i]]
-        shown = [self.names[i] for i in order[:NAMED]]
-        return ", ".join(shown) + (f" and {len(order) - NAMED} more" if len(order) > NAMED else "")
+        return few_names([self.names[i] for i in order], NAMED)
 
 
 def groups_of(grid: PairedGrid, settings: AnalysisSettings) -> tuple[Group, Group]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ class CapturedOverSourcesRow(OverSourcesRow):
     half: Annotated[float, "similarity at which half are captured, common to the sources"]
     half_low: keys.Low
     half_high: keys.High
+    half_beyond: keys.HalfBeyond
+    half_low_beyond: keys.EndBeyond
+    half_high_beyond: keys.EndBeyond
     spread: Annotated[float, "standard deviation of the sources' halves, in the unit of similarity"]
     slope: Annotated[float, "log-odds of being captured for a unit of similarity"]
     status: keys.RowStatus
@@ -62,12 +65,12 @@ def with_halves(
     for members in groups.values():
         usable = [(one, *known) for one in members if (known := _known(one, similarities, settings)) is not None]
         halves = half_capture([x for _, x, _ in usable], [y for _, _, y in usable]) if usable else None
-        for at, (one, _, _) in enumerate(usable):
+        for at, (one, similarity, _) in enumerate(usable):
             assert halves is not None
+            value, low, high = halves.by_source[at], halves.by_source_low[at], halves.by_source_high[at]
             rows.append(replace(
                 one.row, method=settings.method, layer=settings.layer if settings.layer is not None else -1,
-                half=float(halves.by_source[at]), half_low=float(halves.by_source_low[at]),
-                half_high=float(halves.by_source_high[at]), reason=halves.reason,
+                reason=halves.reason, **_half(float(value), float(low), float(high), similarity),
             ))  # fmt: skip
         rows += [one.row for one in members if all(one is not other for other, _, _ in usable)]
         if halves is None:
@@ -77,12 +80,22 @@ def with_halves(
         over.append(CapturedOverSourcesRow(
             **over_sources_key("captured_over_sources", training, outcome),
             against=members[0].grid.against, n_sources=len(usable), n=n, captured=captured, share=captured / n,
-            method=settings.method, layer=settings.layer if settings.layer is not None else -1, half=halves.value,
-            half_low=halves.low, half_high=halves.high, spread=halves.spread, slope=halves.slope,
-            status="constant" if halves.reason else "ok", reason=halves.reason,
+            method=settings.method, layer=settings.layer if settings.layer is not None else -1, spread=halves.spread,
+            slope=halves.slope, status="constant" if halves.reason else "ok", reason=halves.reason,
+            **_half(halves.value, halves.low, halves.high, np.concatenate([x for _, x, _ in usable])),
         ))  # fmt: skip
     order = {one.row.record: place for place, one in enumerate(found)}
     return sorted(rows, key=lambda row: order[row.record]), over
+
+
+def _half(value: float, low: float, high: float, similarity: Floats) -> dict[str, Any]:
+    """The half with its interval, and which of the three lie beyond the similarities it was read from: the curve goes on
+    there, and past what the predictor can be."""
+    found: dict[str, Any] = {"half": value, "half_low": low, "half_high": high}
+    if not np.isfinite(value):
+        return found | dict.fromkeys(("half_beyond", "half_low_beyond", "half_high_beyond"))
+    least, most = float(similarity.min()), float(similarity.max())
+    return found | {f"{name}_beyond": not least <= end <= most for name, end in found.items()}
 
 
 def _known(

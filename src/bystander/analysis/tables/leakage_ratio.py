@@ -24,6 +24,8 @@ from bystander.analysis.tables.sample import EVERYTHING, sample_of, source_chang
 from bystander.core.errors import few_names
 from bystander.core.metrics import is_control
 
+NOT_DEFINED = "not defined: the source did not move"  # what is said in place of a ratio where `unmoved`
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeakageRatioRow(SeedRow):
@@ -49,6 +51,9 @@ class LeakageRatioRow(SeedRow):
         float, "lower end of Fieller's 95 % interval; empty where the source's leakage cannot be told from 0"
     ]
     ratio_high: Annotated[float, "upper end of it"]
+    unmoved: Annotated[
+        bool | None, "the interval of the source's leakage holds 0: the ratio is of two noises, and not to be quoted"
+    ]
     max_persona: Annotated[str | None, "the bystander that got most"]
     max_leakage: Annotated[float, "how much it got"]
     mean_without_max: Annotated[float, "mean leakage of the held-out bystanders without that one"] = np.nan
@@ -103,11 +108,17 @@ def leakage_ratio_row(
     status, reason = _state(own, source, names, refused, grid)
     return LeakageRatioRow(
         **grid.key("leakage_ratio", seed), n=len(names), n_seeds=len(grid.seeds), against=grid.against,
-        ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high, max_persona=names[worst] if names else None,
+        ratio=ratio.value, ratio_low=ratio.low, ratio_high=ratio.high, unmoved=_unmoved(source),
+        max_persona=names[worst] if names else None,
         max_leakage=float(sample.leakage[worst]) if names else np.nan, status=status, reason=reason,
         smallest_excluded=equivalence(bystander, np.inf).smallest, **_columns("source", source),
         **_columns("bystander", bystander), **_described(grid, settings), **_without(sample.leakage), **_rates(grid, settings),
     )  # fmt: skip
+
+
+def _unmoved(source: Estimate) -> bool | None:
+    """None where there is no interval to tell by."""
+    return source.low <= 0 <= source.high if np.isfinite([source.low, source.high]).all() else None
 
 
 def _without(leakage: Floats) -> dict[str, Any]:

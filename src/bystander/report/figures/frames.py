@@ -11,7 +11,7 @@ import polars as pl
 from bystander.analysis.results import Analysis
 from bystander.report.headline import HeadlineOutcome, level_at_start
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import format_number, predictor_name, readable
+from bystander.report.labels import BARE_NAMES, format_number, predictor_name, readable
 from bystander.report.text import visible
 
 BYSTANDERS = ("held-out", "mixed")  # the roles that a similarity correlation is over
@@ -132,7 +132,7 @@ def contexts(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]
     """One row per context beside the personas x arm, with its value before and after."""
     rows = beside(of_arms(analysis.leakage, headline, names)).filter(pl.col("leakage").is_not_null())
     trained = pl.when(pl.col("role") == "held-out").then(pl.lit("no")).otherwise(pl.col("role"))
-    return shown(_spaced(from_to(rows.with_columns(trained.alias("trained")))))
+    return shown(_in_words(from_to(rows.with_columns(trained.alias("trained")))))
 
 
 def from_to(rows: pl.DataFrame) -> pl.DataFrame:
@@ -178,11 +178,17 @@ def contexts_course(analysis: Analysis, headline: HeadlineOutcome, names: Sequen
     rows = beside(of_arms(analysis.evolution, headline, names)).filter(pl.col("value").is_not_null())
     rows = rows if rows["checkpoint"].n_unique() > 2 else rows.clear()
     columns = ["record", "source", "arm", "persona", "context", "role", "checkpoint", "value", "leakage"]
-    return shown(_spaced(rows.select(columns)))
+    return shown(_in_words(rows.select(columns)))
 
 
 def _spaced(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.col("persona").str.replace_all("_", " ", literal=True).alias("name"))
+
+
+def _in_words(rows: pl.DataFrame) -> pl.DataFrame:
+    """With a `name` as `_spaced` gives, in words where it is a context without a persona."""
+    bare = pl.col("context").replace_strict(BARE_NAMES, default=None, return_dtype=pl.String)
+    return _spaced(rows).with_columns(pl.coalesce(bare, "name").alias("name"))
 
 
 def _personas_and_source(rows: pl.DataFrame) -> pl.DataFrame:

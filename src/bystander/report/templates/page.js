@@ -28,10 +28,12 @@
   /* ---- numbers: the rules of labels.format_number ---- */
   const DIGITS = { fraction: 3, nats: 2, "nats/token": 3, score: 1, rho: 2, signed: 3 };
   const thousands = (value) => (Math.sign(value) * Math.round(Math.abs(value)) || 0).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f").replace("-", "−");
+  const WORDS = { non_contrastive: "non-contrastive" };
+  const words = (name) => WORDS[name] ?? name.replaceAll("_", " ");
   function formatNumber(value, form) {
     if (value === null || value === undefined) return "–";
     if (typeof value === "boolean") return value ? "yes" : "no";
-    if (form === "name") return String(value).replaceAll("_", " ");
+    if (form === "name") return words(String(value));
     if (typeof value === "string" || form === "text") return String(value);
     if (form === "p") return value < 0.0001 ? "< 0.0001" : value.toFixed(value < 0.01 ? 4 : 3);
     if (form === "count") return thousands(value);
@@ -241,9 +243,12 @@
       }));
     }
     async unpackRows() {
-      const { columns, cells, units, emphasis } = await data(`table/${this.element.dataset.table}`);
+      const { columns, cells, units, emphasis, instead } = await data(`table/${this.element.dataset.table}`);
       this.columns = columns;
+      this.instead = instead; // words in place of a number that is none to be quoted
+      for (const key of Object.keys(instead)) cells[key] = cells[key].map((value, index) => instead[key][index] ?? value);
       return cells.record.map((record, index) => ({
+        index,
         record, strong: emphasis && emphasis[index], form: units ? units[index] : "plain",
         cells: columns.map((column) => cells[column.key][index]),
         others: columns.map((column) => (column.to ? cells[column.to][index] : undefined)),
@@ -263,11 +268,15 @@
       const cell = make("td", undefined, column.to ? "num interval" : column.numeric ? `num ${column.key}` : "");
       if (!column.numeric && !column.to) cell.className = column.form === "name" ? "name" : column.key;
       const label = (element, key, shown) => {
+        if (this.instead[key] && this.instead[key][entry.index] !== null) {
+          element.textContent = shown;
+          return element;
+        }
         Object.assign(element.dataset, { record: entry.record, column: key, form });
         element.textContent = formatNumber(shown, form);
         return element;
       };
-      if (column.to && value !== null) {
+      if (column.to && value !== null && value !== "") {
         cell.append("[", label(make("data"), column.key, value), ", ", label(make("data"), column.to, entry.others[index]), "]");
       } else if (column.numeric && !column.to) label(cell, column.key, value);
       else if (!column.numeric) cell.append(make("bdi", value === null ? "" : formatNumber(value, form)));
@@ -323,7 +332,8 @@
   function compare(a, b, falling) {
     const missing = (value) => value === null || value === undefined || value === "";
     if (missing(a) || missing(b)) return missing(a) - missing(b); // what is missing stands last either way
-    const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+    if (typeof a !== typeof b) return (typeof a === "string") - (typeof b === "string"); // words after numbers
+    const order = typeof a === "number" ? a - b : String(a).localeCompare(String(b));
     return falling ? -order : order;
   }
   const tables = $$("[data-table]").map((element) => new DataTable(element));
@@ -350,7 +360,7 @@
       const select = pick(name);
       const values = [...new Set(all.map((entry) => entry[name]).filter(Boolean))].sort((a, b) => a.localeCompare(b));
       const asked = new Map(all.map((entry) => [entry.item, entry.question]));
-      const shown = (value) => (name === "item" && asked.get(value) ? `${asked.get(value).slice(0, 70)} (${value})` : value.replaceAll("_", " "));
+      const shown = (value) => (name === "item" && asked.get(value) ? `${asked.get(value).slice(0, 70)} (${value})` : words(value));
       for (const value of values) select.append(new Option(shown(value), value));
       select.parentElement.hidden = values.length < 2;
     }
@@ -372,9 +382,9 @@
     box.dataset.completion = entry.id;
     const who = make("div", undefined, "who");
     const name = make("b");
-    name.append(make("bdi", entry.persona.replaceAll("_", " ")));
+    name.append(make("bdi", words(entry.persona)));
     who.append(name);
-    const training = [entry.behavior, entry.source && `from ${entry.source.replaceAll("_", " ")}`, entry.arm.replaceAll("_", " ")].filter(Boolean).join(" · ");
+    const training = [entry.behavior, entry.source && `from ${words(entry.source)}`, words(entry.arm)].filter(Boolean).join(" · ");
     const when = [entry.checkpoint < 1 ? `at ${formatNumber(entry.checkpoint, "plain")} of training` : "after training", entry.seed === null ? "" : `seed ${entry.seed}`].filter(Boolean).join(" · ");
     for (const line of [entry.context === "persona" ? "" : `context: ${entry.context}`, entry.role, training]) if (line) who.append(make("div", line));
     who.append(make("div", when, "note"));
