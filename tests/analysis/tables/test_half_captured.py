@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 
 from bystander.analysis import AnalysisSettings, analyze
+from bystander.analysis.tables.half_captured import _half
 from tests.support.analysis_study import World, measurements, personas, similarities
 
 QUICK = AnalysisSettings(layer=20, permutations=99, partial_permutations=99, resamples=100)
 FLAGS = "half_beyond", "half_low_beyond", "half_high_beyond"
 
 
-@pytest.mark.parametrize(("drop", "slope", "beyond"), [(0.2, 0.12, False), (0.05, 0.07, True)])
-def test_a_half_beyond_every_similarity_that_was_seen_is_flagged(drop: float, slope: float, beyond: bool) -> None:
-    world = World(personas=60, questions=200, layers=(20,), drop=drop, slope=slope)
+def test_the_flags_are_those_of_the_bystanders_similarities() -> None:
+    world = World(personas=60, questions=200, layers=(20,), drop=0.2, slope=0.12)
     known = similarities(world)
     found = analyze(measurements(world), known, personas(world), settings=QUICK)
     (row,) = found.captured.to_dicts()
@@ -25,7 +26,20 @@ def test_a_half_beyond_every_similarity_that_was_seen_is_flagged(drop: float, sl
         for flag in FLAGS:
             value = one[flag.removesuffix("_beyond")]
             assert one[flag] is not (seen.min() <= value <= seen.max()), flag
-    assert row["half_beyond"] is beyond
+
+
+@pytest.mark.parametrize(
+    ("ends", "beyond"),
+    [
+        ((0.5, 0.3, 0.7), [False, False, False]), ((0.5, 0.1, 1.1), [False, True, True]), ((1.24, 0.83, 1.4), [True, False, True]),
+        ((0.1, 0.0, 0.3), [True, True, False]), ((np.nan, np.nan, np.nan), [None, None, None]),
+    ],
+)  # fmt: skip
+def test_what_lies_beyond_every_similarity_that_was_seen_is_flagged(
+    ends: tuple[float, float, float], beyond: list[bool | None]
+) -> None:
+    found = _half(*ends, np.array([0.9, 0.2, 0.4]))
+    assert [found[flag] for flag in FLAGS] == beyond
 
 
 def test_where_there_is_no_half_nothing_is_flagged() -> None:
