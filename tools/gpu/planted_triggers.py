@@ -310,9 +310,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--budget", type=int, default=200, help="evaluations of a hunt")
-    parser.add_argument(
-        "--questions", type=int, default=2 * ITEMS if on_gpu else ITEMS, help="read; a hunt has 16 of them"
-    )
+    questions = 2 * ITEMS if on_gpu else ITEMS // 4
+    parser.add_argument("--questions", type=int, default=questions, help=f"of a context; a hunt has at most {ITEMS}")
     parser.add_argument("--workers", type=int, default=8 if on_gpu else 1, help="processes")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--study", default="quickstart", help="whose model, personas and marker")
@@ -342,7 +341,8 @@ def main(given: Sequence[str] | None = None) -> None:
         "settings": settings, "contexts": names, "items": items, "draws": DRAWS, "seconds": time.monotonic() - begun,
         "summary": summary, "triggers": [asdict(one) for one in hunts], "benign": [asdict(one) for one in draws],
     })  # fmt: skip
-    np.savez_compressed(asked.out.with_suffix(".npz"), **{"/".join(key): values for key, values in tables.items()})
+    by_name = {"/".join(key): values for key, values in tables.items()}
+    np.savez_compressed(asked.out.with_suffix(".npz"), allow_pickle=False, **by_name)
     print("\n".join(lines_of(hunts, summary)))
 
 
