@@ -1,4 +1,5 @@
-"""On a GPU in bfloat16: batches of several contexts against batches of one, on random weights in two shapes.
+"""On a GPU in bfloat16: batches of several contexts, and of several adapters, against batches of one, on random weights
+in two shapes.
 
 python3 -m pytest tests/gpu/test_joint_gpu.py -m gpu -W default
 """
@@ -14,8 +15,10 @@ import torch
 from bystander.bench.random_models import random_adapter, shaped_model
 from bystander.lm.ending import EndingItem, endings
 from bystander.lm.hidden import last_token_states
+from bystander.lm.model import fresh_adapter, save_adapter
 from bystander.lm.packed import PackedForward
 from bystander.lm.score import ScoreItem, score
+from bystander.lm.score_stacked import score_adapters, stack_of, stack_pass
 from bystander.personas import bare_context, context_of, load_personas
 from bystander.train.recipe import Lora
 from tests.reference.held import NATS, Scores, dict_of, per_token
@@ -97,3 +100,42 @@ def test_states_and_endings(loaded, batches, covered) -> None:
     assert [one.item for one in found] == [one.item for one in single]
     assert np.median(far) < 0.15
     assert apart < 5 * NATS
+
+
+def test_several_adapters(loaded, covered, tmp_path) -> None:
+    """Contexts of three adapters in joint batches, with grouped products, against one adapter on at a time."""
+    loaded.remove_adapter()
+    folders = [tmp_path / str(seed) for seed in range(3)]
+    for seed, folder in enumerate(folders):
+        adapter = fresh_adapter(loaded, Lora().peft(), seed)
+        torch.manual_seed(seed)
+        for name, parameter in adapter.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.005)
+        save_adapter(adapter, folder, loaded.base_id, loaded.base_hash)
+        loaded.remove_adapter()
+    stack = stack_of(loaded, folders)
+    assert stack is not None
+    kind = stack_pass(loaded, stack)
+    few, items = CONTEXTS[:4], ITEMS[:20]
+    list(score_adapters(loaded, folders, few, items))  # compiles
+    start = time.perf_counter()
+    together = {
+        (f.name, c.name, one.item.id): one for f, c, s in score_adapters(loaded, folders, few, items) for one in s
+    }
+    middle = time.perf_counter()
+    alone: Scores = {}
+    noise: list[float] = []
+    for folder in folders:
+        with loaded.adapter(folder) as on:
+            own = dict_of(score(on, few, items))
+            noise.append(per_token(own, dict_of(score(on, few, items, token_budget=1000, together=False))))
+        alone |= {(folder.name, *key): one for key, one in own.items()}
+    end = time.perf_counter()
+    apart = per_token(alone, together)
+    covered.append(
+        f"{loaded.name}: {len(alone)} questions of 3 adapters, {'looped' if kind.looped else 'grouped'}: {apart:.2g} nats a "
+        f"token from one at a time (its own parts {max(noise):.2g}); {middle - start:.1f} s, one at a time {end - middle:.1f}"
+    )
+    assert not kind.looped
+    assert apart < max(NATS, 2 * max(noise))

@@ -69,20 +69,21 @@ def run(
     assert not loaded.causal.training, "dropout would be in the numbers: call eval() first"
     rows = [row for own in contexts for row in own]
     check_window(loaded, rows)
-    with torch.no_grad():
-        if loaded.packed is not None:
-            return _run(loaded, rows, PackedRows(loaded, loaded.packed, contexts), budget, compute)
-        results: list[tuple[Batch, Tensor]] = []
-        first = 0
-        for own in contexts:
-            results += _run(loaded, rows, PaddedRows(loaded, own, first), budget, compute)
-            first += len(own)
+    if loaded.packed is not None:
+        return run_cut(loaded, rows, PackedRows(loaded, contexts), budget, compute)
+    results: list[tuple[Batch, Tensor]] = []
+    first = 0
+    for own in contexts:
+        results += run_cut(loaded, rows, PaddedRows(loaded, own, first), budget, compute)
+        first += len(own)
     return results
 
 
-def _run(
+@torch.no_grad()
+def run_cut(
     loaded: LoadedModel, rows: Sequence[Row], cut: Cut, budget: Budget, compute: Compute
 ) -> list[tuple[Batch, Tensor]]:
+    """As `run`, the rows cut in a way of the caller's."""
     results: list[tuple[Batch, Tensor]] = []
     start = 0
     while start < len(cut.order):
@@ -118,6 +119,7 @@ class PaddedRows:
     """Rows of one context, numbered from `first`, longest first, to be cut into padded batches; what all begin with is
     computed here."""
 
+    @torch.no_grad()
     def __init__(self, loaded: LoadedModel, rows: Sequence[Row], first: int) -> None:
         self._loaded = loaded
         self._rows = rows

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from bystander.core.errors import ModelError
 from bystander.lm.loaded import LoadedModel
-from bystander.lm.packed import PackedForward, Segment, pack
+from bystander.lm.packed import Packed, Segment, pack
 from bystander.lm.rows import Batch, Budget, Ints, Row, shared_length, to_device
 
 T = TypeVar("T")
@@ -55,9 +56,8 @@ def _tokens(rows: Sequence[Row]) -> int:
 class PackedRows:
     """Rows of contexts, to be cut into packed batches: context after context, in each the longest row first."""
 
-    def __init__(self, loaded: LoadedModel, forward: PackedForward, contexts: Sequence[Sequence[Row]]) -> None:
+    def __init__(self, loaded: LoadedModel, contexts: Sequence[Sequence[Row]]) -> None:
         self._loaded = loaded
-        self._forward = forward
         self._rows = [row for rows in contexts for row in rows]
         self._shared = np.array([shared_length(rows) for rows in contexts])
         self._context = np.repeat(np.arange(len(contexts)), [len(rows) for rows in contexts])
@@ -74,8 +74,15 @@ class PackedRows:
         return int(self._costs(chosen).sum())
 
     def batch(self, chosen: Ints) -> Batch:
-        """The chosen rows as a forest: what a context's rows begin with, behind it each row's own prefix, behind that its
-        continuations."""
+        """The chosen rows for the model as it stands."""
+        forward = self._loaded.packed
+        assert forward is not None
+        packed, wanted = self._laid(chosen)
+        return Batch(tuple(map(int, chosen)), {}, wanted, (forward, packed))
+
+    def _laid(self, chosen: Ints) -> tuple[Packed, Tensor]:
+        """The chosen rows as a forest (what a context's rows begin with, behind it each row's own prefix, behind that its
+        continuations), and where in it the wanted places are."""
         segments: list[Segment] = []
         own: list[list[int]] = []  # per row the indices of its segments
         stem, last = -1, -1
@@ -96,8 +103,7 @@ class PackedRows:
             ]
             for index, places in zip(chosen, own, strict=True)
         ]
-        where = to_device(np.concatenate(wanted), self._loaded)
-        return Batch(tuple(map(int, chosen)), {}, where, (self._forward, packed))
+        return packed, to_device(np.concatenate(wanted), self._loaded)
 
     def _costs(self, rows: Ints) -> Ints:
         """Tokens of each row; a context's shared ones count at its first row."""

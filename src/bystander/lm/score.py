@@ -76,7 +76,7 @@ class _Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """An item under a context: its row, and what is read there."""
 
     item: ScoreItem
@@ -85,8 +85,8 @@ class _Plan:
     hash: str
 
 
-_Planned = tuple[Context, list[_Plan]]
-_Queued = tuple[list[_Planned], list[tuple[Batch, Tensor]]]
+Planned = tuple[Context, list[Plan]]
+Queued = tuple[list[Planned], list[tuple[Batch, Tensor]]]
 Scored = tuple[Context, list[OptionScores]]
 
 
@@ -120,28 +120,29 @@ def score_each(
     if loaded.packed is None or not left:
         asked = left
     budget = Budget.for_model(loaded, token_budget)
-    planned = _planned(loaded, asked)
-    queued: deque[_Queued] = deque()
+    ready = planned(loaded, asked)
+    queued: deque[Queued] = deque()
     try:
-        for group in joined(loaded, planned, budget) if together else ([one] for one in planned):
+        for group in joined(loaded, ready, budget) if together else ([one] for one in ready):
             own = [one for one, _ in group]
             if all(context.name in done for context, _ in own):
                 continue
-            reader = _reader(loaded, [plan for _, plans in own for plan in plans])
-            queued.append((own, run(loaded, [rows for _, rows in group], budget, reader)))
+            read = reader(loaded, [plan for _, plans in own for plan in plans])
+            queued.append((own, run(loaded, [rows for _, rows in group], budget, read)))
             if len(queued) > AHEAD[loaded.device.type]:
-                yield from _collected(queued.popleft(), done)
+                yield from collected(queued.popleft(), done)
     except ModelError:
         while queued:  # what was done before the fault is not lost
-            yield from _collected(queued.popleft(), done)
+            yield from collected(queued.popleft(), done)
         raise
     while queued:
-        yield from _collected(queued.popleft(), done)
+        yield from collected(queued.popleft(), done)
 
 
-def _planned(
+def planned(
     loaded: LoadedModel, asked: Iterable[tuple[Context, Sequence[ScoreItem]]]
-) -> Iterator[tuple[_Planned, list[Row]]]:
+) -> Iterator[tuple[Planned, list[Row]]]:
+    """Each context's items as tokens. Raises ModelError as `score_each`."""
     known = _Known(loaded.tokenizer)
     for context, items in asked:
         plans = _plan(loaded.tokenizer, known, context, items)
@@ -150,7 +151,7 @@ def _planned(
         yield (context, plans), rows
 
 
-def _plan(tokenizer: Tokenizer, known: _Known, context: Context, items: Sequence[ScoreItem]) -> list[_Plan]:
+def _plan(tokenizer: Tokenizer, known: _Known, context: Context, items: Sequence[ScoreItem]) -> list[Plan]:
     users: dict[Earlier, dict[str, None]] = {}
     for item in items:
         users.setdefault(item.earlier, {})[item.user] = None
@@ -162,12 +163,12 @@ def _plan(tokenizer: Tokenizer, known: _Known, context: Context, items: Sequence
     return [_plan_item(known, item, context, *prompts[item.earlier, item.user]) for item in items]
 
 
-def _plan_item(known: _Known, item: ScoreItem, context: Context, text: str, prompt: list[int]) -> _Plan:
+def _plan_item(known: _Known, item: ScoreItem, context: Context, text: str, prompt: list[int]) -> Plan:
     name = f"item {item.id!r} under {context.name!r}"
     answers = known.get(item, text, prompt, name)
     prefix = np.concatenate([np.array(prompt, dtype=np.int64), answers.shared])
     row = Row(prefix, answers.continued, answers.wanted + len(prompt), name)
-    return _Plan(item, row, answers, context_hash(row.prefix))
+    return Plan(item, row, answers, context_hash(row.prefix))
 
 
 class _Known:
@@ -230,7 +231,7 @@ def _check_labels(item: ScoreItem, each: Sequence[Continuation], shared: int, na
         seen[token] = label
 
 
-def _reader(loaded: LoadedModel, plans: Sequence[_Plan]) -> Compute:
+def reader(loaded: LoadedModel, plans: Sequence[Plan]) -> Compute:
     """Batch -> log-probabilities of all its targets [n], float32, left on the device."""
 
     def read(batch: Batch) -> Tensor:
@@ -259,7 +260,7 @@ def _log_probabilities(loaded: LoadedModel, hidden: Tensor, place: Ints, token: 
     return found
 
 
-def _collected(queued: _Queued, done: Collection[str]) -> Iterator[Scored]:
+def collected(queued: Queued, done: Collection[str]) -> Iterator[Scored]:
     """Waits for the device; contexts that are `done` are left out."""
     contexts, results = queued
     values = torch.cat([found for _, found in results]).cpu().numpy().astype(np.float64)
@@ -274,7 +275,7 @@ def _collected(queued: _Queued, done: Collection[str]) -> Iterator[Scored]:
             yield context, [_scores(plan, by_row[i]) for plan, i in zip(own, mine, strict=True)]
 
 
-def _scores(plan: _Plan, values: NDArray[np.float64]) -> OptionScores:
+def _scores(plan: Plan, values: NDArray[np.float64]) -> OptionScores:
     """Sums each option's tokens in float64, always in the same order."""
     sums: NDArray[np.float64] = np.add.reduceat(values, plan.answers.first)
     if not np.isfinite(sums).all():
