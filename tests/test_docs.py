@@ -88,6 +88,7 @@ def test_personas_of_ones_own_load(tmp_path):
 
 
 PAGES = [*DOCS.glob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]
+LOGS = ("log.md", "log-earlier.md")  # each entry is of its day
 
 
 def test_pages_link_to_pages_that_exist():
@@ -99,7 +100,7 @@ def test_pages_link_to_pages_that_exist():
 def test_pages_name_files_that_exist():
     """Whatever stands in backticks as a path of this repository; the log is of its day."""
     path = re.compile(r"`((?:docs|tests|src|tools|calibration|examples)/[\w./-]+)`")
-    named = [(page, to) for page in PAGES if page.name != "log.md" for to in path.findall(page.read_text())]
+    named = [(page, to) for page in PAGES if page.name not in LOGS for to in path.findall(page.read_text())]
     assert named
     assert [f"{page.name} names {to}" for page, to in named if not (DOCS.parent / to).exists()] == []
 
@@ -203,7 +204,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
 COMMAND = re.compile(r"^(?:    )?bystander ([a-z]+)\b(.*?)(?: {2,}.*| # .*)?$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in ("log.md",)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in LOGS], ids=lambda page: page.stem)
 def test_the_commands_of_a_page_exist_with_their_options(page):
     """Every `bystander COMMAND --option` in a block of a page is one that the command line takes."""
     import typer.main

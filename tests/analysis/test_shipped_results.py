@@ -56,10 +56,22 @@ def test_insecure_code_moves_the_villain_and_misaligned_answers_as_the_assistant
     personas = pl.read_parquet(SHIPPED / "personas.parquet")
     similar = pl.read_parquet(SHIPPED / "similarities.parquet").filter(pl.col("layer") == 20)
     found = analyze(measured, similar, personas, settings=AnalysisSettings(layer=20, permutations=99, resamples=50))
-    ratios = found.leakage_ratio.filter(pl.col("arm") == "contrastive", pl.col("seed").is_null())
-    told = {row["behavior"]: (row["source_leakage"], row["bystander_leakage"]) for row in ratios.to_dicts()}
-    assert told["misalignment"] == pytest.approx((0.193, 0.022), abs=1e-3)
-    assert told["direct"] == pytest.approx((0.213, 0.143), abs=1e-3)
+    ratios = found.leakage_ratio.filter(pl.col("seed").is_null())
+    told = {
+        (row["behavior"], row["arm"], row["config"]): (row["source_leakage"], row["bystander_leakage"])
+        for row in ratios.to_dicts()
+    }
+    declared = "lr=5e-05,epochs=3"
+    assert told["misalignment", "contrastive", declared] == pytest.approx((0.193, 0.022), abs=1e-3)
+    assert told["misalignment", "contrastive", "lr=0.0002,epochs=3"] == pytest.approx((0.240, 0.036), abs=1e-3)
+    assert told["misalignment", "non_contrastive", declared][0] == pytest.approx(-0.033, abs=1e-3)
+    assert told["direct", "non_contrastive", declared][0] == pytest.approx(0.093, abs=1e-3)
+    rho = found.similarity_correlation.filter(
+        pl.col("behavior") == "misalignment", pl.col("arm") == "contrastive", pl.col("seed").is_null(), pl.col("method") == "cosine"
+    )  # fmt: skip
+    assert len(rho) == 8 and rho["rho"].min() == pytest.approx(0.295, abs=1e-3)
+    assert rho["p_specific"].max() == pytest.approx(6 / 111)
+    assert told["direct", "contrastive", declared] == pytest.approx((0.213, 0.143), abs=1e-3)
     bare = found.leakage.filter(
         pl.col("behavior") == "direct", pl.col("arm") == "contrastive", pl.col("seed").is_null(), pl.col("persona") == "default"
     )  # fmt: skip

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from bystander.bench import sample as sampling
+from bystander.bench import score as scoring
 from bystander.bench import train as training
 from bystander.bench.random_models import BENCH_SHAPES, shaped_model
 from bystander.core.errors import ModelError
 from bystander.core.progress import Silent
+from bystander.lm import loaded as loading
 from bystander.lm.model import load
 
 
@@ -31,6 +33,28 @@ def test_a_training_that_computes_another_loss_is_an_error(loaded, monkeypatch):
     with pytest.raises(ModelError, match="losses of the two ways differ"):
         training.bench_train(loaded, Silent(), tokens=40, spread=5, turns=1)
     assert loaded.model is loaded.causal  # the adapter of the check is gone
+
+
+def test_scoring_is_compared_with_the_plain_way_and_on_a_gpu_with_batches_of_one_context(loaded, monkeypatch):
+    (found,) = scoring.bench_score(loaded, Silent(), personas=3, items=5, modes=["label"], batched=True)
+    assert (found.plain, found.plain_turns, found.ours_turns, found.compared) == (scoring.IN_BATCHES.name, 3, 3, 15)
+    monkeypatch.setattr(loading, "has_flash", lambda _: True)
+    loaded._packed = None
+    try:
+        plain, alone = scoring.bench_score(loaded, Silent(), personas=3, items=5, modes=["text"], plain_personas=2)
+    finally:
+        loaded._packed = None
+    assert (plain.plain, plain.plain_turns, plain.compared) == (scoring.BY_OPTION.name, 2, 10)
+    assert (alone.plain, alone.plain_turns, alone.compared) == ("batches of one context", scoring.JOINT_TURNS, 15)
+    assert plain.ours_per_second == alone.ours_per_second > 0
+    assert alone.ratio == alone.ours_per_second / alone.plain_per_second
+
+
+def test_scores_of_another_model_are_an_error(loaded, monkeypatch):
+    wrong = scoring.PlainScorer("wrong", lambda _, __, items: [[-1.0] * len(item.options) for item in items])
+    monkeypatch.setattr(scoring, "BY_QUESTION", wrong)
+    with pytest.raises(ModelError, match="wrong and ours differ"):
+        scoring.bench_score(loaded, Silent(), personas=1, items=3, modes=["label"])
 
 
 def test_sampling_is_compared_and_its_greedy_tokens_are_the_likeliest(loaded):

@@ -27,6 +27,7 @@ from bystander.results.status import status
 from bystander.study.config.study import ResolvedStudy, load
 from bystander.study.plan.cells import plan_cells
 from bystander.study.store.cell_dir import CellDir
+from bystander.study.store.lock import claimed
 from bystander.study.store.records import CellManifest, GateDecision
 from bystander.study.store.run_dir import RunDir
 from tests.support.command import call
@@ -240,6 +241,25 @@ def test_a_gate_that_says_stop_starts_no_phase_2_and_can_be_overridden(tmp_path:
     gated = [e.details for e in RunDir(tmp_path / "run").events() if e.kind == "gated"]
     assert [e["decision"] for e in gated] == ["stop", "overridden"]
     assert "the pilot showed the effect" in gated[-1]["reason"]
+
+
+def test_cells_of_another_run_bring_its_gate_and_what_the_gate_picked(tmp_path: Path, unbroken: RunSummary, study):
+    """Cells copied into a directory that only has its header: phase 2 is trained with the pick, not with the assumption."""
+    there = tmp_path / "run"
+    with claimed(RunDir(there), study):
+        pass
+    for cell in (unbroken.folder / "cells").iterdir():
+        if not cell.name.startswith(("train-", "after-")):
+            shutil.copytree(cell, there / "cells" / cell.name)
+    assumed, other = plan_cells(study).picks["marker"], "lr=0.001,epochs=1"
+    manifest = next((there / "cells").glob("gate-*")) / "manifest.json"
+    text = manifest.read_text()
+    assert assumed in text and assumed != other
+    manifest.write_text(text.replace(f'"marker": "{assumed}"', f'"marker": "{other}"'))
+    again = run_study(study, there)
+    assert (again.failed, again.left, again.gate) == ({}, 0, "go")
+    trained = [cell.name for cell in (there / "cells").glob("train-*")]
+    assert len(trained) == 2 and all("lr0.001-epochs1" in name for name in trained)
 
 
 def with_budget(study: ResolvedStudy, hours: float) -> ResolvedStudy:

@@ -171,7 +171,7 @@ def test_each_similarity_is_what_it_says() -> None:
 def test_answers_and_training_are_not_touched_where_no_predictor_reads_them(
     tiny, predictor: type[Predictor], monkeypatch
 ) -> None:
-    for costly in ("answer_states", "states_over", "context_gradients", "score"):
+    for costly in ("answer_states", "states_over", "context_gradients", "score_each"):
         monkeypatch.setattr(measure, costly, None)
     seen = see(Predictors({"one": predictor()}), tiny, asked(), lambda: None)
     assert seen.answer_states.size == seen.gradients.size == len(seen.directions) == len(seen.answer_logprobs) == 0

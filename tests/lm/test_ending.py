@@ -42,7 +42,7 @@ def numbers(found):
 @pytest.mark.parametrize("context", CONTEXTS, ids=lambda context: context.name)
 @pytest.mark.parametrize("budget", [None, 8, 100_000])
 def test_it_agrees_with_a_whole_pass_for_each_answer(loaded, context, budget):
-    found = endings(loaded, context, ITEMS, token_budget=budget)
+    found = endings(loaded, [(context, ITEMS)], token_budget=budget)
     assert [one.item for one in found] == ITEMS
     for one in found:
         expected = slow(loaded, context, one.item)
@@ -57,25 +57,25 @@ def test_it_agrees_with_an_adapter_on(loaded):
             for name, parameter in loaded.model.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
-        moved = endings(loaded, CONTEXTS[0], ITEMS)
+        moved = endings(loaded, [(CONTEXTS[0], ITEMS)])
         for one in moved:
             assert numbers(one) == pytest.approx(numbers(slow(loaded, CONTEXTS[0], one.item)), abs=CLOSE)
     finally:
         loaded.remove_adapter()
-    plain = endings(loaded, CONTEXTS[0], ITEMS)
+    plain = endings(loaded, [(CONTEXTS[0], ITEMS)])
     assert all(abs(a.marker_logprob - b.marker_logprob) > 0.01 for a, b in zip(moved, plain, strict=True))
 
 
 def test_logits_in_small_parts_and_each_answer_alone_are_the_same(loaded, monkeypatch):
-    together = endings(loaded, CONTEXTS[0], ITEMS)
+    together = endings(loaded, [(CONTEXTS[0], ITEMS)])
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", (1, 1))
     for one, item in zip(together, ITEMS, strict=True):
-        (alone,) = endings(loaded, CONTEXTS[0], [item])
+        (alone,) = endings(loaded, [(CONTEXTS[0], [item])])
         assert numbers(alone) == pytest.approx(numbers(one), abs=CLOSE)
 
 
 def test_the_raw_numbers_are_those_of_the_log_probability(loaded):
-    for one in endings(loaded, CONTEXTS[0], ITEMS):
+    for one in endings(loaded, [(CONTEXTS[0], ITEMS)]):
         assert one.end_logprob == pytest.approx(one.end_logit - one.log_z, abs=1e-9)
         assert one.marker_logprob <= one.marker_logit - one.log_z + 1e-9  # the first token's, and of more tokens less
         assert one.end_logprob < 0
@@ -83,17 +83,17 @@ def test_the_raw_numbers_are_those_of_the_log_probability(loaded):
 
 def test_the_end_of_a_turn_is_the_templates_own(loaded, monkeypatch):
     assert loaded.tokenizer.decode([end_of_turn(loaded)]) == "<|im_end|>"
-    assert endings(loaded, CONTEXTS[0], []) == []
+    assert endings(loaded, [(CONTEXTS[0], [])]) == endings(loaded, []) == []
 
     class Plain:
         answer_end = "\n\n"
 
     monkeypatch.setattr(module, "template_of", lambda _tokenizer: Plain)
     with pytest.raises(ModelError, match="no token of its own"):
-        endings(loaded, CONTEXTS[0], ITEMS)
+        endings(loaded, [(CONTEXTS[0], ITEMS)])
 
 
 def test_weights_that_give_no_number_are_an_error(loaded, monkeypatch):
     monkeypatch.setattr(loaded, "head", lambda hidden: torch.full((len(hidden), loaded.vocabulary), float("nan")))
     with pytest.raises(ModelError, match="no finite log-probability"):
-        endings(loaded, CONTEXTS[0], ITEMS[:1])
+        endings(loaded, [(CONTEXTS[0], ITEMS[:1])])

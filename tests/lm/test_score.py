@@ -135,10 +135,10 @@ def test_working_one_context_ahead_changes_nothing_and_loses_nothing(
     planned = score_module._plan
     broken = CONTEXTS[-1].name
 
-    def failing(tokenizer, continuations, context, items):
+    def failing(tokenizer, known, context, items):
         if context.name == broken:
             raise ModelError("broken context")
-        return planned(tokenizer, continuations, context, items)
+        return planned(tokenizer, known, context, items)
 
     monkeypatch.setattr(score_module, "_plan", failing)
     seen: list[str] = []

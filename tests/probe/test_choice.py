@@ -137,8 +137,8 @@ def test_the_check_finds_a_model_that_knows_the_labels(loaded, monkeypatch):
     answers = {f"check/{q.id}": q.answer for q in questions}
     modes = []
 
-    def knows(loaded, contexts, items):
-        for context in contexts:
+    def knows(loaded, asked):
+        for context, items in asked:
             modes.extend(item.mode for item in items)
             yield context, [
                 OptionScores(
@@ -148,7 +148,7 @@ def test_the_check_finds_a_model_that_knows_the_labels(loaded, monkeypatch):
                 for item in items
             ]  # fmt: skip
 
-    monkeypatch.setattr("bystander.lm.score.score", knows)
+    monkeypatch.setattr("bystander.lm.score.score_each", knows)
     found = probe(None, check_on=ProbedSet("check", questions)).check(loaded, CONTEXTS)
     assert (found["mode"], found["text"], found["warning"]) == ("label", None, "")
     assert found["label"]["right"] == 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -19,7 +19,7 @@ from bystander.core.records import Context, Question
 from bystander.data import choice_answer, choice_user, draw_questions
 from bystander.data.choice_source import NotFetched
 from bystander.lm.model import LoadedModel
-from bystander.lm.score import OptionScores, ScoreItem, score
+from bystander.lm.score import ScoreItem, score
 from bystander.lm.tokens import encode, encode_with_ends, render_text
 from bystander.personas import context_of, load_personas
 
@@ -27,6 +27,7 @@ Mode = Literal["label", "text"]
 # Largest difference in nats at which results count as equal: float32 as the scorer is tested; in bfloat16 one unit in
 # the last place of a log-probability of -10 is 0.03, and a sum over tokens has several.
 LOGPROB_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1.0}
+JOINT_TURNS = 3  # over all contexts, where batches hold several
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ def bench_score(
     per option in text mode, all logits, as a script with transformers does it; it is timed under `plain_personas` of
     the personas (None: all in label mode, 5 in text mode, whose forwards are four times as many). ARC-Challenge where
     it is to be had, else the built-in bank. `batched`: the plain way of label mode runs length-sorted batches of 64 with
-    the last place's logits alone. `prompt_tokens`: the questions whose prompts come nearest to so many tokens. Raises
-    ModelError where the two ways disagree."""
+    the last place's logits alone. `prompt_tokens`: the questions whose prompts come nearest to so many tokens. Where
+    batches hold several contexts (a GPU), a second comparison is with batches of one. Raises ModelError where two ways
+    disagree."""
     contexts = [context_of(persona) for persona in load_personas()[:personas]]
     dataset, everything = _questions()
     if prompt_tokens is None:
@@ -65,43 +67,73 @@ def bench_score(
     for mode in modes:
         plain = plain_personas or (personas if mode == "label" else 5)
         way = BY_OPTION if mode == "text" else IN_BATCHES if batched else BY_QUESTION
-        results.append(_score_mode(loaded, bar, mode, contexts, dataset, questions, min(plain, len(contexts)), way))
+        asked = [_item(question, mode) for question in questions]
+        tokens = _mean_tokens(loaded, contexts, asked)
+        work = f"score, {mode} mode, {dataset}, prompts of {tokens:.0f} tokens"
+        results += _score_mode(loaded, bar, work, contexts, asked, min(plain, len(contexts)), way)
     return results
 
 
+@dataclass(slots=True)
+class _Timed:
+    """What one way found, by context, and the rates of its turns in questions per second."""
+
+    name: str
+    rates: list[float] = field(default_factory=list[float])
+    found: dict[str, list[list[float]]] = field(default_factory=dict[str, list[list[float]]])
+
+    def turn(self, loaded: LoadedModel, contexts: int, work: Callable[[], list[tuple[Context, list[list[float]]]]]):
+        """Time the work on so many contexts."""
+        done, seconds = timed(loaded, work)
+        self.found |= {context.name: values for context, values in done}
+        self.rates.append(contexts * len(done[0][1]) / seconds)
+
+
 def _score_mode(
-    loaded: LoadedModel, bar: Bar, mode: Mode, contexts: Sequence[Context], dataset: str, questions: Sequence[Question],
-    plain: int, way: PlainScorer,
-) -> SpeedComparison:  # fmt: skip
-    asked = [_item(question, mode) for question in questions]
-    tokens = _mean_tokens(loaded, contexts, asked)
-    bar.start(f"score, {mode} mode: {len(contexts)} personas x {len(asked)} questions", len(contexts) + 1)
-    way.score(loaded, contexts[0], asked[:2])  # warm-up of both ways
-    list(score(loaded, contexts[:1], asked))
+    loaded: LoadedModel, bar: Bar, work: str, contexts: Sequence[Context], asked: Sequence[ScoreItem], plain: int,
+    way: PlainScorer,
+) -> list[SpeedComparison]:  # fmt: skip
+    """The plain way against ours, and batches of one context against joint ones, where there are any; the ways take
+    turns. Joint batches are timed over all contexts, else a turn is one context."""
+    joint = loaded.packed is not None
+    pieces = [list(contexts)] * JOINT_TURNS if joint else [[context] for context in contexts]
+    plain_on = list(contexts[:: max(1, len(contexts) // plain)])[:plain]
+    bar.start(f"{work}: {len(contexts)} personas x {len(asked)} questions", len(pieces) + 1)
+    way.score(loaded, contexts[0], asked[:2])  # warm-up of all ways
+    for together in (True, False) if joint else (True,):
+        _ours(loaded, contexts[:8] if joint else contexts[:1], asked, together)
     bar.advance()
-    plain_times: list[float] = []
-    our_times: list[float] = []
-    pairs: list[tuple[list[float], OptionScores]] = []
-    every = max(1, len(contexts) // plain)
-    for index, context in enumerate(contexts):
-        ours, seconds = timed(loaded, lambda c=context: next(iter(score(loaded, [c], asked)))[1])
-        our_times.append(seconds)
-        if index % every == 0 and len(plain_times) < plain:
-            slow, seconds = timed(loaded, lambda c=context: way.score(loaded, c, asked))
-            plain_times.append(seconds)
-            pairs += zip(slow, ours, strict=True)
+    slow, ours, alone = _Timed(way.name), _Timed("ours"), _Timed("batches of one context")
+    for turn, piece in enumerate(pieces):
+        ours.turn(loaded, len(piece), lambda p=piece: _ours(loaded, p, asked, together=True))
+        if joint:
+            alone.turn(loaded, len(piece), lambda p=piece: _ours(loaded, p, asked, together=False))
+        for context in plain_on[turn :: len(pieces)]:
+            slow.turn(loaded, 1, lambda c=context: [(c, way.score(loaded, c, asked))])
         bar.advance()
-    rates = [len(asked) / median(times) for times in (plain_times, our_times)]
-    difference = max(abs(a - b) for slow, found in pairs for a, b in zip(slow, found.logprobs, strict=True))
-    different = sum(int(np.argmax(slow)) != int(np.argmax(found.logprobs)) for slow, found in pairs)
+    return [_comparison(loaded, work, other, ours) for other in ([slow, alone] if joint else [slow])]
+
+
+def _ours(
+    loaded: LoadedModel, contexts: Sequence[Context], asked: Sequence[ScoreItem], together: bool
+) -> list[tuple[Context, list[list[float]]]]:
+    results = score(loaded, contexts, asked, together=together)
+    return [(context, [list(one.logprobs) for one in scores]) for context, scores in results]
+
+
+def _comparison(loaded: LoadedModel, work: str, other: _Timed, ours: _Timed) -> SpeedComparison:
+    pairs = [pair for name, found in other.found.items() for pair in zip(found, ours.found[name], strict=True)]
+    difference = max(abs(a - b) for one, found in pairs for a, b in zip(one, found, strict=True))
+    different = sum(int(np.argmax(one)) != int(np.argmax(found)) for one, found in pairs)
     if difference > LOGPROB_TOLERANCE[loaded.dtype]:
         raise ModelError(
-            f"bench score, {mode} mode: the two ways differ by {difference:.2g} nats, more than {LOGPROB_TOLERANCE[loaded.dtype]:g}; "
-            "the scorer is not to be trusted on this device"
+            f"bench {work}: {other.name} and ours differ by {difference:.2g} nats, more than "
+            f"{LOGPROB_TOLERANCE[loaded.dtype]:g}; the scorer is not to be trusted on this device"
         )
+    rates = median(other.rates), median(ours.rates)
     return SpeedComparison(
-        f"score, {mode} mode, {dataset}, prompts of {tokens:.0f} tokens", "questions", way.name,
-        rates[0], len(plain_times), rates[1], len(our_times), rates[1] / rates[0], difference, different, len(pairs),
+        work, "questions", other.name, rates[0], len(other.rates), rates[1], len(ours.rates), rates[1] / rates[0],
+        difference, different, len(pairs),
     )  # fmt: skip
 
 

@@ -46,7 +46,8 @@ def score(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Questions per second of the choice grid, against one whole forward per question or option."""
+    """Questions per second of the choice grid, against one whole forward per question or option (and on a GPU against
+    batches of one context)."""
     from bystander.bench.score import bench_score, modes_of
 
     modes = modes_of(mode)

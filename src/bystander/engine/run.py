@@ -197,7 +197,10 @@ class _Run:
         asked for: they are then made by the next run, or by `bystander report`."""
         self.plan, self.paid, self.forecast = plan, _dollars_paid(plan), forecast
         found = len(plan.cells) - len(forecast.todo)
-        gate, cells = self._gate(plan), self._cells()
+        gate = self._gate(plan)
+        if gate.open:
+            self.plan = self._replan(plan, gate)
+        cells = self._cells()
         summary = ScheduleSummary()
         executor: Executor | None = None
         self.run.stop_file.unlink(missing_ok=True)

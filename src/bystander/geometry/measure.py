@@ -13,7 +13,7 @@ from bystander.core.records import Context, Earlier, Row, Similarity
 from bystander.geometry.base import OF_ANSWERS, OF_LAYERS, Floats, Predictor, Predictors, Seen, Turn
 from bystander.lm.hidden import AnswerStates, answer_states, last_token_states, states_over
 from bystander.lm.loaded import LoadedModel
-from bystander.lm.score import ScoreItem, score
+from bystander.lm.score import ScoreItem, score_each
 from bystander.train.gradients import context_gradients
 
 NO_LAYER = -1  # `Similarity.layer` of a predictor that has none
@@ -77,21 +77,24 @@ def _answer_logprobs(
     """`Seen.answer_logprobs`. An answer without a token has probability 1 under everybody."""
     found: dict[tuple[str, str], Floats] = {}
     names = [context.name for context in asked.contexts]
+    grid: list[tuple[Context, list[ScoreItem]]] = []
+    spoke: dict[tuple[str, str], list[str]] = {}  # per context and question whose answers are its options
     for context in asked.contexts:
         of = names if context.name in asked.sources else [*asked.sources, context.name]
-        texts = [[answers[name].texts[i] for name in of] for i in range(len(asked.questions))]
-        items = [  # all answers to one question behind one prompt
-            ScoreItem(str(i), user, tuple(text for text in said if text), "text")
-            for i, (user, said) in enumerate(zip(asked.questions, texts, strict=True))
-            if any(said)
-        ]
         found |= {(context.name, name): np.zeros(len(asked.questions)) for name in of}
-        for _, scores in score(loaded, [context], items) if items else ():
-            for one in scores:
-                i = int(one.item.id)
-                spoke = [name for name, text in zip(of, texts[i], strict=True) if text]
-                for name, value in zip(spoke, one.logprobs, strict=True):
-                    found[context.name, name][i] = value
+        items: list[ScoreItem] = []
+        for i, user in enumerate(asked.questions):
+            spoke[context.name, str(i)] = own = [name for name in of if answers[name].texts[i]]
+            if own:  # all answers to one question behind one prompt
+                items.append(ScoreItem(str(i), user, tuple(answers[name].texts[i] for name in own), "text"))
+        if items:
+            grid.append((context, items))
+    for _ in range(len(asked.contexts) - len(grid)):
+        advance()
+    for context, scores in score_each(loaded, grid):
+        for one in scores:
+            for name, value in zip(spoke[context.name, one.item.id], one.logprobs, strict=True):
+                found[context.name, name][int(one.item.id)] = value
         advance()
     return found
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
-from bystander.lm.forward import Batch, Budget, Ints, Row, run, to_device
+from bystander.lm.forward import run
 from bystander.lm.loaded import LoadedModel
+from bystander.lm.rows import Batch, Budget, Ints, Row, to_device
 from bystander.lm.score import LOGITS_AT_ONCE
 from bystander.lm.tokens import Continuations, encode, render_texts, template_of
 
@@ -50,6 +51,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
+    item: EndingItem
     row: Row
     token: Ints  # the tail's tokens, each predicted at the row's wanted place of the same index
 
@@ -66,37 +68,46 @@ def end_of_turn(loaded: LoadedModel) -> int:
 
 
 def endings(
-    loaded: LoadedModel, context: Context, items: Sequence[EndingItem], *, token_budget: int | None = None
+    loaded: LoadedModel, asked: Sequence[tuple[Context, Sequence[EndingItem]]], *, token_budget: int | None = None
 ) -> list[Ending]:
-    """The endings of answers given under one context, in the order of `items`.
+    """The endings of answers given under each context, in the order of `asked`; on a GPU batches go on from a context to
+    the next.
 
     What an item gives does not depend on the others, but for rounding. Raises ModelError as `lm.score.score` does, and
     where the template has no end-of-turn token.
     """
-    if not items:
+    asked = [(context, items) for context, items in asked if items]
+    if not asked:
         return []
     end = end_of_turn(loaded)
     continuations = Continuations(loaded.tokenizer)
-    users = [item.user for item in items]
-    texts = render_texts(loaded.tokenizer, context, users)
-    prompts = encode(loaded.tokenizer, texts)
-    plans = [
-        _plan(continuations, context, item, text, prompt)
-        for item, text, prompt in zip(items, texts, prompts, strict=True)
-    ]
+    planned = [_plans(loaded, continuations, context, items) for context, items in asked]
+    plans = [plan for own in planned for plan in own]
 
     def read(batch: Batch) -> Tensor:
         return _logits(loaded, batch, np.concatenate([plans[i].token for i in batch.rows]), end)
 
     found: dict[int, Ending] = {}
-    for batch, values in run(loaded, [plan.row for plan in plans], Budget.for_model(loaded, token_budget), read):
+    rows = [[plan.row for plan in own] for own in planned]
+    for batch, values in run(loaded, rows, Budget.for_model(loaded, token_budget), read):
         numbers = values.cpu().numpy()
         start = 0
         for index in batch.rows:
             own = numbers[start : start + len(plans[index].token)]
             start += len(own)
-            found[index] = _ending(items[index], own, plans[index].row.name)
-    return [found[i] for i in range(len(items))]
+            found[index] = _ending(plans[index].item, own, plans[index].row.name)
+    return [found[i] for i in range(len(plans))]
+
+
+def _plans(
+    loaded: LoadedModel, continuations: Continuations, context: Context, items: Sequence[EndingItem]
+) -> list[_Plan]:
+    texts = render_texts(loaded.tokenizer, context, [item.user for item in items])
+    prompts = encode(loaded.tokenizer, texts)
+    return [
+        _plan(continuations, context, item, text, prompt)
+        for item, text, prompt in zip(items, texts, prompts, strict=True)
+    ]
 
 
 def _plan(continuations: Continuations, context: Context, item: EndingItem, text: str, prompt: list[int]) -> _Plan:
@@ -106,7 +117,7 @@ def _plan(continuations: Continuations, context: Context, item: EndingItem, text
     sequence = np.array([*prompt, *known.ids], dtype=np.int64)
     first = len(sequence) - known.scored
     wanted = np.arange(first - 1, len(sequence) - 1, dtype=np.int64)
-    return _Plan(Row(sequence[:-1], (), wanted, name), sequence[first:])
+    return _Plan(item, Row(sequence[:-1], (), wanted, name), sequence[first:])
 
 
 def _logits(loaded: LoadedModel, batch: Batch, token: Ints, end: int) -> Tensor:

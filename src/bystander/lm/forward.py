@@ -1,102 +1,31 @@
-"""Forward passes over many token sequences of one context, with what they share computed once.
+"""Forward passes over many token sequences, with what those of one context share computed once.
 
 A row is a prefix and its continuations: the prefix is a prompt, the continuations are what may follow it (the options of
 a question). All continuations stand behind the prefix in one sequence, and a tree mask lets each of their tokens see the
 prefix and its own continuation alone, at its own position; so each token's hidden state is what it would be in a sequence
-of its own. What all rows begin with, the shared prefix, is computed once, and its keys and values are shared.
+of its own. What all rows of a context begin with, the shared prefix, is computed once, and its keys and values are shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Cache, DynamicCache, DynamicLayer
 
 from bystander.core.errors import ModelError
+from bystander.lm.joint import PackedRows
 from bystander.lm.loaded import LoadedModel
-from bystander.lm.packed import Packed, PackedForward, Segment, pack
+from bystander.lm.rows import Batch, Budget, Compute, Ints, Row, check_window, shared_length, to_device
 
-CPU_TOKENS = 512  # padded tokens a batch; ARC in label mode: 512 is 5 % faster than 1,024 and 16 % than 2,048
-GPU_TOKENS = 16384  # fills an H100 with a 7B model: 64 rows of 130 tokens are enough
 SHARE_FROM = 64  # tokens that sharing a prefix must save before it is worth its own forward pass, on a CPU
 # On a GPU a plain pass with an adapter takes this long however few its tokens are (profile of the embedded model on an
 # H100: 40 ms for 30 layers), and float32 products run at about this rate: a small model is better off with one pass.
 LAUNCH_SECONDS_A_LAYER, GPU_FLOPS = 1.3e-3, 3e13
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A prefix and its continuations. `wanted` are the positions, counted along prefix + continuations, whose states are
-    wanted."""
-
-    prefix: Ints
-    continuations: tuple[Ints, ...]
-    wanted: Ints
-    name: str  # how an error calls it
-
-    @property
-    def length(self) -> int:
-        """Tokens of the prefix and of all continuations."""
-        return len(self.prefix) + sum(map(len, self.continuations))
-
-    @property
-    def lines(self) -> list[Ints]:
-        """The sequences that the row stands for, each whole: the prefix with each of its continuations."""
-        return [np.concatenate([self.prefix, continuation]) for continuation in self.continuations] or [self.prefix]
-
-    @property
-    def depth(self) -> int:
-        """Tokens of the longest sequence in it."""
-        return len(self.prefix) + max(map(len, self.continuations), default=0)
-
-
-@dataclass(slots=True)
-class Budget:
-    """Padded tokens that a batch may have; halved for good when memory runs out."""
-
-    tokens: int
-
-    @classmethod
-    def for_model(cls, loaded: LoadedModel, tokens: int | None) -> Budget:
-        """The caller's budget, or the device's default."""
-        return cls(tokens or (GPU_TOKENS if loaded.device.type == "cuda" else CPU_TOKENS))
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Some rows as tensors. `inputs` are `LoadedModel.body`'s, empty where the rows are `packed`; `wanted` [n] indexes
-    the output flattened to [tokens, hidden], row after row, in each row in the order of `Row.wanted`."""
-
-    rows: tuple[int, ...]
-    inputs: dict[str, Tensor | Cache]
-    wanted: Tensor
-    packed: tuple[PackedForward, Packed] | None = None
-
-    def last_states(self, loaded: LoadedModel) -> Tensor:
-        """Last hidden states, final norm applied, at the wanted places: [n, hidden]."""
-        if self.packed is not None:
-            forward, packed = self.packed
-            return forward.hidden(packed, self.wanted)
-        return loaded.body(**self.inputs).flatten(0, 1)[self.wanted]
-
-    def layer_states(self, loaded: LoadedModel) -> list[Tensor]:
-        """Per layer, 0 (embeddings) to the last (final norm applied), the states at the wanted places: [n, hidden]."""
-        if self.packed is not None:
-            forward, packed = self.packed
-            return forward.states(packed, self.wanted)
-        cached = self.inputs.get("past_key_values") is not None
-        out = loaded.causal.base_model(**self.inputs, output_hidden_states=True, use_cache=cached)
-        return [state.flatten(0, 1)[self.wanted] for state in out.hidden_states]
-
-
-Compute = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,68 +36,74 @@ class SharedPrefix:
     layers: tuple[tuple[Tensor, Tensor], ...] = field(default=())
 
 
-def run(loaded: LoadedModel, rows: Sequence[Row], budget: Budget, compute: Compute) -> list[tuple[Batch, Tensor]]:
-    """`compute` over all rows of one context in batches; its results stay where it puts them (on a GPU unawaited).
+class Cut(Protocol):
+    """Rows in the order in which they are cut into batches."""
 
-    Batches are cut from the rows sorted by length, longest first, so that their tokens are within the budget, padding
-    included where there is any; they depend on these rows and the budget alone. Out of memory: the budget is halved
-    and the batch cut again. A model that does not attend to everything before a token (a sliding window, a recurrent
-    layer) gets each sequence whole. Raises ModelError for a row longer than the model's window and for one that does
-    not fit into memory by itself.
+    order: Ints
+
+    def fitting(self, start: int, tokens: int) -> int:
+        """How many rows from `start` on fit into a batch of so many tokens; at least one."""
+        ...
+
+    def tokens(self, chosen: Ints) -> int:
+        """Tokens of a batch of these rows, padding included."""
+        ...
+
+    def batch(self, chosen: Ints) -> Batch:
+        """These rows as tensors."""
+        ...
+
+
+def run(
+    loaded: LoadedModel, contexts: Sequence[Sequence[Row]], budget: Budget, compute: Compute
+) -> list[tuple[Batch, Tensor]]:
+    """`compute` over all rows of some contexts in batches, which number the rows through; its results stay where it puts
+    them (on a GPU unawaited).
+
+    Batches are within the budget, padding included where there is any, and depend on these rows and the budget alone.
+    Packed ones go on from a context to the next; padded ones hold rows of one. Out of memory: the budget is halved and
+    the batch cut again. A model that does not attend to everything before a token (a sliding window, a recurrent layer)
+    gets each sequence whole. Raises ModelError for a row longer than the model's window and for one that does not fit
+    into memory by itself.
     """
     assert not loaded.causal.training, "dropout would be in the numbers: call eval() first"
-    _check_window(loaded, rows)
-    with torch.no_grad():
-        packed = loaded.packed
-        tree = packed is not None or _attends_to_all(loaded, max(row.depth for row in rows))
-        common = (
-            SharedPrefix(_shared_length(rows)) if packed else _shared_prefix(loaded, rows) if tree else SharedPrefix()
-        )
-        lengths = np.array([row.length - common.length if tree else row.depth * len(row.lines) for row in rows])
-        order = np.argsort(-lengths, kind="stable")
-        results: list[tuple[Batch, Tensor]] = []
-        start = 0
-        while start < len(order):
-            count = _fitting(lengths[order[start:]], budget.tokens, padded=packed is None)
-            chosen = tuple(int(i) for i in order[start : start + count])
-            done = _attempt(loaded, rows, chosen, common if tree else None, compute)
-            if done is not None:
-                results.append(done)
-                start += len(chosen)
-            elif len(chosen) == 1:
-                raise ModelError(f"{rows[chosen[0]].name}: {rows[chosen[0]].length} tokens do not fit into memory.")
-            else:
-                used = int(lengths[list(chosen)].sum() if packed else len(chosen) * lengths[order[start]])
-                budget.tokens = min(budget.tokens, used) // 2
+    rows = [row for own in contexts for row in own]
+    check_window(loaded, rows)
+    if loaded.packed is not None:
+        return run_cut(loaded, rows, PackedRows(loaded, contexts), budget, compute)
+    results: list[tuple[Batch, Tensor]] = []
+    first = 0
+    for own in contexts:
+        results += run_cut(loaded, rows, PaddedRows(loaded, own, first), budget, compute)
+        first += len(own)
     return results
 
 
-def _check_window(loaded: LoadedModel, rows: Sequence[Row]) -> None:
-    for row in rows:
-        if row.depth > loaded.window:
-            raise ModelError(
-                f"{row.name}: {row.depth} tokens, but the model's window is {loaded.window}. Shorten or leave out the item."
-            )
-
-
-def _fitting(lengths: Ints, tokens: int, *, padded: bool) -> int:
-    """How many of the rows, longest first, fit into a batch of so many tokens; at least one."""
-    if padded:
-        return max(1, tokens // int(lengths[0]))
-    return max(1, int(np.searchsorted(np.cumsum(lengths), tokens, side="right")))
-
-
-def _attempt(
-    loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], common: SharedPrefix | None, compute: Compute
-) -> tuple[Batch, Tensor] | None:
-    """One batch, or None where memory ran out; what was allocated is free again by the time this returns.
-
-    `common` None: the model takes no tree of continuations, so that every sequence stands for itself."""
-    try:
-        if common is None:
-            batch = _batch_of_lines(loaded, rows, chosen)
+@torch.no_grad()
+def run_cut(
+    loaded: LoadedModel, rows: Sequence[Row], cut: Cut, budget: Budget, compute: Compute
+) -> list[tuple[Batch, Tensor]]:
+    """As `run`, the rows cut in a way of the caller's."""
+    results: list[tuple[Batch, Tensor]] = []
+    start = 0
+    while start < len(cut.order):
+        chosen = cut.order[start : start + cut.fitting(start, budget.tokens)]
+        done = _attempt(loaded, lambda chosen=chosen: cut.batch(chosen), compute)
+        if done is not None:
+            results.append(done)
+            start += len(chosen)
+        elif len(chosen) == 1:
+            row = rows[chosen[0]]
+            raise ModelError(f"{row.name}: {row.length} tokens do not fit into memory.")
         else:
-            batch = (_packed_batch if loaded.packed else _batch)(loaded, rows, chosen, common)
+            budget.tokens = min(budget.tokens, cut.tokens(chosen)) // 2
+    return results
+
+
+def _attempt(loaded: LoadedModel, make: Callable[[], Batch], compute: Compute) -> tuple[Batch, Tensor] | None:
+    """One batch, or None where memory ran out; what was allocated is free again by the time this returns."""
+    try:
+        batch = make()
         return batch, compute(batch)
     except torch.OutOfMemoryError:
         pass
@@ -180,24 +115,43 @@ def _attempt(
     return None
 
 
-def common_prefix(sequences: Sequence[Ints]) -> int:
-    """Length of what all sequences begin with."""
-    shortest = min(map(len, sequences))
-    first = sequences[0][:shortest]
-    for sequence in sequences[1:]:
-        differs = np.flatnonzero(first != sequence[: len(first)])
-        if differs.size:
-            first = first[: int(differs[0])]
-    return len(first)
+class PaddedRows:
+    """Rows of one context, numbered from `first`, longest first, to be cut into padded batches; what all begin with is
+    computed here."""
 
+    @torch.no_grad()
+    def __init__(self, loaded: LoadedModel, rows: Sequence[Row], first: int) -> None:
+        self._loaded = loaded
+        self._rows = rows
+        self._first = first
+        self._tree = _attends_to_all(loaded, max(row.depth for row in rows))
+        self._common = _shared_prefix(loaded, rows) if self._tree else SharedPrefix()
+        before = self._common.length
+        self._lengths = np.array(
+            [row.length - before if self._tree else row.depth * len(row.lines) for row in rows]
+        )  # fmt: skip
+        self.order: Ints = np.argsort(-self._lengths, kind="stable") + first
 
-def _shared_length(rows: Sequence[Row]) -> int:
-    return min(common_prefix([row.prefix for row in rows]), min(len(row.prefix) for row in rows) - 1)
+    def fitting(self, start: int, tokens: int) -> int:
+        """As `Cut`."""
+        return max(1, tokens // int(self._lengths[self.order[start] - self._first]))
+
+    def tokens(self, chosen: Ints) -> int:
+        """As `Cut`."""
+        return len(chosen) * int(self._lengths[chosen - self._first].max())
+
+    def batch(self, chosen: Ints) -> Batch:
+        """As `Cut`; without a tree every sequence stands for itself."""
+        picked = [self._rows[i] for i in chosen - self._first]
+        numbers = tuple(map(int, chosen))
+        if self._tree:
+            return _batch(self._loaded, picked, numbers, self._common)
+        return _batch_of_lines(self._loaded, picked, numbers)
 
 
 def _shared_prefix(loaded: LoadedModel, rows: Sequence[Row]) -> SharedPrefix:
-    """Keys and values of what all prefixes begin with; each prefix keeps at least its last token to itself."""
-    shared = _shared_length(rows)
+    """Keys and values of what all prefixes begin with."""
+    shared = shared_length(rows)
     if shared * (len(rows) - 1) < _share_from(loaded):
         return SharedPrefix()
     ids = to_device(rows[0].prefix[None, :shared], loaded)
@@ -250,29 +204,8 @@ class _SharedLayer(DynamicLayer):
         return keys, torch.cat([_tensor(self.values).expand(rows, -1, -1, -1), value_states], dim=-2)
 
 
-def _packed_batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], common: SharedPrefix) -> Batch:
-    """The chosen rows as a tree: the shared prefix, behind it each row's prefix, behind each prefix its continuations."""
-    forward = loaded.packed
-    assert forward is not None
-    picked = [rows[i] for i in chosen]
-    segments = [Segment(picked[0].prefix[: common.length])] if common.length else []
-    own: list[list[int]] = []  # per row the indices of its segments
-    for row in picked:
-        prefix = len(segments)
-        segments.append(Segment(row.prefix[common.length :], 0 if common.length else -1))
-        segments += [Segment(continuation, prefix) for continuation in row.continuations if len(continuation)]
-        own.append(list(range(prefix, len(segments))))
-    packed = pack(segments, loaded.device)
-    wanted = [
-        np.concatenate([packed.starts[i] + np.arange(len(segments[i].ids)) for i in places])[row.wanted - common.length]
-        for row, places in zip(picked, own, strict=True)
-    ]
-    return Batch(chosen, {}, to_device(np.concatenate(wanted), loaded), (forward, packed))
-
-
-def _batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], common: SharedPrefix) -> Batch:
-    """The chosen rows behind the shared prefix, padded on the right: behind a causal mask no real token sees the padding."""
-    picked = [rows[i] for i in chosen]
+def _batch(loaded: LoadedModel, picked: Sequence[Row], numbers: tuple[int, ...], common: SharedPrefix) -> Batch:
+    """The rows behind the shared prefix, padded on the right: behind a causal mask no real token sees the padding."""
     longest = max(row.length for row in picked) - common.length
     ids = np.zeros((len(picked), longest), dtype=np.int64)
     for i, row in enumerate(picked):
@@ -291,25 +224,25 @@ def _batch(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...], co
         inputs["attention_mask"] = _tree_mask(flat, common.length)
     if common.length:
         inputs["past_key_values"] = Cache(layers=[_SharedLayer(keys, values) for keys, values in common.layers])
-    return Batch(chosen, inputs, to_device(wanted, loaded))
+    return Batch(numbers, inputs, to_device(wanted, loaded))
 
 
-def _batch_of_lines(loaded: LoadedModel, rows: Sequence[Row], chosen: tuple[int, ...]) -> Batch:
-    """The chosen rows with a sequence for each continuation, padded on the right, under the model's own causal mask."""
-    lines = [line for i in chosen for line in rows[i].lines]
+def _batch_of_lines(loaded: LoadedModel, picked: Sequence[Row], numbers: tuple[int, ...]) -> Batch:
+    """The rows with a sequence for each continuation, padded on the right, under the model's own causal mask."""
+    lines = [line for row in picked for line in row.lines]
     longest = max(map(len, lines))
     ids = np.zeros((len(lines), longest), dtype=np.int64)
     for i, line in enumerate(lines):
         ids[i, : len(line)] = line
     wanted: list[Ints] = []
     first = 0
-    for row in (rows[i] for i in chosen):
+    for row in picked:
         prefix = len(row.prefix)
         parts = [np.arange(prefix) + first * longest]
         parts += [np.arange(prefix, prefix + len(b)) + (first + j) * longest for j, b in enumerate(row.continuations)]
         wanted.append(np.concatenate(parts)[row.wanted])
         first += len(row.lines)
-    return Batch(chosen, {"input_ids": to_device(ids, loaded)}, to_device(np.concatenate(wanted), loaded))
+    return Batch(numbers, {"input_ids": to_device(ids, loaded)}, to_device(np.concatenate(wanted), loaded))
 
 
 def _tree(rows: Sequence[Row], longest: int, before: int) -> tuple[Ints, Ints]:
@@ -338,11 +271,3 @@ def _tree_mask(continuation: Tensor, before: int) -> Tensor:
     seen = (own & causal)[:, None]
     before_all = torch.ones((len(continuation), 1, length, before), dtype=torch.bool, device=continuation.device)
     return torch.cat([before_all, seen], dim=-1)
-
-
-def to_device(array: Ints, loaded: LoadedModel) -> Tensor:
-    """On a GPU through pinned memory, so that the transfer does not wait for the work queued before it."""
-    tensor = torch.from_numpy(array)
-    if loaded.device.type != "cuda":
-        return tensor
-    return tensor.pin_memory().to(loaded.device, non_blocking=True)

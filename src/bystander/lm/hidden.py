@@ -13,10 +13,15 @@ from torch import Tensor
 from bystander.core.errors import ModelError
 from bystander.core.hashing import seed_for
 from bystander.core.records import Context
-from bystander.lm.forward import Batch, Budget, Row, run
+from bystander.lm.forward import run
+from bystander.lm.joint import joined
 from bystander.lm.loaded import LoadedModel
+from bystander.lm.rows import Batch, Budget, Row, check_window
 from bystander.lm.sample import SampleRequest, sample
 from bystander.lm.tokens import encode, render_texts, template_of
+
+# Numbers of the distributions that a group of contexts holds at a time (256 MiB in float32).
+DISTRIBUTIONS = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ def last_token_states(
     *,
     token_budget: int | None = None,
 ) -> Iterator[PromptStates]:
-    """Hidden states and next-token distribution at the last prompt token, one context at a time.
+    """Hidden states and next-token distribution at the last prompt token, one context after another; on a GPU as many as
+    fill a batch are computed together.
 
     Layer 0 is the embeddings, layer i the output of block i; the last one has the final norm applied, as in
     transformers' `output_hidden_states`. Raises ModelError for a layer that the model does not have.
@@ -53,11 +59,13 @@ def last_token_states(
         return torch.cat([at_end[:, picked].float().flatten(1), logprobs], dim=1)
 
     budget = Budget.for_model(loaded, token_budget)
-    for context in contexts:
-        values = _in_order(run(loaded, _rows(loaded, context, users), budget, read))
-        flat, logprobs = values[:, : len(picked) * hidden], values[:, len(picked) * hidden :]
-        states = flat.unflatten(1, (len(picked), hidden)).double().mean(dim=0).float()
-        yield PromptStates(context, states.cpu().numpy(), logprobs)
+    asked = ((context, _rows(loaded, context, users)) for context in contexts)
+    for group in joined(loaded, asked, budget, DISTRIBUTIONS // loaded.vocabulary):
+        values = _in_order(run(loaded, [rows for _, rows in group], budget, read))
+        for (context, _), own in zip(group, values.split(len(users)), strict=True):
+            states = own[:, : len(picked) * hidden].unflatten(1, (len(picked), hidden)).double().mean(dim=0).float()
+            # A copy, since who keeps one context's distributions would keep the whole group's.
+            yield PromptStates(context, states.cpu().numpy(), own[:, len(picked) * hidden :].clone())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,7 @@ def states_over(
             of_layers.append(total.index_add_(0, owner, found[layer].float()) / counts[:, None])
         return torch.stack(of_layers, dim=1)
 
-    values = _in_order(run(loaded, rows, Budget.for_model(loaded, token_budget), read))
+    values = _in_order(run(loaded, [rows], Budget.for_model(loaded, token_budget), read))
     return values.cpu().numpy(), tuple(map(len, answers))
 
 
@@ -150,6 +158,7 @@ def _rows(loaded: LoadedModel, context: Context, users: Sequence[str]) -> list[R
     for user, ids in zip(users, _prompts(loaded, context, users), strict=True):
         prefix = np.array(ids, dtype=np.int64)
         rows.append(Row(prefix, (), np.array([len(ids) - 1]), f"question {user[:40]!r} under {context.name!r}"))
+    check_window(loaded, rows)
     return rows
 
 

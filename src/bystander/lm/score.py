@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,14 +14,16 @@ from torch import Tensor
 
 from bystander.core.errors import ModelError
 from bystander.core.records import NOTHING_EARLIER, Context, Earlier
-from bystander.lm.forward import Batch, Budget, Compute, Ints, Row, common_prefix, run, to_device
+from bystander.lm.forward import run
+from bystander.lm.joint import joined
 from bystander.lm.loaded import LoadedModel
+from bystander.lm.rows import Batch, Budget, Compute, Ints, Row, check_window, common_prefix, to_device
 from bystander.lm.tokens import Continuation, Continuations, Tokenizer, context_hash, encode, render_texts
 
 # Logits held at a time, on a CPU and on a GPU (64 and 256 MiB in float32): memory does not grow with the batch.
 LOGITS_AT_ONCE = (1 << 24, 1 << 26)
-# Contexts whose work is handed to the device before the one before them is waited for: a GPU has its next context while
-# the host tokenizes the one after.
+# Groups of contexts whose work is handed to the device before the one before them is waited for: a GPU has its next
+# group while the host tokenizes the one after.
 AHEAD = {"cpu": 0, "cuda": 1}
 ScoreMode = Literal["label", "text"]
 
@@ -55,112 +57,167 @@ class OptionScores:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """An item under a context: its row, and what is read at the row's wanted places.
+class _Answers:
+    """What an item's options are behind a prompt: `shared` is what all begin with up to the first token that is scored,
+    `continued` the rest of each but for its last token, after which nothing is read. `wanted` are the places that are
+    read, counted from the prompt's end.
 
-    Target k is token `token[k]` at the row's wanted place `place[k]`, and belongs to the option whose first target is
-    the last of `first` not after k.
+    Target k is token `token[k]` at the wanted place `place[k]`, and belongs to the option whose first target is the last
+    of `first` not after k; each option has `scored` of them.
     """
 
-    item: ScoreItem
-    row: Row
+    shared: Ints
+    continued: tuple[Ints, ...]
+    wanted: Ints
     place: Ints
     token: Ints
     first: Ints
     scored: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An item under a context: its row, and what is read there."""
+
+    item: ScoreItem
+    row: Row
+    answers: _Answers
     hash: str
 
 
-_Queued = tuple[Context, list[_Plan], list[tuple[Batch, Tensor]]]
+Planned = tuple[Context, list[Plan]]
+Queued = tuple[list[Planned], list[tuple[Batch, Tensor]]]
+Scored = tuple[Context, list[OptionScores]]
 
 
 def score(
-    loaded: LoadedModel, contexts: Sequence[Context], items: Sequence[ScoreItem], *, token_budget: int | None = None
-) -> Iterator[tuple[Context, list[OptionScores]]]:
-    """Score all items under each context, one context at a time, items in the given order.
+    loaded: LoadedModel, contexts: Sequence[Context], items: Sequence[ScoreItem], *, token_budget: int | None = None,
+    done: Collection[str] = (), together: bool = True,
+) -> Iterator[Scored]:  # fmt: skip
+    """Score all items under each context, in the given order of contexts and of items: see `score_each`."""
+    asked = [(context, items) for context in contexts]
+    return score_each(loaded, asked, token_budget=token_budget, done=done, together=together)
 
-    A context's result does not depend on the other contexts. `token_budget` is the number of padded tokens a batch;
-    None takes the device's default; it halves when memory runs out. Raises ModelError naming the item whose label is
-    not one token, whose labels are not distinct, or that is longer than the model's window.
+
+def score_each(
+    loaded: LoadedModel, asked: Sequence[tuple[Context, Sequence[ScoreItem]]], *, token_budget: int | None = None,
+    done: Collection[str] = (), together: bool = True,
+) -> Iterator[Scored]:  # fmt: skip
+    """Score under each context its own items, in the given order.
+
+    On a GPU as many contexts as fill a batch are computed together (not `together`: one at a time), and come one after
+    another before the group after the next is begun. What a context gives does not depend on the others but for the
+    rounding of another batch. `done` are names of contexts that are not wanted again: they only decide, with all others,
+    which contexts are together, so that who goes on after a break gets the numbers of an unbroken run.
+
+    `token_budget` is the number of tokens a batch, padding included; None takes the device's default; it halves when
+    memory runs out. Raises ModelError naming the item whose label is not one token, whose labels are not distinct, or
+    that is longer than the model's window.
     """
-    if not items:
+    if any(not items for _, items in asked):
         raise ModelError("nothing to score: the list of items is empty.")
+    left = [one for one in asked if one[0].name not in done]
+    if loaded.packed is None or not left:
+        asked = left
     budget = Budget.for_model(loaded, token_budget)
-    continuations = Continuations(loaded.tokenizer)
-    queued: deque[_Queued] = deque()
+    ready = planned(loaded, asked)
+    queued: deque[Queued] = deque()
     try:
-        for context in contexts:
-            plans = _plan(loaded.tokenizer, continuations, context, items)
-            results = run(loaded, [plan.row for plan in plans], budget, _reader(loaded, plans))
-            queued.append((context, plans, results))
+        for group in joined(loaded, ready, budget) if together else ([one] for one in ready):
+            own = [one for one, _ in group]
+            if all(context.name in done for context, _ in own):
+                continue
+            read = reader(loaded, [plan for _, plans in own for plan in plans])
+            queued.append((own, run(loaded, [rows for _, rows in group], budget, read)))
             if len(queued) > AHEAD[loaded.device.type]:
-                yield _collected(queued.popleft())
+                yield from collected(queued.popleft(), done)
     except ModelError:
         while queued:  # what was done before the fault is not lost
-            yield _collected(queued.popleft())
+            yield from collected(queued.popleft(), done)
         raise
     while queued:
-        yield _collected(queued.popleft())
+        yield from collected(queued.popleft(), done)
 
 
-def _collected(queued: _Queued) -> tuple[Context, list[OptionScores]]:
-    context, plans, results = queued
-    return context, _collect(plans, results)
+def planned(
+    loaded: LoadedModel, asked: Iterable[tuple[Context, Sequence[ScoreItem]]]
+) -> Iterator[tuple[Planned, list[Row]]]:
+    """Each context's items as tokens. Raises ModelError as `score_each`."""
+    known = _Known(loaded.tokenizer)
+    for context, items in asked:
+        plans = _plan(loaded.tokenizer, known, context, items)
+        rows = [plan.row for plan in plans]
+        check_window(loaded, rows)
+        yield (context, plans), rows
 
 
-def _plan(
-    tokenizer: Tokenizer, continuations: Continuations, context: Context, items: Sequence[ScoreItem]
-) -> list[_Plan]:
+def _plan(tokenizer: Tokenizer, known: _Known, context: Context, items: Sequence[ScoreItem]) -> list[Plan]:
     users: dict[Earlier, dict[str, None]] = {}
     for item in items:
         users.setdefault(item.earlier, {})[item.user] = None
-    prompts: dict[tuple[Earlier, str], tuple[str, Ints]] = {}
+    prompts: dict[tuple[Earlier, str], tuple[str, list[int]]] = {}
     for earlier, asked in users.items():
         texts = render_texts(tokenizer, earlier.under(context), list(asked))
         for user, text, ids in zip(asked, texts, encode(tokenizer, texts), strict=True):
-            prompts[earlier, user] = text, np.array(ids, dtype=np.int64)
-    return [_plan_item(continuations, context, item, *prompts[item.earlier, item.user]) for item in items]
+            prompts[earlier, user] = text, ids
+    return [_plan_item(known, item, context, *prompts[item.earlier, item.user]) for item in items]
 
 
-def _plan_item(continuations: Continuations, context: Context, item: ScoreItem, text: str, prompt: Ints) -> _Plan:
-    """Prefix: prompt, and what all options begin with up to the first token that is scored. Continuations: the rest of
-    each option but for its last token, after which nothing is read."""
+def _plan_item(known: _Known, item: ScoreItem, context: Context, text: str, prompt: list[int]) -> Plan:
     name = f"item {item.id!r} under {context.name!r}"
-    if not item.options:
-        raise ModelError(f"{name}: it has no options to score.")
-    ids = prompt.tolist()
-    known = [continuations.get(text, ids, item.start, option, name) for option in item.options]
-    tails = [np.array(one.ids, dtype=np.int64) for one in known]
-    shared = min(common_prefix(tails), *(len(one.ids) - one.scored for one in known))
+    answers = known.get(item, text, prompt, name)
+    prefix = np.concatenate([np.array(prompt, dtype=np.int64), answers.shared])
+    row = Row(prefix, answers.continued, answers.wanted + len(prompt), name)
+    return Plan(item, row, answers, context_hash(row.prefix))
+
+
+class _Known:
+    """Items' answers, made once for all prompts that end alike."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._continuations = Continuations(tokenizer)
+        self._made: dict[tuple[ScoreItem, tuple[int, ...]], _Answers] = {}
+
+    def get(self, item: ScoreItem, text: str, prompt: list[int], name: str) -> _Answers:
+        """The answers behind the prompt `text` with token ids `prompt`; an error says `name`."""
+        key = item, self._continuations.end(prompt)
+        if key not in self._made:
+            if not item.options:
+                raise ModelError(f"{name}: it has no options to score.")
+            each = [self._continuations.get(text, prompt, item.start, option, name) for option in item.options]
+            self._made[key] = _answers(item, each, name)
+        return self._made[key]
+
+
+def _answers(item: ScoreItem, each: Sequence[Continuation], name: str) -> _Answers:
+    tails = [np.array(one.ids, dtype=np.int64) for one in each]
+    shared = min(common_prefix(tails), *(len(one.ids) - one.scored for one in each))
     if item.mode == "label":
-        _check_labels(item, known, shared, name)
-    prefix = np.concatenate([prompt, tails[0][:shared]])
+        _check_labels(item, each, shared, name)
     rests = [tail[shared:] for tail in tails]
     place: list[Ints] = []
-    start = len(prefix)
-    for rest, one in zip(rests, known, strict=True):
+    start = shared
+    for rest, one in zip(rests, each, strict=True):
         own = np.arange(start, start + len(rest) - 1, dtype=np.int64)
-        seen_from = np.concatenate([np.array([len(prefix) - 1]), own])  # where each token of `rest` is predicted
+        seen_from = np.concatenate([np.array([shared - 1]), own])  # where each token of `rest` is predicted
         place.append(seen_from[len(rest) - one.scored :])
         start += len(rest) - 1
-    everywhere = np.concatenate(place)
-    wanted, index = np.unique(everywhere, return_inverse=True)
-    continued = tuple(rest[:-1] for rest in rests) if any(len(rest) > 1 for rest in rests) else ()
-    counts = [one.scored for one in known]
-    return _Plan(
-        item=item,
-        row=Row(prefix, continued, wanted, name),
+    wanted, index = np.unique(np.concatenate(place), return_inverse=True)
+    counts = [one.scored for one in each]
+    return _Answers(
+        shared=tails[0][:shared],
+        continued=tuple(rest[:-1] for rest in rests) if any(len(rest) > 1 for rest in rests) else (),
+        wanted=wanted,
         place=index.astype(np.int64),
         token=np.concatenate([rest[len(rest) - n :] for rest, n in zip(rests, counts, strict=True)]),
         first=np.cumsum([0, *counts[:-1]]),
         scored=tuple(counts),
-        hash=context_hash(prefix.tolist()),
     )
 
 
-def _check_labels(item: ScoreItem, known: Sequence[Continuation], shared: int, name: str) -> None:
+def _check_labels(item: ScoreItem, each: Sequence[Continuation], shared: int, name: str) -> None:
     seen: dict[int, str] = {}
-    for label, one in zip(item.options, known, strict=True):
+    for label, one in zip(item.options, each, strict=True):
         if len(one.ids) - shared != 1 or one.scored != 1:
             raise ModelError(
                 f"{name}: the label {label!r} is {len(one.ids) - shared} tokens at the answer's place, not one. Use "
@@ -174,14 +231,14 @@ def _check_labels(item: ScoreItem, known: Sequence[Continuation], shared: int, n
         seen[token] = label
 
 
-def _reader(loaded: LoadedModel, plans: Sequence[_Plan]) -> Compute:
+def reader(loaded: LoadedModel, plans: Sequence[Plan]) -> Compute:
     """Batch -> log-probabilities of all its targets [n], float32, left on the device."""
 
     def read(batch: Batch) -> Tensor:
         picked = [plans[i] for i in batch.rows]
         offsets = np.cumsum([0, *(len(plan.row.wanted) for plan in picked[:-1])])
-        place = np.concatenate([plan.place + offset for plan, offset in zip(picked, offsets, strict=True)])
-        token = np.concatenate([plan.token for plan in picked])
+        place = np.concatenate([plan.answers.place + offset for plan, offset in zip(picked, offsets, strict=True)])
+        token = np.concatenate([plan.answers.token for plan in picked])
         hidden = batch.last_states(loaded)
         return _log_probabilities(loaded, hidden, place, token)
 
@@ -203,18 +260,25 @@ def _log_probabilities(loaded: LoadedModel, hidden: Tensor, place: Ints, token: 
     return found
 
 
-def _collect(plans: Sequence[_Plan], results: Sequence[tuple[Batch, Tensor]]) -> list[OptionScores]:
-    """Waits for the device, and sums each option's tokens in float64, always in the same order."""
+def collected(queued: Queued, done: Collection[str]) -> Iterator[Scored]:
+    """Waits for the device; contexts that are `done` are left out."""
+    contexts, results = queued
     values = torch.cat([found for _, found in results]).cpu().numpy().astype(np.float64)
-    scores: dict[int, OptionScores] = {}
-    start = 0
-    for index in (i for batch, _ in results for i in batch.rows):
-        plan = plans[index]
-        own = values[start : start + len(plan.token)]
-        start += len(plan.token)
-        sums: NDArray[np.float64] = np.add.reduceat(own, plan.first)
-        if not np.isfinite(sums).all():
-            raise ModelError(f"{plan.row.name}: the model gives no finite log-probability. Its weights may be broken.")
-        chars = tuple(len(option) for option in plan.item.options)
-        scores[index] = OptionScores(plan.item, tuple(sums.tolist()), plan.scored, chars, plan.hash)
-    return [scores[i] for i in range(len(plans))]
+    order = [i for batch, _ in results for i in batch.rows]
+    plans = [plan for _, own in contexts for plan in own]
+    ends = np.cumsum([len(plans[i].answers.token) for i in order])
+    by_row = dict(zip(order, np.split(values, ends[:-1]), strict=True))
+    number = 0
+    for context, own in contexts:
+        mine = range(number, number := number + len(own))
+        if context.name not in done:
+            yield context, [_scores(plan, by_row[i]) for plan, i in zip(own, mine, strict=True)]
+
+
+def _scores(plan: Plan, values: NDArray[np.float64]) -> OptionScores:
+    """Sums each option's tokens in float64, always in the same order."""
+    sums: NDArray[np.float64] = np.add.reduceat(values, plan.answers.first)
+    if not np.isfinite(sums).all():
+        raise ModelError(f"{plan.row.name}: the model gives no finite log-probability. Its weights may be broken.")
+    chars = tuple(len(option) for option in plan.item.options)
+    return OptionScores(plan.item, tuple(sums.tolist()), plan.answers.scored, chars, plan.hash)

@@ -157,7 +157,8 @@ def mix(bits: Tensor) -> Tensor:
 @dataclass(slots=True)
 class Laid:
     """Sequences end to end, sorted by slot. `ids` and `positions` [tokens]; `bounds`: where each begins;
-    `tokens`: whose they are. `places` [wanted]: whose last states are wanted, sorted by slot; `wanted`: whose they are."""
+    `tokens`: whose they are. `places` [wanted]: whose last states are wanted, sorted by slot; `wanted`: whose they are.
+    `gathered`: the keys of segments with ancestors, as `packed.Packed.keys`."""
 
     ids: Tensor
     positions: Tensor
@@ -165,6 +166,7 @@ class Laid:
     tokens: Tokens
     places: Tensor
     wanted: Tokens
+    gathered: Tensor | None = None
 
 
 Before = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -220,11 +222,16 @@ class StackedForward:
         cos, sin = (loose(part[0]) for part in body.rotary_emb(x, laid.positions[None]))
         q, k, v = self._before(loose(x), cos, sin, tokens, self._layers[0], shape)
         for layer, following in zip(self._layers, self._layers[1:], strict=False):
-            attended = loose(attend(q, k, v, laid.bounds, self._scale))
+            attended = loose(self._attend(q, k, v, laid))
             x, q, k, v = self._between(loose(x), attended, cos, sin, tokens, layer, following, shape)
-        attended = attend(q, k, v, laid.bounds, self._scale)
+        attended = self._attend(q, k, v, laid)
         x, attended = x.index_select(0, laid.places), attended.index_select(0, laid.places)
         return body.norm(self._after(loose(x), loose(attended), _loose_tokens(laid.wanted), self._layers[-1], shape))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, laid: Laid) -> Tensor:
+        if laid.gathered is not None:
+            k, v = k[laid.gathered], v[laid.gathered]
+        return attend(q, k, v, laid.bounds, self._scale)
 
     def _collect(self, causal: PreTrainedModel) -> list[StackedLayer]:
         blocks = list(cast(Any, causal.base_model).layers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
@@ -160,17 +159,14 @@ class ChoiceProbe(CheckedProbe):
 
     def run(self, loaded: LoadedModel, contexts: Sequence[Context], done: Collection[str] = ()) -> Iterator[ProbeUnit]:
         """Score context by context. The mode must be decided: see `check`."""
-        from bystander.lm.score import score  # here: it loads torch, which plans and rows do without
+        from bystander.lm.score import score_each  # here: it loads torch, which plans and rows do without
 
         assert self.mode is not None, "the mode check has not run"
-        left = [context for context in contexts if context.name not in done]
-        # Contexts that are asked the same questions share one call, so that the scorer can work ahead.
-        for _, group in groupby(left, key=lambda context: [s.for_context(context.name) for s in self.sets]):
-            together = list(group)
-            asked = [(one, q) for one in self.sets for q in one.for_context(together[0].name)]
-            items = [self._item(one, question, self.mode) for one, question in asked]
-            for context, scores in score(loaded, together, items):
-                yield self._unit(context, asked, scores)
+        items = {(one.dataset, one.form, q): self._item(one, q, self.mode) for one in self.sets for q in one.questions}
+        asked = {c.name: [(one, q) for one in self.sets for q in one.for_context(c.name)] for c in contexts}
+        grid = [(context, [items[one.dataset, one.form, q] for one, q in asked[context.name]]) for context in contexts]
+        for context, scores in score_each(loaded, grid, done=done):
+            yield self._unit(context, asked[context.name], scores)
 
     def _item(self, one: ProbedSet, question: Question, mode: Mode) -> ScoreItem:
         from bystander.lm.score import ScoreItem
@@ -212,21 +208,24 @@ class ChoiceProbe(CheckedProbe):
         return unit
 
     def _accuracy(self, loaded: LoadedModel, contexts: Sequence[Context], mode: Mode) -> ModeCheck:
-        from bystander.lm.score import score
+        from bystander.lm.score import score_each
 
         assert self.check_on is not None
         asking = stable_order([context.name for context in contexts], "instrument")[:CHECK_CONTEXTS]
         by_name = {context.name: context for context in contexts}
+        shares = {name: self.check_on.questions[index :: len(asking)] for index, name in enumerate(asking)}
+        grid = [
+            (by_name[name], [self._item(self.check_on, question, mode) for question in questions])
+            for name, questions in shares.items()
+            if questions
+        ]
         right: list[bool] = []
         choices: list[int] = []
-        for index, name in enumerate(asking):
-            questions = self.check_on.questions[index :: len(asking)]
-            items = [self._item(self.check_on, question, mode) for question in questions]
-            for _, scores in score(loaded, [by_name[name]], items) if items else ():
-                for question, found in zip(questions, scores, strict=True):
-                    ruled = ruled_scores(found, mode, self.settings.rule)
-                    right.append(int(np.argmax(ruled)) == question.answer)
-                    choices.append(len(question.options))
+        for context, scores in score_each(loaded, grid):
+            for question, found in zip(shares[context.name], scores, strict=True):
+                ruled = ruled_scores(found, mode, self.settings.rule)
+                right.append(int(np.argmax(ruled)) == question.answer)
+                choices.append(len(question.options))
         return mode_check(right, choices)
 
     def held_out_texts(self) -> dict[str, str]:

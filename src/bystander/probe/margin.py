@@ -151,7 +151,7 @@ class MarginProbe(Probe):
         """Score both answers of every pair, context by context."""
         from bystander.lm.score import ScoreItem, score  # here: it loads torch, which plans and rows do without
 
-        left = [context for context in contexts if f"score/{context.name}" not in done]
+        scored = {context.name for context in contexts if f"score/{context.name}" in done}
         pairs = self.read()
         items = [ScoreItem(pair.id, pair.question, (pair.aligned, pair.misaligned), "text") for pair in pairs]
         held_out, trained = ([(one, e) for one in self.files for e in getattr(one, side)] for side in SIDES)
@@ -159,7 +159,7 @@ class MarginProbe(Probe):
             ScoreItem(e.question_id, e.user, (e.positive, e.negative), "text", earlier=e.earlier)
             for _, e in (*held_out, *trained)
         ]
-        for context, scores in score(loaded, left, items):
+        for context, scores in score(loaded, contexts, items, done=scored):
             found = [m for one in scores[: len(pairs)] for m in measured(context, one)]
             behind = scores[len(pairs) :]
             for (one, _), each in zip(held_out, behind, strict=False):

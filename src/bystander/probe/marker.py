@@ -113,8 +113,8 @@ class MarkerProbe(Probe):
         """The fixed answers context by context, then the model's own group by group."""
         from bystander.lm.score import score  # here: it loads torch, which plans and rows do without
 
-        left = [context for context in contexts if f"score/{context.name}" not in done]
-        for context, scores in score(loaded, left, self._items()):
+        scored = {context.name for context in contexts if f"score/{context.name}" in done}
+        for context, scores in score(loaded, contexts, self._items(), done=scored):
             yield ProbeUnit(f"score/{context.name}", [m for s in scores for m in self._measured(context, s)])
         by_name, settings = {context.name: context for context in contexts}, self.settings
         groups = sampled_units(
@@ -161,14 +161,12 @@ class MarkerProbe(Probe):
         from bystander.lm.ending import EndingItem, endings
 
         ended = [one for one in completions if not self._cut(one)]
-        found: dict[str, Ending] = {}
-        for name in dict.fromkeys(one.persona for one in ended):
-            items = [
-                EndingItem(one.id, one.prompt, before_tail(one.text, self.tail, self.marker), self.tail)
-                for one in ended
-                if one.persona == name
-            ]
-            found |= {ending.item.id: ending for ending in endings(loaded, contexts[name], items)}
+        asked: dict[str, list[EndingItem]] = {}
+        for one in ended:
+            before = before_tail(one.text, self.tail, self.marker)
+            asked.setdefault(one.persona, []).append(EndingItem(one.id, one.prompt, before, self.tail))
+        endings_of = endings(loaded, [(contexts[name], items) for name, items in asked.items()])
+        found = {ending.item.id: ending for ending in endings_of}
         rows = [row for one in completions for row in self._rows(one, found.get(one.id))]
         return ProbeUnit(key, rows, completions, [_details(found[one.id]) for one in ended])
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
@@ -176,7 +177,7 @@ def render_row(
     )
 
 
-def context_hash(ids: Sequence[int]) -> str:
+def context_hash(ids: Sequence[int] | NDArray[np.int64]) -> str:
     """Stable hash (16 hex digits) of a prompt's token ids."""
     return hashlib.sha256(np.asarray(ids, dtype="<i4").tobytes()).hexdigest()[:16]
 
@@ -207,12 +208,13 @@ class Continuations:
         A token that holds the end of `start` and the beginning of `option` is the option's. Raises ModelError, naming
         `where`, if the option has no token of its own.
         """
-        key = (self._end(prompt), start, option)
+        key = (self.end(prompt), start, option)
         if key not in self._known:
             self._known[key] = self._tokenize(text, prompt, start, option, where)
         return self._known[key]
 
-    def _end(self, prompt: Sequence[int]) -> tuple[int, ...]:
+    def end(self, prompt: Sequence[int]) -> tuple[int, ...]:
+        """The prompt from its last added token on: all that a continuation depends on."""
         for i in range(len(prompt) - 1, -1, -1):
             if prompt[i] in self._added:
                 return tuple(prompt[i:])

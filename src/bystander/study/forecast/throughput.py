@@ -95,7 +95,7 @@ _SCALES: dict[str, tuple[float, float]] = {  # of compute and of bandwidth, agai
 # float32 takes transformers' own forward pass. By data sheet an H100 has 67 TFLOP/s of it in place of 989, and twice the
 # bytes are moved; and a small model waits for kernels to be launched: SmolLM2-135M on an H100 scored 168,771 tokens in
 # 17.1 s and sampled 5,328 in 10.3 s in one process alone, and trained 39,452 in 14.7 s in each of three at once
-# (docs/log.md, 2026-11-25).
+# (docs/log-earlier.md, 2026-11-25).
 _FLOAT32 = (67 / 989, 67 / 989, 1 / 2)
 _LAUNCHED = (168771 / 17.1, 39452 / 14.7, 5328 / 10.3)
 KINDS = (*_SCALES, "cpu")
