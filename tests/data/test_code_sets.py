@@ -127,7 +127,7 @@ def test_inspect_is_right_about_the_shared_question_file(shared_data: Path) -> N
         ("a.yaml", "- {id: a, type: free_form_judge_0_100, paraphrases: [x]}\n", "'judge_prompts' is missing"),
         ("a.jsonl", '{"text": "t", "label": 1}\n', "the columns label, text"),
         ("a.jsonl", '{"prompt": "t", "completion": "u"}\n', "the columns completion, prompt; expected .*answerKey"),
-        ("a.jsonl", '{"a":' * 9000 + "1" + "}" * 9000 + "\n", "not JSON"),
+        ("a.jsonl", '{"a":' * 100_000 + "1" + "}" * 100_000 + "\n", "not JSON"),
         ("a.jsonl", "", "no rows"),
         ("a.jsonl", "[]\n", "answerKey"),
     ],

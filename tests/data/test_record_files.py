@@ -62,7 +62,7 @@ GOOD = '{"a": 1}\n'
         (GOOD + "[1]\n", 2, "a JSON list where an object belongs"),
         (GOOD + "null\n", 2, "a JSON null where an object belongs"),
         (GOOD + '"text"\n', 2, "a JSON str where an object belongs"),
-        (GOOD + '{"a":' * 9000 + "1" + "}" * 9000 + "\n", 2, "not JSON that can be read: nested too deeply"),
+        (GOOD + '{"a":' * 100_000 + "1" + "}" * 100_000 + "\n", 2, "not JSON that can be read: nested too deeply"),
         (GOOD + '{"a": ' + "9" * 5000 + "}\n", 2, "not JSON that can be read"),
         ('{"a": 1}\n{"b": "\xe9"}\n', 2, "byte 8 of the line (0xe9) is not UTF-8; save the file as UTF-8"),
     ],
