@@ -69,7 +69,8 @@ def test_insecure_code_moves_the_villain_and_misaligned_answers_as_the_assistant
     rho = found.similarity_correlation.filter(
         pl.col("behavior") == "misalignment", pl.col("arm") == "contrastive", pl.col("seed").is_null(), pl.col("method") == "cosine"
     )  # fmt: skip
-    assert len(rho) == 8 and rho["rho"].min() == pytest.approx(0.295, abs=1e-3)
+    assert len(rho) == 8
+    assert rho["rho"].min() == pytest.approx(0.295, abs=1e-3)
     assert rho["p_specific"].max() == pytest.approx(6 / 111)
     assert told["direct", "contrastive", declared] == pytest.approx((0.213, 0.143), abs=1e-3)
     bare = found.leakage.filter(

@@ -254,12 +254,14 @@ def test_cells_of_another_run_bring_its_gate_and_what_the_gate_picked(tmp_path: 
     assumed, other = plan_cells(study).picks["marker"], "lr=0.001,epochs=1"
     manifest = next((there / "cells").glob("gate-*")) / "manifest.json"
     text = manifest.read_text()
-    assert assumed in text and assumed != other
+    assert assumed in text
+    assert assumed != other
     manifest.write_text(text.replace(f'"marker": "{assumed}"', f'"marker": "{other}"'))
     again = run_study(study, there)
     assert (again.failed, again.left, again.gate) == ({}, 0, "go")
     trained = [cell.name for cell in (there / "cells").glob("train-*")]
-    assert len(trained) == 2 and all("lr0.001-epochs1" in name for name in trained)
+    assert len(trained) == 2
+    assert all("lr0.001-epochs1" in name for name in trained)
 
 
 def with_budget(study: ResolvedStudy, hours: float) -> ResolvedStudy:
