@@ -22,7 +22,7 @@ INSTEAD: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-def instead(key: str, row: Mapping[str, CellValue]) -> str | None:
+def instead(key: str, row: Mapping[str, object]) -> str | None:
     """What stands in place of that number of a row; None where the number itself may."""
     flag, words = INSTEAD.get(key, ("", ""))
     return words if flag and row.get(flag) else None
