@@ -108,22 +108,30 @@ def test_a_run_says_what_it_asks_itself_whatever_the_studys_question() -> None:
     assert "Asked in this run. Capability: models trained to show capability. Hypothesis A: " in head
 
 
-def _bare_rows(analysis: Analysis, p: float) -> Analysis:
+def _bare_rows(analysis: Analysis, p: float, low: float) -> Analysis:
     """The contexts without a persona as held-out ones, of which the first of the villain's leaks with that p."""
     bare = pl.col("context").is_in(BARE)
     first = bare & (pl.col("context") == "default")
     return replace(analysis, leakage=analysis.leakage.with_columns(
         role=pl.when(bare).then(pl.lit("held-out")).otherwise("role"),
         leakage=pl.when(first).then(pl.lit(0.4)).when(bare).then(pl.lit(0.01)).otherwise("leakage"),
+        low=pl.when(bare).then(pl.lit(low)).otherwise("low"),
         p_above_holm=pl.when(first).then(pl.lit(p)).when(bare).then(pl.lit(0.9)).otherwise("p_above_holm"),
         against=pl.lit("benign arm"),
     ))  # fmt: skip
 
 
-@pytest.mark.parametrize(("p", "said"), [(0.001, "is shown to leak too, in "), (0.2, "is not shown to leak; the most")])
-def test_without_a_persona_a_sentence_names_what_leaked_or_what_came_closest(p: float, said: str) -> None:
+@pytest.mark.parametrize(
+    ("p", "low", "said"),
+    [
+        (0.001, 0.1, "is shown to leak too, in "),
+        (0.2, 0.1, "is not shown to leak; the most"),
+        (0.03, -0.01, "is not shown to leak; the most"),
+    ],
+)
+def test_without_a_persona_a_sentence_names_what_leaked_or_what_came_closest(p: float, low: float, said: str) -> None:
     analysis, inputs = synthetic(SMALL)
-    analysis = _bare_rows(analysis, p)
+    analysis = _bare_rows(analysis, p, low)
     (headline, *_) = headline_outcomes(analysis, {})
     told = sentence(analysis, QuotedNumbers(analysis, inputs), headline)
     assert told is not None

@@ -18,7 +18,9 @@ from bystander.report.labels import metric_of, readable, unit_of
 from bystander.report.numbers import QuotedNumbers, prose
 from bystander.report.tables import Column, Table, outcome_column, table
 
-LEVEL = 0.05  # p below which a sentence says that a context leaked; the p is after Holm over a training's bare contexts
+# p, after Holm over a training's bare contexts, below which a sentence says that one leaked. It is one-sided: the interval
+# that stands beside it has to leave out 0, too.
+LEVEL = 0.05
 WITH = {
     "default": "with the template's default",
     "absent": "with no system turn",
@@ -38,7 +40,7 @@ def sentence(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutco
     rows = rows.sort("leakage", "record", descending=[True, False])
     if not rows.height:
         return None
-    shown = rows.filter((pl.col("p_above_holm") < LEVEL) & (pl.col("leakage") > 0)).head(NAMED).to_dicts()
+    shown = rows.filter((pl.col("p_above_holm") < LEVEL) & (pl.col("low") > 0)).head(NAMED).to_dicts()
     several = rows["source"].n_unique() > 1
     what = _what(headline)
     leaks = "leak" if set(rows["against"]) == {BENIGN_ARM} else "change towards the behavior"

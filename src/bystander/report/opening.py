@@ -24,13 +24,13 @@ NAMED = 4  # sources or captured contexts named in a sentence; the tables have a
 @dataclass(frozen=True, slots=True)
 class Opening:
     """One behavior at the head of the page: what was trained (None: that is not known), what it did to the source and whom
-    it reached, and what that decides (None: no hypothesis asks)."""
+    it reached, and what that decides."""
 
     behavior: str
     trained: Markup | None
     lead: Markup | None
     reached: Markup | None
-    verdict: Markup | None
+    verdict: Markup
     figure: str  # of `charts`: the levels untrained and trained
 
 
@@ -135,14 +135,17 @@ def _level(numbers: QuotedNumbers, row: dict[str, Any], form: str, *, several: b
     )
 
 
-def _verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:
+def _verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup:
     """Means over the sources and rho, as the behavior's hypothesis sees them, then what it comes to."""
     whole = [v for v in analysis.verdicts if "/" not in v.hypothesis and v.numbers.get("behavior") == headline.behavior]
     if not whole:
         return Markup("No hypothesis asks about it: what is said of it is exploratory.")
-    if any(whole[0].numbers.get(name) is None for name in ("source_leakage", "bystander_leakage")):
-        return None
     name, form = whole[0].hypothesis, unit_of(headline.probe, headline.metric)
+    decided = Markup("Hypothesis {}: <b>{}</b>{}.").format(
+        prose(readable(name)), whole[0].outcome, _by_source(analysis, whole[0])
+    )
+    if any(whole[0].numbers.get(one) is None for one in ("source_leakage", "bystander_leakage")):
+        return decided
     rows = {
         str(row["name"]): str(row["record"])
         for row in analysis.tables()["verdict_numbers"].iter_rows(named=True)
@@ -159,10 +162,9 @@ def _verdict(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutco
         if whole[0].numbers.get("rho_p") is not None:
             adjusted = " after Holm" if str(whole[0].numbers.get("rho_test")).endswith(", Holm") else ""
             along += Markup(", p {}{}").format(numbers.number(rows["rho_p"], "value", "p"), adjusted)
-    return Markup("Leakage of the source {}, of held-out bystanders {} on average{}. Hypothesis {}: <b>{}</b>{}.").format(
-        told("source_leakage", form), told("bystander_leakage", form), along, prose(readable(name)), whole[0].outcome,
-        _by_source(analysis, whole[0]),
-    )  # fmt: skip
+    return Markup("Leakage of the source {}, of held-out bystanders {} on average{}. {}").format(
+        told("source_leakage", form), told("bystander_leakage", form), along, decided
+    )
 
 
 def _by_source(analysis: Analysis, whole: Verdict) -> Markup:

@@ -165,7 +165,7 @@ def levels(analysis: Analysis, headline: HeadlineOutcome, names: Sequence[str]) 
     kept = rows.filter(own | pl.col("persona").is_in(list(order)))
     place = pl.when(own).then(0).otherwise(pl.col("persona").replace_strict(order, default=0, return_dtype=pl.Int64))
     kept = kept.with_columns(place.alias("place"), pl.col("role").alias("trained")).sort("place", maintain_order=True)
-    found = shown(_spaced(from_to(kept)))
+    found = shown(_in_words(from_to(kept)))
     return (
         found.with_columns(pl.when(own).then(pl.lit("the source")).otherwise("name").alias("name"))
         if several
@@ -181,14 +181,10 @@ def contexts_course(analysis: Analysis, headline: HeadlineOutcome, names: Sequen
     return shown(_in_words(rows.select(columns)))
 
 
-def _spaced(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns(pl.col("persona").str.replace_all("_", " ", literal=True).alias("name"))
-
-
 def _in_words(rows: pl.DataFrame) -> pl.DataFrame:
-    """With a `name` as `_spaced` gives, in words where it is a context without a persona."""
+    """With `name`: the persona's, or the context's without one, in words."""
     bare = pl.col("context").replace_strict(BARE_NAMES, default=None, return_dtype=pl.String)
-    return _spaced(rows).with_columns(pl.coalesce(bare, "name").alias("name"))
+    return rows.with_columns(pl.coalesce(bare, pl.col("persona").str.replace_all("_", " ", literal=True)).alias("name"))
 
 
 def _personas_and_source(rows: pl.DataFrame) -> pl.DataFrame:
