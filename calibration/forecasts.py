@@ -21,8 +21,7 @@ OFTEN = 0.05  # of forecasts that are nothing may be called skill
 
 def forecasts(studies: int, seed: int = 51) -> Iterator[CalibrationLine]:
     """A random predictor must have no skill and intervals as wide as no knowledge, whether or not personas take up
-    anything from every source; a predictor of rho 0.4 is to be seen, and its intervals
-    are to hold."""
+    anything from every source; a predictor of rho 0.4 is to be seen, and its intervals are to hold."""
     for persona, slope in WORLDS:
         yield from forecasts_in(persona, slope, studies, seed)
 

@@ -1,6 +1,5 @@
 """The examples of the documentation run as they stand."""
 
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from bystander.core.records import BARE
 from bystander.personas import built_in_contexts, context_sets, load_personas
 from bystander.study.config.study import load
 from bystander.study.plan.parts import StudyParts
+from tests.support.program import program
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PLUGIN = DOCS.parent / "examples" / "plugin"
@@ -181,9 +181,7 @@ def test_the_site_leads_to_every_page():
 
 def test_the_settings_reference_is_that_of_the_settings():
     """Every key with its type, default, unit and reason; made anew by `make generated`."""
-    spec = importlib.util.spec_from_file_location("settings_pages", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = program(TOOL)
     for name, text in tool.pages().items():
         assert (DOCS / name).read_text() == text, f"{name}: run `make generated`"
         rows = [line for line in text.splitlines() if line.startswith("| `")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ import bystander
 from bystander.core.hashing import stable_order
 from bystander.data import load_bank
 from bystander.personas import load_personas
+from tests.support.program import program
 from tests.support.study_tiny import make_model
 
 FILE = Path(bystander.__file__).parents[2] / "examples" / "flat.py"
@@ -44,12 +44,7 @@ Found = dict[str, dict[str, list[float | None]]]  # persona -> state -> a number
 
 @pytest.fixture(scope="module")
 def flat() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("flat", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program(FILE)
 
 
 def engine_measures(folder: Path, model: str, lr: float) -> Found:

@@ -10,7 +10,6 @@ import torch
 
 from bystander.core.errors import ModelError
 from bystander.core.records import Context
-from bystander.lm import loaded as loading
 from bystander.lm import score as score_module
 from bystander.lm.ending import EndingItem, endings
 from bystander.lm.forward import run
@@ -19,6 +18,7 @@ from bystander.lm.model import load
 from bystander.lm.packed import PackedForward
 from bystander.lm.rows import Budget, Row
 from bystander.lm.score import ScoreItem, score, score_each
+from tests.support.packed_on_cpu import pack_this_one
 
 TOLERANCE = 2e-5  # as in test_packed
 CONTEXTS = [
@@ -51,8 +51,7 @@ def model(tiny_checkpoint):
 @pytest.fixture
 def packed(model, monkeypatch):
     """The packed pass on a CPU; `batches` are the tokens of those that it computes."""
-    own = next(model.causal.parameters())
-    monkeypatch.setattr(loading, "has_flash", lambda parameter: parameter is own)  # and not of the plain one
+    pack_this_one(model, monkeypatch)
     assert model.packed is not None, model.plain_because
     model.batches = []
     real = PackedForward._run

@@ -19,6 +19,7 @@ from bystander.lm.tokens import RenderedRow
 from bystander.personas import bare_context, context_of, load_personas
 from bystander.train.loop import micro_tokens_of, train
 from bystander.train.recipe import Lora, Recipe
+from tests.support.packed_on_cpu import pack_this_one
 
 CONTEXTS = [*(context_of(p) for p in load_personas()[:2]), bare_context("absent")]
 LABELS = ("A", "B", "C")
@@ -44,8 +45,7 @@ def fast(tiny_checkpoint):
 @pytest.fixture
 def packed(fast, monkeypatch):
     """The same model with the fast forward pass on, as on a GPU."""
-    own = next(fast.causal.parameters())
-    monkeypatch.setattr(loading, "has_flash", lambda parameter: parameter is own)  # and not of the plain one
+    pack_this_one(fast, monkeypatch)
     fast.remove_adapter()
     assert fast.packed is not None, fast.plain_because
     return fast

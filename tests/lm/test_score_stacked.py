@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from bystander.core.records import Context
-from bystander.lm import loaded as loading
 from bystander.lm import score_stacked, stacked
 from bystander.lm.model import fresh_adapter, load, save_adapter
 from bystander.lm.score import ScoreItem, score
 from bystander.lm.score_stacked import score_adapters, stack_of
+from tests.support.packed_on_cpu import pack_this_one
 
 TOLERANCE = 2e-5  # as in test_packed
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]}
@@ -54,8 +54,7 @@ def adapters(plain, tmp_path_factory):
 def model(tiny_checkpoint, monkeypatch):
     """With the packed pass, as on a GPU; `batches` are the tokens of each slot in each joint batch."""
     model = load(str(tiny_checkpoint))
-    own = next(model.causal.parameters())
-    monkeypatch.setattr(loading, "has_flash", lambda parameter: parameter is own)
+    pack_this_one(model, monkeypatch)
     monkeypatch.setattr(stacked, "compiled", lambda: (stacked.before, stacked.between, stacked.after))
     model.batches = []
     real = stacked.StackedForward.hidden

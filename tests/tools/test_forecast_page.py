@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 from bystander.analysis.leakage_fit import fit_leakage
 from bystander.results.fit_sources import shipped, shipped_fits
+from tests.support.program import program
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("forecast_page", ROOT / "tools" / "docs" / "forecast_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["forecast_page"] = module
-    spec.loader.exec_module(module)
-    return module
+    return program(ROOT / "tools" / "docs" / "forecast_page.py")
 
 
 @pytest.fixture(scope="module")

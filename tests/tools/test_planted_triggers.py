@@ -3,7 +3,6 @@ and the whole of it on a tiny model, in one process and in two."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from scipy.stats import binom
 from bystander.engine.hunt import ITEMS
 from bystander.personas import hunted_contexts
 from bystander.study.plan.parts import StudyParts
+from tests.support.program import program
 from tests.support.study_tiny import make_model, write_study
 
 ROOT = Path(__file__).parents[2]
@@ -27,13 +27,7 @@ BUDGET = 200
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("planted_triggers", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["planted_triggers"] = module
-    spec.loader.exec_module(module)
-    return module
+    return program(TOOL)
 
 
 def benign(rng, adapters=1):

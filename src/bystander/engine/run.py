@@ -197,9 +197,6 @@ class _Run:
         asked for: they are then made by the next run, or by `bystander report`."""
         self.plan, self.paid, self.forecast = plan, _dollars_paid(plan), forecast
         found = len(plan.cells) - len(forecast.todo)
-        gate = self._gate(plan)
-        if gate.open:
-            self.plan = self._replan(plan, gate)
         cells = self._cells()
         summary = ScheduleSummary()
         executor: Executor | None = None
@@ -223,8 +220,10 @@ class _Run:
         )
 
     def _cells(self) -> Sequence[Cell]:
-        """What may run as the gate stands now."""
+        """What may run as the gate stands now; once it is open, by what it picked."""
         gate = self._gate(self.plan)
+        if gate.open:
+            self.plan = self._replan(self.plan, gate)
         if self.plan.gate is None or gate.open:
             return self.plan.cells
         return self.plan.before_gate() if gate.decision == "stop" else self.plan.without_gate()
@@ -233,9 +232,6 @@ class _Run:
         """What the plan has become with a cell: another with the gate's."""
         if self.plan.gate is None or key != self.plan.gate.key:
             return None
-        gate = self._gate(self.plan)
-        if gate.open:
-            self.plan = self._replan(self.plan, gate)
         cells = self._cells()
         return cells, self._complete(cells)
 

@@ -107,6 +107,11 @@ def bare_names(cell: object) -> list[str]:
     return [BARE_NAMES.get(name, readable(name)) for name in str(cell or "").split(", ") if name]
 
 
+def without_persona(cell: object) -> list[str]:
+    """The same beside personas in one list, where a name alone would not say that it is none."""
+    return [f"no persona ({name})" for name in bare_names(cell)]
+
+
 def format_number(value: CellValue, form: Format | str) -> str:
     """A cell as the report prints it; "–" for null. Same rules as `formatNumber` of the page script."""
     if value is None:

@@ -81,7 +81,7 @@ def _trained(
         ends = sorted(by_value, key=lambda value: float(value or 0))
         shown = [numbers.number(by_value[value], column, "count") for value in dict.fromkeys((ends[0], ends[-1]))]
         parts.append(Markup("{} {}").format(Markup(" to ").join(shown), one if ends == [1] else many))
-    model = Markup("<bdi>{}</bdi>").format(prose(inputs.model)) if inputs.model else Markup("The model")
+    model = named(inputs.model) if inputs.model else Markup("The model")
     taught = inputs.taught.get(headline.behavior) or f"show {readable(headline.behavior)}"
     who = [readable(source) for source in sources]
     whom = prose(f" as {who[0]} and not as others" if len(who) == 1 else " as one persona, and not as others")

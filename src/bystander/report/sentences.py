@@ -13,11 +13,12 @@ from typing import Any, cast
 import polars as pl
 from markupsafe import Markup
 
+from bystander.analysis.grid import BENIGN_ARM
 from bystander.analysis.results import Analysis
 from bystander.core.errors import few_names
 from bystander.core.metrics import Metric
 from bystander.report.headline import UNTOLD, HeadlineOutcome, captures
-from bystander.report.labels import bare_names, metric_of, names_in, readable, unit_of
+from bystander.report.labels import metric_of, names_in, readable, unit_of, without_persona
 from bystander.report.numbers import QuotedNumbers, named, prose
 from bystander.report.tables import instead
 
@@ -81,7 +82,7 @@ def _captured(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutc
 def _captured_of(numbers: QuotedNumbers, row: dict[str, Any]) -> Markup:
     record = str(row["record"])
     names, uncounted = names_in(row["names"])
-    who = few_names([*(f"no persona ({name})" for name in bare_names(row["bare"])), *names], NAMED, uncounted)
+    who = few_names([*without_persona(row["bare"]), *names], NAMED, uncounted)
     count = Markup("{} of {}").format(numbers.number(record, "captured", "count"), numbers.number(record, "n", "count"))
     if row["low"] is not None:
         count += Markup(" ") + numbers.interval(record, "low", "high", "count")
@@ -143,7 +144,7 @@ def _source(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcom
         parts.setdefault(words, []).append(Markup("{} {} in {}").format(found, interval, whose))
     clauses = [Markup("{} {}").format(words, Markup(" to ").join(each)) for words, each in parts.items()]
     against = {str(row["against"]) for row in ends}
-    beyond = " beyond the benign arm" if against == {"benign arm"} else " from the untrained model"
+    beyond = " beyond the benign arm" if against == {BENIGN_ARM} else " from the untrained model"
     return Markup("{}: the source's {} {}{}.").format(_hold(ends), what, Markup(" and ").join(clauses), beyond)
 
 
@@ -164,7 +165,7 @@ def _bystanders(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
     form = unit_of(headline.probe, headline.metric)
     parts = [
         Markup("{}{}").format(
-            numbers.number(str(r["record"]), "bystander_leakage", form), _share(numbers, r, named=len(ends) > 1)
+            numbers.number(str(r["record"]), "bystander_leakage", form), _share(numbers, r, several=len(ends) > 1)
         )
         for r in ends
     ]
@@ -181,24 +182,24 @@ def _bystanders(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOu
             prose(readable(str(most[0]["max_persona"]))), numbers.number(most[0]["record"], "max_leakage", form)
         )
     joined = Markup(" to ").join(parts)
-    if {str(row["against"]) for row in ends} == {"benign arm"}:
+    if {str(row["against"]) for row in ends} == {BENIGN_ARM}:
         return Markup("Held-out bystanders leaked on average by {}{}.").format(joined, furthest)
     unclaimed = "; without a benign arm this is change, not leakage, and it confirms nothing"
     return Markup("Held-out bystanders changed on average by {}{}{}.").format(joined, furthest, unclaimed)
 
 
-def _share(numbers: QuotedNumbers, row: Mapping[str, object], *, named: bool) -> Markup:
+def _share(numbers: QuotedNumbers, row: Mapping[str, object], *, several: bool) -> Markup:
     """Beside the change itself: whose it is where there are several, that it is against the behavior, and the leakage
     ratio, where the source got anything that it could be a share of; that there is none where it did not move."""
-    whose = Markup("source {}").format(prose(readable(str(row["source"])))) if named else Markup("")
+    whose = Markup("source {}").format(prose(readable(str(row["source"])))) if several else Markup("")
     against = Markup("against the behavior") if cast("float", row["bystander_leakage"]) < 0 else Markup("")
     of = Markup("")
     if (words := instead("ratio", row)) is not None:
         of = Markup("leakage ratio {}").format(words)
     elif row["ratio"] is not None and cast("float", row["source_leakage"]) > 0:
         of = Markup("{} of what the source got").format(numbers.number(str(row["record"]), "ratio", "rho"))
-    words = Markup(", ").join(part for part in (whose, against, of) if part)
-    return Markup(" ({})").format(words) if words else Markup("")
+    said = Markup(", ").join(part for part in (whose, against, of) if part)
+    return Markup(" ({})").format(said) if said else Markup("")
 
 
 def _similarity(analysis: Analysis, numbers: QuotedNumbers, headline: HeadlineOutcome) -> Markup | None:

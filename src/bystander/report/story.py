@@ -17,7 +17,7 @@ from bystander.core.errors import few_names
 from bystander.core.records import Verdict
 from bystander.report.headline import UNTOLD, HeadlineOutcome, captures, headline_outcomes
 from bystander.report.inputs import ReportInput
-from bystander.report.labels import bare_names, format_number, in_words, metric_of, names_in, readable, unit_of
+from bystander.report.labels import format_number, in_words, metric_of, names_in, readable, unit_of, without_persona
 from bystander.report.next_steps import claimed, next_steps
 from bystander.report.text import visible
 
@@ -130,7 +130,7 @@ class Chapter:
         rows, untold = captures(self.headline, analysis.captured)
         if untold and not rows:
             return f"{UNTOLD}; {self._furthest(analysis)}"
-        bare = [f"no persona ({name})" for row in rows for name in bare_names(row["bare"])]
+        bare = [name for row in rows for name in without_persona(row["bare"])]
         named = [names_in(row["names"]) for row in rows]
         who = list(dict.fromkeys([*bare, *(name for names, _ in named for name in names)]))
         if not who:
